@@ -1,0 +1,51 @@
+"""The project's exceptions, and how a message is worded: what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TopopruneError(Exception):
+    """Any mistake this package reports by itself; its text is one sentence for the user."""
+
+
+class OptionError(TopopruneError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class InputError(TopopruneError, ValueError):
+    """Data (states, barcodes, plans, samples, result files) cannot be used as they are."""
+
+
+class SurgeryError(TopopruneError):
+    """The layers cannot be deleted from this model; nothing was changed."""
+
+
+class SelfTestError(TopopruneError):
+    """A pruned model is broken and must not be evaluated."""
+
+
+class GenerationError(TopopruneError):
+    """The model failed while answering; there is no answer to score."""
+
+
+class UnreachableError(TopopruneError):
+    """Something outside this machine (a hub, a data set) is needed and cannot be reached."""
+
+
+class MissingExtraError(TopopruneError, ImportError):
+    """An optional dependency is absent."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """A hint that names the closest allowed spelling, or an empty string if none is close."""
+    match = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def unknown(what: str, name: object, allowed: Iterable[str]) -> OptionError:
+    """The error for a name that is not one of the allowed ones."""
+    allowed = sorted(allowed)
+    hint = nearest(str(name), allowed)
+    return OptionError(f"{what} is {name!r}; allowed: {', '.join(allowed)}{hint}")

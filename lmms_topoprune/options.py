@@ -1,0 +1,145 @@
+"""PruningOptions: what a user may ask for, written once for the Python API, model_args and click."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.plan import parse_layers
+
+SELECTIONS = ("auto", "rank", "block", "path", "threshold")
+STATES = ("auto", "residual", "norm")
+TOKENS = ("last", "ret", "mean_image", "mean_text", "mean")
+METRICS = ("euclidean", "cosine")
+ON_ERROR = ("raise", "record")
+
+
+@dataclass(frozen=True)
+class PruningOptions:
+    """Options of one pruning run.
+
+    Attributes:
+        sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go.
+        layers: an explicit list such as "3-5+9" instead of a criterion.
+        plan: a plan file to reuse instead of a criterion.
+        criterion: a name declared in plugin.toml.
+        selection: how scores become a set of layers; "auto" is the criterion's own rule.
+        dimension: homology dimension, 0 or 1.
+        k: neighbours in the k-nearest-neighbour graph; several joined by +, such as "5+10".
+        metric: distance of the neighbour graph.
+        alpha: exponent of |l - j| in the averaged inter-layer persistence.
+        eps: the threshold rule drops layers with a score of at least eps * max.
+        state: "residual" (decoder-layer inputs), "norm" (outputs of post_attention_layernorm) or
+            "auto" (what the criterion's paper uses).
+        token: which token stands for a sample.
+        calibration: "embedded", a JSONL file, a folder of images, "hf:name" or "task:name:split".
+        samples: number of calibration samples.
+        calibration_batch: samples in one calibration forward pass.
+        seed: draws the samples, and the layers of the random criterion.
+        protect_first, protect_last: layers at either end that are never dropped.
+        on_error: "raise" stops at a failed generation, "record" counts it and reports it.
+        self_test: check a pruned model before it is evaluated.
+    """
+
+    sparsity: float = 0.0
+    layers: str | None = None
+    plan: str | None = None
+    criterion: str = "topology"
+    selection: str = "auto"
+    dimension: int = 1
+    k: str = "5"
+    metric: str = "euclidean"
+    alpha: float = 0.0
+    eps: float = 0.9
+    state: str = "auto"
+    token: str = "last"
+    calibration: str = "embedded"
+    samples: int = 512
+    calibration_batch: int = 8
+    seed: int = 0
+    protect_first: int = 1
+    protect_last: int = 1
+    on_error: str = "raise"
+    self_test: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        if not 0 <= self.sparsity < 1:
+            raise OptionError(f"sparsity is {self.sparsity}; allowed: 0 <= sparsity < 1")
+        if self.layers is not None:
+            parse_layers(self.layers)
+        given = [n for n in ("layers", "plan") if getattr(self, n) is not None]
+        if self.sparsity > 0:
+            given.insert(0, "sparsity")
+        if len(given) > 1:
+            raise OptionError(f"{' and '.join(given)} are given together; pass one of them")
+        for name, allowed in (
+            ("selection", SELECTIONS),
+            ("state", STATES),
+            ("token", TOKENS),
+            ("metric", METRICS),
+            ("on_error", ON_ERROR),
+        ):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
+        if self.dimension not in (0, 1):
+            raise OptionError(f"dimension is {self.dimension}; allowed: 0, 1")
+        if not 0 < self.eps <= 1:
+            raise OptionError(f"eps is {self.eps}; allowed: 0 < eps <= 1")
+        if not math.isfinite(self.alpha):
+            raise OptionError(f"alpha is {self.alpha}; allowed: any finite number")
+        for name, low in (
+            ("samples", 3),
+            ("calibration_batch", 1),
+            ("seed", 0),
+            ("protect_first", 0),
+            ("protect_last", 0),
+        ):
+            if getattr(self, name) < low:
+                raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
+        if min(self.ks) < 1 or max(self.ks) >= self.samples:
+            raise OptionError(f"k is {self.k!r}; allowed: 1 <= k < samples ({self.samples})")
+
+    def _check_types(self) -> None:
+        """Accept what a command line or model_args can hand over, and nothing looser."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = str(field.type)
+            if value is None and "None" in wanted:
+                continue
+            if wanted.startswith("str"):
+                if isinstance(value, bool) or not isinstance(value, (str, int)):
+                    raise OptionError(f"{field.name} is {value!r}; allowed: text")
+                object.__setattr__(self, field.name, str(value))
+            elif wanted == "float":
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise OptionError(f"{field.name} is {value!r}; allowed: a number")
+                object.__setattr__(self, field.name, float(value))
+            elif wanted == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+                raise OptionError(f"{field.name} is {value!r}; allowed: a whole number")
+            elif wanted == "bool" and not isinstance(value, bool):
+                raise OptionError(f"{field.name} is {value!r}; allowed: True, False")
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in self.k.split("+"))
+        except ValueError:
+            raise OptionError(
+                f"k is {self.k!r}; allowed: a whole number or several joined by +, such as 5+10"
+            ) from None
+
+    def drop_count(self, layers: int) -> int:
+        """How many of `layers` decoder layers go: round(sparsity * layers), half to even."""
+        return round(self.sparsity * layers)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def take(cls, arguments: dict[str, Any], **defaults: Any) -> PruningOptions:
+        """Pop this class's options out of `arguments`; defaults stand where nothing is given."""
+        return cls(**{**defaults, **{n: arguments.pop(n) for n in cls.names() if n in arguments}})

@@ -1,0 +1,152 @@
+"""PruningPlan: which decoder layers go, and everything that decided it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lmms_topoprune import files
+from lmms_topoprune.errors import InputError, OptionError
+
+SCHEMA = "topoprune-plan/1"
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Read a list of layers such as "3-5+9" (ends included) into (3, 4, 5, 9).
+
+    Raises:
+        OptionError: the text is not of that form, or a range runs backwards.
+    """
+    found: set[int] = set()
+    for part in str(text).split("+"):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise OptionError(f"layers is {text!r}; allowed: layers and ranges joined by +, such as 3-5+9")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(found))
+
+
+def format_layers(layers: Iterable[int]) -> str:
+    """The inverse of parse_layers; "none" for no layers."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return "+".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "none"
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which decoder layers of which model are dropped, and why.
+
+    Attributes:
+        model: name or path the model was loaded from.
+        fingerprint: hash of the model's weights and configuration.
+        layers: number of decoder layers before deletion.
+        dropped: layers to delete, ascending, counted from 0 in the dense model.
+        criterion: registered name of the criterion ("given" for an explicit list).
+        parameters: every parameter of the criterion and the selection.
+        calibration: source, fingerprint, samples, seed, token and state of the calibration set.
+        scores: one number a layer, higher is dropped earlier; None if the criterion has none.
+        versions: versions of Python and of the packages that took part.
+        stages: stage name -> {"seconds": ..., "peak_bytes": ...}.
+    """
+
+    model: str
+    fingerprint: str
+    layers: int
+    dropped: tuple[int, ...]
+    criterion: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[float, ...] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dropped = tuple(sorted(set(self.dropped)))
+        object.__setattr__(self, "dropped", dropped)
+        outside = [layer for layer in dropped if not 0 <= layer < self.layers]
+        if outside:
+            raise InputError(
+                f"layer {outside[0]} does not exist; the model has layers 0 to {self.layers - 1}"
+            )
+        if len(dropped) >= self.layers:
+            raise InputError(f"the plan drops all {self.layers} layers; at least one has to stay")
+        if self.scores is not None and len(self.scores) != self.layers:
+            raise InputError(f"the plan has {len(self.scores)} scores for {self.layers} layers")
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return tuple(layer for layer in range(self.layers) if layer not in set(self.dropped))
+
+    @property
+    def sparsity(self) -> float:
+        return len(self.dropped) / self.layers
+
+    @property
+    def hash(self) -> str:
+        """Names the pruned model and its provenance; timings and versions do not enter."""
+        return files.digest(
+            [
+                SCHEMA,
+                self.fingerprint,
+                self.layers,
+                self.dropped,
+                self.criterion,
+                dict(self.parameters),
+                dict(self.calibration),
+            ]
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.criterion}: drop {len(self.dropped)} of {self.layers} layers "
+            f"({format_layers(self.dropped)}), plan {self.hash}"
+        )
+
+    def with_stages(self, **stages: Mapping[str, float]) -> PruningPlan:
+        return replace(self, stages={**self.stages, **stages})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "hash": self.hash, **asdict(self), "kept": list(self.kept)}
+
+    def save(self, path: Path | str) -> None:
+        files.write_json(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: Path | str) -> PruningPlan:
+        """Read a plan file.
+
+        Raises:
+            InputError: no such file, not JSON, another schema, missing fields, or edited after saving.
+        """
+        try:
+            text = Path(path).read_text()
+        except OSError as error:
+            raise InputError(f"plan {str(path)!r} cannot be read: {error.strerror}") from None
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError:
+            raise InputError(f"plan {str(path)!r} is not valid JSON") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise InputError(f"plan {str(path)!r} has schema {found!r}; this version reads {SCHEMA!r}")
+        fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept")}
+        try:
+            plan = cls(**{**fields, "dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))})
+        except (TypeError, KeyError) as error:
+            raise InputError(f"plan {str(path)!r} lacks or misnames a field: {error}") from None
+        if data.get("hash") != plan.hash:
+            raise InputError(f"plan {str(path)!r} was changed after it was saved: its hash does not match")
+        return plan
+
+
+def _scores(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
