@@ -1,0 +1,1 @@
+"""Calibration: samples, prompts, and the hidden states of one forward pass."""

@@ -1,0 +1,45 @@
+"""A calibration sample: an instruction and what it is about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One instruction with at most one image or video.
+
+    Attributes:
+        instruction: what the user asks, without image markers.
+        image: an RGB image, or None.
+        video: a video file for model families that take videos, or None.
+    """
+
+    instruction: str
+    image: Image.Image | None = None
+    video: Path | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the instruction and of the pixels (or of the video file)."""
+        found = hashlib.sha256(self.instruction.encode())
+        if self.image is not None:
+            found.update(f"\0image {self.image.mode} {self.image.size}".encode())
+            found.update(self.image.tobytes())
+        if self.video is not None:
+            found.update(b"\0video ")
+            found.update(hashlib.sha256(Path(self.video).read_bytes()).digest())
+        return found.digest()
+
+
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """A short stable hash (16 hex digits) of the samples in their order."""
+    found = hashlib.sha256()
+    for sample in samples:
+        found.update(sample.digest)
+    return found.hexdigest()[:16]
