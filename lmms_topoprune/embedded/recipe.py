@@ -1,0 +1,42 @@
+"""Recipe: everything that decides the trained weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lmms_topoprune.embedded import build
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the embedded model is trained; the defaults made the shipped one.
+
+    Attributes:
+        size: the architecture.
+        shallow_layers: decoder layers before the growth.
+        shallow_steps, deep_steps: optimizer steps before and after it.
+        decay_steps: the last steps, over which the learning rates fall to zero.
+        warmup: steps of linear warm-up, at the start and after the growth.
+        batch: scenes a step.
+        context: tokens a scene, filled with as many questions as fit.
+        lr, muon_lr: peak learning rates of AdamW and of Muon.
+        weight_decay: on the matrices Muon trains.
+        seed: draws the weights, the scenes and the questions.
+    """
+
+    size: build.Size = field(default_factory=build.Size)
+    shallow_layers: int = 8
+    shallow_steps: int = 6000
+    deep_steps: int = 1500
+    decay_steps: int = 1000
+    warmup: int = 200
+    batch: int = 32
+    context: int = 128
+    lr: float = 6e-4
+    muon_lr: float = 0.01
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.shallow_steps + self.deep_steps
