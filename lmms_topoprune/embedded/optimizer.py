@@ -17,7 +17,7 @@ class Optimizer:
             p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
         ]
         taken = {id(p) for p in hidden}
-        rest = [p for p in model.parameters() if id(p) not in taken]
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
         self.parts = [
             torch.optim.Muon(
                 hidden,

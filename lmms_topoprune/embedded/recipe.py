@@ -8,11 +8,21 @@ from lmms_topoprune.embedded import build
 
 
 @dataclass(frozen=True)
+class VisionRecipe:
+    """How the vision tower is pretrained: AdamW, one cycle, `batch` scenes a step."""
+
+    steps: int = 300
+    batch: int = 64
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How the embedded model is trained; the defaults made the shipped one.
 
     Attributes:
         size: the architecture.
+        vision: how the vision tower is pretrained, before it is frozen.
         shallow_layers: decoder layers before the growth.
         shallow_steps, deep_steps: optimizer steps before and after it.
         decay_steps: the last steps, over which the learning rates fall to zero.
@@ -25,10 +35,11 @@ class Recipe:
     """
 
     size: build.Size = field(default_factory=build.Size)
+    vision: VisionRecipe = field(default_factory=VisionRecipe)
     shallow_layers: int = 8
-    shallow_steps: int = 6000
-    deep_steps: int = 1500
-    decay_steps: int = 1000
+    shallow_steps: int = 3500
+    deep_steps: int = 1200
+    decay_steps: int = 900
     warmup: int = 200
     batch: int = 32
     context: int = 128

@@ -1,6 +1,6 @@
 """Training of the embedded model: shallow first, then grown to full depth and trained on.
 
-The recipe is progressive stacking (Gong et al. 2019, "Efficient Training of BERT by Progressively
+The vision tower is trained first and then frozen, as in LLaVA. The decoder's recipe is progressive stacking (Gong et al. 2019, "Efficient Training of BERT by Progressively
 Stacking"; Du et al. 2024, arXiv 2405.15319): the shallow decoder learns to see and to answer, the
 deep one starts from copies of its layers and is trained on until they have parted. No layer
 dropout, no loss on intermediate layers: the result is as sensitive to deletion as any model.
@@ -22,7 +22,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from lmms_topoprune import files
-from lmms_topoprune.embedded import build
+from lmms_topoprune.embedded import build, vision
 from lmms_topoprune.embedded.batches import IGNORE, Batch, Batches
 from lmms_topoprune.embedded.evaluate import first_token_accuracy
 from lmms_topoprune.embedded.optimizer import Optimizer
@@ -60,7 +60,7 @@ def grow(
 class Run:
     """One training run in a folder: its checkpoints, its learning curve, where it stands."""
 
-    def __init__(self, recipe: Recipe, folder: Path, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, compiled: bool, say: Callable[[str], None]) -> None:
         self.recipe, self.folder, self.compiled = recipe, folder, compiled
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = build.build_processor()
@@ -72,7 +72,10 @@ class Run:
         # The step of the growth itself was still saved with the shallow model.
         is_shallow = 0 < self.step <= recipe.shallow_steps or (self.step == 0 < recipe.shallow_steps)
         size = replace(recipe.size, layers=recipe.shallow_layers) if is_shallow else recipe.size
-        self._use(build.build_model(self.processor, size, recipe.seed))
+        model = build.build_model(self.processor, size, recipe.seed)
+        if self.step == 0:
+            vision.pretrain(model.model.vision_tower, self.processor, recipe.vision, recipe.seed, say)
+        self._use(model)
         if self.step:
             self.model.load_state_dict(load_file(folder / f"model-{self.step}.safetensors"))
             self.optimizer.load(load_file(folder / f"optimizer-{self.step}.safetensors"))
@@ -86,6 +89,7 @@ class Run:
 
     def _use(self, model: LlavaForConditionalGeneration) -> None:
         # Short sequences: plain bfloat16 matmuls beat the fused attention kernel on a CPU.
+        model.model.vision_tower.requires_grad_(False)
         model.set_attn_implementation("eager" if self.device == "cpu" else "sdpa")
         if self.compiled:
             for layer in model.model.language_model.layers:
@@ -140,7 +144,7 @@ def train(
     Raises:
         InputError: the folder holds another recipe's run.
     """
-    run = Run(recipe, folder, compiled)
+    run = Run(recipe, folder, compiled, say)
     batches = Batches(run.processor, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     started, losses = time.monotonic(), []
     while run.step < recipe.steps:
