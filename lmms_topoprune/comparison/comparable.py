@@ -1,0 +1,43 @@
+"""Which runs may be compared: everything but the pruning has to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.errors import InputError
+
+UNKNOWN = (None, "")
+
+
+def differences(reference: Run, run: Run) -> list[str]:
+    """What differs between two runs, in words; facts only one of them knows are not held against it."""
+    found = []
+    missing = sorted(set(reference.tasks) ^ set(run.tasks))
+    if missing:
+        found.append(f"tasks ({', '.join(missing)} in only one of them)")
+    optional = ("weights", "prompt path", "lmms-eval version")
+    for name in sorted(set(reference.facts) & set(run.facts)):
+        a, b = reference.facts[name], run.facts[name]
+        if a == b or (name in optional and (a in UNKNOWN or b in UNKNOWN)):
+            continue
+        found.append(name if name.startswith(("documents", "prompts")) else f"{name} ({a} and {b})")
+    for name in sorted(set(reference.facts) ^ set(run.facts)):
+        if name.startswith("model_args "):
+            found.append(f"{name} (given to only one of them)")
+    return found
+
+
+def check_comparable(reference: Run, runs: Sequence[Run]) -> None:
+    """Refuse runs that differ in anything but their pruning.
+
+    Raises:
+        InputError: names the first run that differs and all its differences.
+    """
+    for run in runs:
+        found = differences(reference, run)
+        if found:
+            raise InputError(
+                f"run {run.label!r} cannot be compared with {reference.label!r}: they differ in "
+                f"{'; '.join(found)} (pass --force to compare the common documents anyway)"
+            )

@@ -1,0 +1,245 @@
+"""A leaderboard over runs: scores, retention, paired intervals and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lmms_topoprune.comparison import statistics
+from lmms_topoprune.comparison.comparable import check_comparable
+from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.comparison.scores import UnitScores
+from lmms_topoprune.comparison.statistics import Floats, Interval
+from lmms_topoprune.errors import InputError, unknown
+
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run on one task, or on all of them with equal weight.
+
+    Attributes:
+        score, chance: in 0..1.
+        retention: score / dense score.
+        corrected: (score - chance) / (dense score - chance); nan where dense does not beat chance.
+        difference: score minus the reference's score.
+        p, p_holm: paired test against the reference, and Holm's correction over the runs.
+    """
+
+    score: float
+    chance: float
+    retention: float
+    corrected: float
+    difference: float
+    score_interval: Interval
+    retention_interval: Interval
+    corrected_interval: Interval
+    difference_interval: Interval
+    p: float
+    p_holm: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in the leaderboard."""
+
+    label: str
+    criterion: str
+    sparsity: float
+    dropped: str
+    cells: Mapping[str, Cell]
+    cost: Mapping[str, float]
+    path: str
+    plan_hash: str | None = None
+
+    @property
+    def overall(self) -> Cell:
+        return self.cells[OVERALL]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The leaderboard: dense first, then by overall score."""
+
+    rows: tuple[Row, ...]
+    tasks: Mapping[str, str]
+    dense: str
+    reference: str
+    units: Mapping[str, int]
+    rounds: int
+    seed: int
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": "topoprune-comparison/1", **_plain(asdict(self))}
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    dense: str | None = None,
+    reference: str | None = None,
+    force: bool = False,
+    rounds: int = statistics.ROUNDS,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs document by document.
+
+    Args:
+        runs: what `read_runs` returned.
+        dense: label of the run that retention refers to; the first run with nothing dropped by default.
+        reference: label of the run the paired test refers to; the dense one by default.
+        force: compare the common documents of runs that differ in more than their pruning.
+        rounds: bootstrap rounds.
+        seed: seed of the bootstrap and of sampled permutations.
+
+    Raises:
+        InputError: no dense run, no common task or document, or runs that are not comparable.
+        OptionError: `dense` or `reference` is not the label of a run.
+    """
+    base = _pick(runs, dense, "dense")
+    against = base if reference is None else _pick(runs, reference, "reference")
+    notes: tuple[str, ...] = ()
+    if force:
+        notes = ("Runs may differ in more than their pruning; only common documents are compared.",)
+    else:
+        check_comparable(base, runs)
+    tables = _align([run.tasks for run in runs])
+    draws = {
+        task: statistics.resample(rows[0].weights, rounds, seed + i)
+        for i, (task, rows) in enumerate(tables.items())
+    }
+    rows = [
+        _row(run, i, runs.index(base), runs.index(against), tables, draws, seed) for i, run in enumerate(runs)
+    ]
+    rows = _correct(rows, against.label)
+    rows.sort(key=lambda row: (row.label != base.label, -row.overall.score))
+    return Comparison(
+        rows=tuple(rows),
+        tasks={task: table[0].metric for task, table in tables.items()},
+        dense=base.label,
+        reference=against.label,
+        units={task: len(table[0].units) for task, table in tables.items()},
+        rounds=rounds,
+        seed=seed,
+        notes=notes,
+    )
+
+
+def _pick(runs: Sequence[Run], label: str | None, argument: str) -> Run:
+    if label is not None:
+        match = next((run for run in runs if run.label == label), None)
+        if match is None:
+            raise unknown(argument, label, [run.label for run in runs])
+        return match
+    found = next((run for run in runs if run.is_dense), None)
+    if found is None:
+        raise InputError(
+            "no dense run among the results; evaluate dense_llava with the same arguments, or name one"
+        )
+    return found
+
+
+def _align(tasks: Sequence[Mapping[str, UnitScores]]) -> dict[str, list[UnitScores]]:
+    """Task -> one UnitScores a run, over the units all runs share, in one order."""
+    common = [task for task in tasks[0] if all(task in other for other in tasks)]
+    if not common:
+        raise InputError("the runs have no task in common")
+    return {task: _share(task, [t[task] for t in tasks]) for task in common}
+
+
+def _share(task: str, rows: list[UnitScores]) -> list[UnitScores]:
+    shared = set(rows[0].units).intersection(*(row.units for row in rows[1:]))
+    if not shared:
+        raise InputError(f"the runs have no document of task {task!r} in common")
+    order = [unit for unit in rows[0].units if unit in shared]
+    return [_restrict(row, order) for row in rows]
+
+
+def _restrict(row: UnitScores, order: list[str]) -> UnitScores:
+    place = {unit: i for i, unit in enumerate(row.units)}
+    index = np.array([place[unit] for unit in order])
+    weights = row.weights[index] / row.weights[index].sum()
+    return replace(row, units=tuple(order), scores=row.scores[index], weights=weights)
+
+
+def _row(
+    run: Run,
+    index: int,
+    base: int,
+    against: int,
+    tables: Mapping[str, list[UnitScores]],
+    draws: Mapping[str, Floats],
+    seed: int,
+) -> Row:
+    cells: dict[str, Cell] = {}
+    parts = []
+    for task, table in tables.items():
+        three = [table[index], table[base], table[against]]
+        scores = [row.score for row in three]
+        drawn = [draws[task] @ row.scores for row in three]
+        moved = three[0].weights * (three[0].scores - three[2].scores)
+        cells[task] = _cell(scores, drawn, table[0].chance, moved, seed)
+        parts.append((scores, drawn, table[0].chance, moved / len(tables)))
+    mean_scores = list(np.mean([part[0] for part in parts], axis=0))
+    mean_drawn = list(np.mean([part[1] for part in parts], axis=0))
+    chance = float(np.mean([part[2] for part in parts]))
+    cells[OVERALL] = _cell(mean_scores, mean_drawn, chance, np.concatenate([part[3] for part in parts]), seed)
+    plan = run.plan
+    return Row(
+        label=run.label,
+        criterion="dense" if run.is_dense or plan is None else plan.criterion,
+        sparsity=0.0 if plan is None else plan.sparsity,
+        dropped=run.dropped,
+        cells=cells,
+        cost=dict(run.cost),
+        path=str(run.path),
+        plan_hash=None if plan is None else plan.hash,
+    )
+
+
+def _cell(scores: list[float], drawn: list[Floats], chance: float, moved: Floats, seed: int) -> Cell:
+    """A cell from (run, dense, reference): their scores and bootstrap scores (rounds,)."""
+    run, dense, against = (np.asarray(score) for score in scores)
+    return Cell(
+        score=float(run),
+        chance=chance,
+        retention=float(statistics.retention(run, dense)),
+        corrected=float(statistics.corrected_retention(run, dense, chance)),
+        difference=float(run - against),
+        score_interval=statistics.percentile_interval(drawn[0]),
+        retention_interval=statistics.percentile_interval(statistics.retention(drawn[0], drawn[1])),
+        corrected_interval=statistics.percentile_interval(
+            statistics.corrected_retention(drawn[0], drawn[1], chance)
+        ),
+        difference_interval=statistics.percentile_interval(drawn[0] - drawn[2]),
+        p=statistics.sign_flip_p(moved, seed),
+    )
+
+
+def _correct(rows: list[Row], reference: str) -> list[Row]:
+    """Holm over the runs: once for the overall column, once over all single tasks together."""
+    tested = [row for row in rows if row.label != reference]
+    columns = [[OVERALL], [name for name in rows[0].cells if name != OVERALL]]
+    cells = {row.label: dict(row.cells) for row in rows}
+    for column in columns:
+        keys = [(row.label, name) for row in tested for name in column]
+        adjusted = statistics.holm([cells[label][name].p for label, name in keys])
+        for (label, name), p in zip(keys, adjusted, strict=True):
+            cells[label][name] = replace(cells[label][name], p_holm=p)
+    return [replace(row, cells=cells[row.label]) for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan: it becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import folders
+import numpy as np
+import pytest
+
+from lmms_topoprune.comparison import compare, read_run, read_runs, render, save
+from lmms_topoprune.errors import InputError, OptionError
+
+DENSE = [1.0] * 8 + [0.0] * 2
+PRUNED = [1.0] * 5 + [0.0] * 5
+
+
+@pytest.fixture
+def two(tmp_path):
+    folders.write(tmp_path / "a", {"vqa": folders.exact(DENSE)}, folders.plan((), "dense"), {"vqa": 0.2})
+    folders.write(tmp_path / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2})
+    return tmp_path
+
+
+def test_leaderboard_numbers(two):
+    comparison = compare(read_runs([two]))
+    dense, pruned = comparison.rows
+    assert (dense.label, pruned.label) == ("dense", "topology 20 %")
+    cell = pruned.overall
+    assert cell.score == pytest.approx(0.5)
+    assert cell.retention == pytest.approx(0.5 / 0.8)
+    assert cell.corrected == pytest.approx(0.3 / 0.6)
+    assert cell.difference == pytest.approx(-0.3)
+    assert cell.p == cell.p_holm == pytest.approx(0.25)
+    assert cell.retention in cell.retention_interval
+    assert dense.overall.retention == dense.overall.corrected == 1
+    assert dense.overall.difference_interval.low == dense.overall.difference_interval.high == 0
+
+
+def test_pairs_are_units(tmp_path):
+    rows = folders.pairs([(1, 1), (1, 0), (0, 0), (1, 1)])
+    run = read_run(folders.write(tmp_path, {"mme": rows}, folders.plan((), "dense")))
+    scores = run.tasks["mme"]
+    assert list(scores.scores) == [1, 0.25, 0, 1]
+    assert scores.chance == 0.375
+
+
+def test_categories_weigh_the_same(tmp_path):
+    rows = folders.pairs([(1, 1)] * 3) + folders.pairs([(0, 0)], "count")
+    rows = [{**row, "doc_id": i} for i, row in enumerate(rows)]
+    run = read_run(folders.write(tmp_path, {"mme": rows}))
+    assert run.tasks["mme"].score == pytest.approx(0.5)
+
+
+def test_half_a_pair_is_refused(tmp_path):
+    rows = folders.pairs([(1, 1), (1, 0), (0, 0)])[:-1]
+    with pytest.raises(InputError, match="1 questions instead of 2"):
+        read_run(folders.write(tmp_path, {"mme": rows}))
+
+
+def test_tasks_weigh_the_same(tmp_path):
+    samples = {"long": folders.exact([1.0] * 90), "short": folders.exact([0.0] * 10)}
+    folders.write(tmp_path, samples, folders.plan((), "dense"))
+    assert compare(read_runs([tmp_path])).rows[0].overall.score == pytest.approx(0.5)
+
+
+def test_documents_are_matched_by_id_not_by_place(two):
+    runs = read_runs([two])
+    order = np.random.default_rng(0).permutation(10)
+    scores = runs[1].tasks["vqa"]
+    moved = replace(scores, units=tuple(scores.units[i] for i in order), scores=scores.scores[order])
+    shuffled = [runs[0], replace(runs[1], tasks={"vqa": moved})]
+    assert compare(shuffled).rows[1].overall == compare(runs).rows[1].overall
+
+
+def test_holm_over_the_runs(two):
+    folders.write(two / "c", {"vqa": folders.exact(PRUNED)}, folders.plan((5,), "cosine"))
+    comparison = compare(read_runs([two]), force=True)
+    assert [row.overall.p_holm for row in comparison.rows[1:]] == pytest.approx([0.5, 0.5])
+
+
+def test_another_reference(two):
+    comparison = compare(read_runs([two]), reference="topology 20 %")
+    assert comparison.rows[0].overall.difference == pytest.approx(0.3)
+    with pytest.raises(OptionError, match=r"reference is 'topology'.*did you mean 'topology 20 %'"):
+        compare(read_runs([two]), reference="topology")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"limit": 8}, r"limit \(None and 8\)"),
+        ({"model_args": "pretrained=tiny,dtype=float32"}, "model_args dtype"),
+        ({"model_backend": "x.Y (simple)"}, r"prompt path \(chat and simple\)"),
+        ({"gen_kwargs": {"do_sample": True}}, "gen_kwargs"),
+    ],
+)
+def test_runs_that_differ_are_refused_by_name(two, change, named):
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2}, **change)
+    with pytest.raises(InputError, match=named):
+        compare(read_runs([two]))
+    assert compare(read_runs([two]), force=True).notes
+
+
+def test_other_prompts_documents_tasks_and_versions_are_refused(two):
+    runs = read_runs([two])
+    for fact in ("prompts of vqa", "documents of vqa", "version of vqa", "lmms-eval version", "weights"):
+        other = replace(runs[1], facts={**runs[1].facts, fact: "another"})
+        with pytest.raises(InputError, match=f"differ in {fact}"):
+            compare([runs[0], other])
+    with pytest.raises(InputError, match="tasks"):
+        compare([runs[0], replace(runs[1], tasks={})])
+
+
+def test_pruning_options_may_differ(two):
+    arguments = "pretrained=tiny,sparsity=0.2,criterion=topology,batch_size=8"
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), model_args=arguments)
+    assert len(compare(read_runs([two])).rows) == 2
+
+
+def test_a_pruned_run_without_its_plan_is_no_dense_run(two):
+    folders.write(two / "c", {"vqa": folders.exact(PRUNED)}, model_args="pretrained=tiny,sparsity=0.2")
+    with pytest.raises(InputError, match="its plan is not beside it"):
+        read_runs([two])
+
+
+def test_two_runs_in_one_folder_keep_their_own_plans(tmp_path):
+    for date, dropped in (("20260101_1", ()), ("20260101_2", (3, 4)), ("20260101_3", (3, 4))):
+        folders.write(tmp_path, {"vqa": folders.exact(PRUNED)}, folders.plan(dropped), date=date)
+    labels = [run.label for run in read_runs([tmp_path])]
+    assert labels == ["dense", "topology 20 % (20260101_2)", "topology 20 % (20260101_3)"]
+
+
+def test_bad_input_is_one_sentence(two, tmp_path):
+    results, samples = (next((two / "b").glob(f"*{end}")) for end in ("_results.json", ".jsonl"))
+    with pytest.raises(InputError, match="does not exist"):
+        read_run(tmp_path / "nowhere")
+    whole = samples.read_text()
+    samples.write_text(whole[:-20])
+    with pytest.raises(InputError, match="cut short"):
+        read_run(results)
+    samples.unlink()
+    with pytest.raises(InputError, match="--log_samples"):
+        read_run(results)
+    samples.write_text(whole)
+    results.write_text(results.read_text()[:100])
+    with pytest.raises(InputError, match="cut short"):
+        read_run(results)
+    results.write_text("{}")
+    with pytest.raises(InputError, match="not a results file"):
+        read_run(results)
+    with pytest.raises(InputError, match="2 results files"):
+        read_run(two)
+
+
+def test_no_dense_run(two):
+    with pytest.raises(InputError, match="no dense run"):
+        compare(read_runs([two / "b"]))
+
+
+def test_every_form_shows_the_same_leaderboard(two):
+    comparison = compare(read_runs([two]))
+    assert render(comparison, "markdown").count("| topology 20 %") == 1
+    rows = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
+    assert [(r["model"], r["task"]) for r in rows][2:] == [
+        ("topology 20 %", "vqa"),
+        ("topology 20 %", "overall"),
+    ]
+    assert float(rows[3]["corrected"]) == pytest.approx(0.5)
+    data = json.loads(render(comparison, "json"))
+    assert data["rows"][1]["cells"]["vqa"]["score"] == 0.5
+    page = render(comparison, "html")
+    assert "topology 20 %" in page and "http" not in page
+    with pytest.raises(OptionError, match="format"):
+        render(comparison, "pdf")
+
+
+def test_save_by_suffix_and_unwritable(two, tmp_path):
+    comparison = compare(read_runs([two]))
+    save(comparison, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().startswith("model,")
+    with pytest.raises(OptionError, match="suffix"):
+        save(comparison, tmp_path / "out.pdf")
+    with pytest.raises(InputError, match="cannot be written"):
+        save(comparison, tmp_path / "out.csv" / "below.md")
