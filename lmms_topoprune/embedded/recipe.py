@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lmms_topoprune.embedded import build
 
@@ -51,3 +52,9 @@ class Recipe:
     @property
     def steps(self) -> int:
         return self.shallow_steps + self.deep_steps
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """The inverse of dataclasses.asdict."""
+        nested = {"size": build.Size(**data["size"]), "vision": VisionRecipe(**data["vision"])}
+        return cls(**{**data, **nested})

@@ -1,9 +1,10 @@
 """Training of the embedded model: shallow first, then grown to full depth and trained on.
 
-The vision tower is trained first and then frozen, as in LLaVA. The decoder's recipe is progressive stacking (Gong et al. 2019, "Efficient Training of BERT by Progressively
-Stacking"; Du et al. 2024, arXiv 2405.15319): the shallow decoder learns to see and to answer, the
-deep one starts from copies of its layers and is trained on until they have parted. No layer
-dropout, no loss on intermediate layers: the result is as sensitive to deletion as any model.
+The vision tower is trained first and then frozen, as in LLaVA. The decoder's recipe is progressive
+stacking (Gong et al. 2019, "Efficient Training of BERT by Progressively Stacking"; Du et al. 2024,
+arXiv 2405.15319): the shallow decoder learns to answer, the deep one starts from copies of its
+layers and is trained on until they have parted. No layer dropout, no loss on intermediate layers:
+the result is as sensitive to deletion as any model.
 """
 
 from __future__ import annotations
