@@ -27,10 +27,11 @@ A small LLaVA that answers questions about rendered scenes (shape, color, size, 
 left/right/above/below, extremes; open, yes/no and multiple choice). It exists so that pruning can be
 tried, tested and compared without a hub and without a GPU. It knows nothing of the real world.
 
-- Architecture: `LlavaForConditionalGeneration`, {vision} CLIP layers of width {vision_width} on {image} x {image}
-  pixels (16 image tokens), a Llama decoder of {layers} layers of width {width}; {parameters:.1f} M parameters in
-  bfloat16.
-- Tokenizer: byte-level BPE of {vocab} tokens; any text can be written, the questions' words are single tokens.
+- Architecture: `LlavaForConditionalGeneration`, {vision} CLIP layers of width {vision_width} on {image} x
+  {image} pixels (16 image tokens), a Llama decoder of {layers} layers of width {width};
+  {parameters:.1f} M parameters in bfloat16.
+- Tokenizer: byte-level BPE of {vocab} tokens; any text can be written, the questions' words are
+  single tokens.
 - Data: scenes drawn by `lmms_topoprune.embedded.scenes`; a scene's content decides its split, so the
   test and calibration scenes are never trained on.
 
@@ -38,10 +39,11 @@ tried, tested and compared without a hub and without a GPU. It knows nothing of 
 
     {command}
 
-The vision tower is pretrained for {vision_steps} steps to tell what is in each cell, then frozen. The decoder
-is trained with {shallow} layers for {shallow_steps} steps, grown to {layers} by stacking, and trained on for
-{deep_steps} steps: {batch} scenes of {context} tokens a step, Muon for the hidden matrices and AdamW for the rest.
-There is no layer dropout and no other measure that would make it robust to the removal of layers.
+The vision tower is pretrained for {vision_steps} steps to tell what is in each cell, then frozen. The
+decoder is trained with {shallow} layers for {shallow_steps} steps, grown to {layers} by stacking, and
+trained on for {deep_steps} steps: {batch} scenes of {context} tokens a step, Muon for the hidden matrices
+and AdamW for the rest. There is no layer dropout and no other measure that would make it robust to the
+removal of layers.
 
 | step | decoder layers | loss | accuracy, first token | multiple choice |
 |---:|---:|---:|---:|---:|
