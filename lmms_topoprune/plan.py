@@ -138,7 +138,7 @@ class PruningPlan:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
             raise InputError(f"plan {str(path)!r} has schema {found!r}; this version reads {SCHEMA!r}")
-        fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept")}
+        fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept", "run")}
         try:
             plan = cls(**{**fields, "dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))})
         except (TypeError, KeyError) as error:
