@@ -16,6 +16,8 @@ from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
 
 RESULTS = "_results.json"
+NO_PLANNING = ("load", "delete", "self_test", "generate")
+"""Stages of a plan that are no part of deciding which layers go."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def read_run(path: Path | str) -> Run:
     results = _read_json(found[0])
     if not isinstance(results.get("results"), dict) or not isinstance(results.get("configs"), dict):
         raise InputError(f"{str(found[0])!r} is not a results file of lmms-eval")
-    plan = _find_plan(found[0])
+    plan_file = _find_plan(found[0])
+    plan = PruningPlan.load(plan_file) if plan_file else None
+    record = _read_json(plan_file).get("run", {}) if plan_file else {}
     if plan is None and _asks_to_prune(results):
         raise InputError(f"{str(found[0])!r} comes from a pruned model, but its plan is not beside it")
     samples = {task: read_samples(found[0], task) for task in results["configs"]}
@@ -99,7 +103,7 @@ def read_run(path: Path | str) -> Run:
         label=_label(results, plan),
         tasks=tasks,
         reported={task: _reported(results["results"].get(task, {})) for task in tasks},
-        facts=_facts(results, samples, plan),
+        facts=_facts(results, samples, plan) | _setting(record),
         plan=plan,
         cost=_cost(results, plan),
     )
@@ -160,14 +164,14 @@ def _reported(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _find_plan(results: Path) -> PruningPlan | None:
+def _find_plan(results: Path) -> Path | None:
     """The plan beside a results file: the one of the same date if there is one, else the only one."""
     date = results.name.removesuffix(RESULTS)
     candidates = sorted(p for p in results.parent.glob("*.json") if p != results and _is_plan(p))
     same = [p for p in candidates if p.name.startswith(date)]
     alone = len(list(results.parent.glob(f"*{RESULTS}"))) == 1 and len(candidates) == 1
     chosen = same or (candidates if alone else [])
-    return PruningPlan.load(chosen[0]) if chosen else None
+    return chosen[0] if chosen else None
 
 
 def _is_plan(path: Path) -> bool:
@@ -230,6 +234,14 @@ def _facts(
     return facts
 
 
+def _setting(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plugin recorded of the model at work."""
+    facts = {name: record[name] for name in ("dtype", "attn_implementation") if name in record}
+    if record.get("chat_template"):
+        facts["chat template"] = files.digest(record["chat_template"])
+    return facts
+
+
 def _cost(results: Mapping[str, Any], plan: PruningPlan | None) -> dict[str, float]:
     cost: dict[str, float] = {}
     throughput = results.get("throughput") or {}
@@ -244,7 +256,8 @@ def _cost(results: Mapping[str, Any], plan: PruningPlan | None) -> dict[str, flo
             continue
     if plan is not None:
         stages = plan.stages
-        cost["calibration_seconds"] = sum(stage.get("seconds", 0.0) for stage in stages.values())
+        planning = [stage for name, stage in stages.items() if name not in NO_PLANNING]
+        cost["calibration_seconds"] = sum(stage.get("seconds", 0.0) for stage in planning)
         peak = [stage["peak_bytes"] for stage in stages.values() if "peak_bytes" in stage]
         if peak:
             cost["peak_bytes"] = max(peak)

@@ -71,9 +71,9 @@ def caption(comparison: Comparison) -> str:
     notes = "".join(f" {note}" for note in comparison.notes)
     return (
         "Scores in percent; overall is the mean of the tasks. Retention: score / dense score; "
-        f"chance-corrected: (score - chance) / (dense - chance), with its 95 % interval "
-        f"from a paired bootstrap over units ({comparison.rounds} rounds; {counted}). p: paired sign-flip test against {comparison.reference}, "
-        f"Holm-corrected over the runs.{notes}"
+        "chance-corrected: (score - chance) / (dense - chance), with its 95 % interval from a paired "
+        f"bootstrap over units ({comparison.rounds} rounds; {counted}). p: paired sign-flip test against "
+        f"{comparison.reference}, Holm-corrected over the runs.{notes}"
     )
 
 

@@ -1,0 +1,214 @@
+"""One loaded model that lmms-eval evaluates again and again, pruned differently each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from lmms_topoprune.errors import InputError, unknown
+from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.results import leave_plan
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune.stages import measured
+from lmms_topoprune.surgery import delete_layers
+
+Progress = Callable[[int, int], None]
+"""Called with (answers so far, answers in all)."""
+
+
+@dataclass
+class Session:
+    """A registered dense model, loaded once.
+
+    Attributes:
+        lm: the lmms-eval model object.
+        name: its registered name, such as "dense_llava".
+        model_args: what it was created from.
+        batch_size: questions answered at once.
+        tasks_folder: folder of task files beside lmms-eval's own.
+    """
+
+    lm: Any
+    name: str
+    model_args: str
+    batch_size: int
+    tasks_folder: Path = field(default_factory=lambda: shared_path("tasks"))
+    _managers: dict[bool, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        name: str = "dense_llava",
+        model_args: str = "pretrained=embedded",
+        *,
+        batch_size: int = 16,
+        device: str | None = None,
+        tasks_folder: Path | None = None,
+    ) -> Session:
+        """Load a model through lmms-eval's registry.
+
+        Raises:
+            InputError: lmms-eval does not know the model; `topoprune doctor` says why.
+            TopopruneError: an argument is not allowed, or the weights cannot be reached.
+        """
+        from lmms_eval import models
+
+        try:
+            wrapper = models.get_model(name)
+        except (ValueError, KeyError):
+            raise InputError(f"lmms-eval knows no model {name!r}; `topoprune doctor` says why") from None
+        lm = wrapper.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})
+        # lmms-eval empties a model after every evaluation; this one is used again.
+        lm.clean = lambda: None
+        found = {} if tasks_folder is None else {"tasks_folder": tasks_folder}
+        return cls(lm, name, model_args, batch_size, **found)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.lm.network
+
+    @property
+    def processor(self) -> Any:
+        return self.lm.hf_processor
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse unknown tasks before anything is computed.
+
+        Raises:
+            OptionError: names the first unknown task and the nearest known one.
+        """
+        manager = self._task_manager(tasks)
+        for task in tasks:
+            if not manager.match_tasks([task]):
+                raise unknown("task", task, _near(task, manager.all_tasks))
+
+    def _task_manager(self, tasks: Sequence[str]) -> Any:
+        """Indexing lmms-eval's own two thousand tasks takes seconds, so it is done only where needed."""
+        from lmms_eval.tasks import TaskManager
+
+        for defaults in (False, True):
+            if defaults not in self._managers:
+                self._managers[defaults] = TaskManager(
+                    "ERROR",
+                    include_path=str(self.tasks_folder),
+                    include_defaults=defaults,
+                    model_name=self.name,
+                )
+            if all(self._managers[defaults].match_tasks([task]) for task in tasks):
+                break
+        return self._managers[defaults]
+
+    def evaluate(
+        self,
+        plan: PruningPlan,
+        tasks: Sequence[str],
+        output: Path,
+        *,
+        model: str,
+        model_args: str,
+        limit: float | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Evaluate the model as the plan leaves it, and restore it.
+
+        Args:
+            plan: what to drop.
+            tasks: names of tasks or groups.
+            output: folder for the results, as for lmms-eval's --output_path.
+            model, model_args: what the results file names; the command that gives the same result.
+            limit: questions a task (or, below 1, their share).
+            seed: of lmms-eval's random numbers.
+            progress: called after every batch.
+
+        Returns:
+            The results file.
+
+        Raises:
+            InputError: the results could not be written.
+            TopopruneError: the layers cannot be deleted, or the model fails while answering.
+        """
+        from lmms_eval.evaluator import simple_evaluate
+
+        self.lm.stages, self.lm.answers = {}, Answers()
+        with measured(self.lm.stages, "delete"):
+            deletion = delete_layers(self.model, plan.dropped)
+        with deletion, self._watched(progress):
+            results = simple_evaluate(
+                model=self.lm,
+                model_args=model_args,
+                tasks=list(tasks),
+                task_manager=self._task_manager(tasks),
+                batch_size=self.batch_size,
+                limit=limit,
+                bootstrap_iters=0,
+                random_seed=seed,
+                verbosity="ERROR",
+            )
+            results["config"]["model"] = model
+            self.lm.plan = plan.with_stages(**self.lm.stages)
+            return self._save(results, output)
+
+    @contextmanager
+    def _watched(self, progress: Progress | None) -> Iterator[None]:
+        """Count the answers: how many are asked for, and every batch that comes out of generate()."""
+        if progress is None:
+            yield
+            return
+        ask, generate, done = self.lm.generate_until, self.model.generate, [0, 0]
+
+        def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
+            done[1] = len(requests)
+            progress(0, done[1])
+            return ask(requests, *args, **kwargs)
+
+        def count_answers(*args: Any, **kwargs: Any) -> Any:
+            answers = generate(*args, **kwargs)
+            done[0] += len(answers)
+            progress(done[0], done[1])
+            return answers
+
+        self.lm.generate_until, self.model.generate = count_requests, count_answers
+        try:
+            yield
+        finally:
+            del self.lm.generate_until
+            vars(self.model).pop("generate", None)
+
+    def _save(self, results: dict[str, Any], output: Path) -> Path:
+        """Write results, samples and plan in lmms-eval's layout; it only logs what goes wrong, so look."""
+        from lmms_eval import utils
+        from lmms_eval.loggers import EvaluationTracker
+
+        tracker = EvaluationTracker(output_path=str(output))
+        tracker.general_config_tracker.log_experiment_args(
+            self.name, results["config"]["model_args"], None, None, False
+        )
+        leave_plan(self.lm, tracker)
+        samples = results.pop("samples")
+        try:
+            tracker.save_results_aggregated(
+                results=results, samples=samples, datetime_str=utils.get_datetime_str()
+            )
+        except OSError as error:
+            raise InputError(f"{str(output)!r} cannot be written: {error.strerror}") from None
+        for task in results["configs"]:
+            tracker.save_results_samples(task_name=task, samples=samples[task])
+        found = sorted(output.rglob("*_results.json"))
+        if len(found) != 1 or len(list(output.rglob("*_samples_*.jsonl"))) != len(results["configs"]):
+            raise InputError(f"the results could not be written to {str(output)!r}; is the disk full?")
+        return found[0]
+
+
+def _near(task: str, known: Sequence[str]) -> list[str]:
+    """The known tasks that are worth listing: two thousand are not."""
+    import difflib
+
+    own = [name for name in known if name.startswith("topoprune")]
+    return sorted({*own, *difflib.get_close_matches(task, known, n=3)})
