@@ -1,0 +1,175 @@
+"""One forward pass over the calibration set: hidden states, running sums, nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmms_topoprune.calibration.decoder import Decoder, last_logits
+from lmms_topoprune.calibration.progress import progress_bar
+from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
+from lmms_topoprune.calibration.recorder import Recorder
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.tokens import Misaligned, Tokens, image_token_ids
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def collect(
+    model: nn.Module,
+    layers: nn.ModuleList,
+    processor: Any,
+    samples: Sequence[Sample],
+    *,
+    token: str = "last",
+    states: tuple[str, ...] = ("residual",),
+    sums: tuple[str, ...] = (),
+    batch_size: int = 8,
+    progress: bool = False,
+) -> Evidence:
+    """Pass every sample once through the model and keep one vector per sample and state.
+
+    Nothing depends on `batch_size` beyond rounding: batches hold samples of like length, padding is
+    on the right and never read, and the result is in the order of `samples`.
+
+    Args:
+        model: any Hugging Face vision-language or causal language model.
+        layers: its decoder layers (`surgery.decoder_layers`).
+        processor: its processor, or the tokenizer of a text-only model.
+        samples: N samples.
+        token: which token stands for a sample, as in PruningOptions.
+        states: "residual" and/or "norm".
+        sums: "token_cosine", "relative_magnitude".
+        batch_size: samples in one forward pass; halved whenever memory runs out.
+        progress: show a bar.
+
+    Returns:
+        Evidence with states (L + 1, N, d) in the model's precision: N x (L + 1) x d numbers a state.
+
+    Raises:
+        InputError: a state is not finite, the family has no such norm or token, one sample alone
+            does not fit into memory.
+    """
+    recorder = Recorder(Decoder.of(model, layers), states, sums)
+    prompter = Prompter(processor, RET_MARKER if token == "ret" else "")
+    kept: dict[str, torch.Tensor] = {}
+    with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
+        for indices, block in _blocks(model, prompter, samples, recorder, token, batch_size):
+            for name, vectors in block.items():
+                _check_finite(vectors, name, indices)
+                if name not in kept:
+                    kept[name] = torch.empty(
+                        vectors.shape[0], len(samples), vectors.shape[2], dtype=vectors.dtype
+                    )
+                kept[name][:, indices] = vectors
+            advance(len(indices))
+    return Evidence(layers=len(layers), states=kept, sums=recorder.means())
+
+
+@contextmanager
+def _listening(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Inference that records states and makes no logits but the last position's."""
+    with recorder.listening(), evaluation_mode(model), torch.inference_mode(), last_logits(model):
+        yield
+
+
+def _blocks(
+    model: nn.Module,
+    prompter: Prompter,
+    samples: Sequence[Sample],
+    recorder: Recorder,
+    token: str,
+    limit: int,
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Sample indices and their vectors, batch by batch; batches shrink when memory runs out."""
+    image_ids = image_token_ids(model, prompter.processor)
+    waiting = by_length(prompter, samples, limit)[::-1]
+    while waiting:
+        batch = waiting.pop()
+        if len(batch) > limit:
+            waiting += [batch[i : i + limit] for i in range(0, len(batch), limit)][::-1]
+            continue
+        inputs = prompter.encode([samples[i] for i in batch])
+        recorder.start(Tokens.of(inputs, image_ids, token))
+        try:
+            forward(model, inputs)
+            block = recorder.finish()
+        except Misaligned:
+            limit = 1
+            waiting.append(batch)
+        except RuntimeError as error:
+            limit = _halved(error, len(batch), batch[0])
+            waiting.append(batch)
+        else:
+            yield batch, block
+
+
+def _halved(error: RuntimeError, size: int, sample: int) -> int:
+    """The next batch size after a failed batch of that size."""
+    text = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and not any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    ):
+        raise error
+    if size == 1:
+        raise InputError(f"calibration sample {sample} alone does not fit into memory") from None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    log.warning("out of memory with %d calibration samples at once; going on with %d", size, size // 2)
+    return size // 2
+
+
+def by_length(prompter: Prompter, samples: Sequence[Sample], size: int) -> list[list[int]]:
+    """Batches of sample indices of like length, longest first, with and without images apart."""
+    found = []
+    for with_image in (True, False):
+        group = [i for i, s in enumerate(samples) if (s.image is not None) == with_image]
+        group.sort(key=lambda i: (-prompter.length(samples[i]), i))
+        found += [group[i : i + size] for i in range(0, len(group), size)]
+    return found
+
+
+def forward(model: nn.Module, inputs: Any) -> Any:
+    """Run the model on a batch without a KV cache."""
+    parameters = inspect.signature(model.forward).parameters
+    takes_cache = "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return model(**to_device(model, inputs), **({"use_cache": False} if takes_cache else {}))
+
+
+def to_device(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """The inputs on the model's device; pixels and the like in its precision."""
+    # Offloaded weights are on "meta"; accelerate moves the inputs of such a model by itself.
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+    dtype = getattr(model, "dtype", torch.float32)
+    return {k: v.to(dtype) if torch.is_tensor(v) and v.is_floating_point() else v for k, v in moved.items()}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout inside; the mode before after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _check_finite(vectors: torch.Tensor, name: str, indices: list[int]) -> None:
+    """A single NaN would silently decide every neighbor graph after it."""
+    bad = ~torch.isfinite(vectors).all(-1)  # (L + 1, B)
+    if bad.any():
+        layer, row = (int(x) for x in bad.nonzero()[0])
+        raise InputError(
+            f"the {name} state at layer {layer} of calibration sample {indices[row]} is not finite; "
+            "the weights are broken, or the precision is too low for this model"
+        )

@@ -1,0 +1,76 @@
+"""Where in a decoder the states are read, whatever the family calls its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmms_topoprune.errors import InputError
+
+# The normalization between attention and feed-forward part, first match wins. Families that also
+# normalize what attention returns (Gemma 2 and later, OLMo 2) name the one meant here differently.
+NORMS = (
+    "pre_feedforward_layernorm",
+    "post_attention_layernorm",
+    "ffn_norm",
+    "final_layer_norm",
+    "layernorm2",
+    "ln_2",
+)
+FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "layer_norm")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder layers of a model and the module that holds them."""
+
+    layers: nn.ModuleList
+    parent: nn.Module
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: nn.ModuleList) -> Decoder:
+        parents = (m for m in model.modules() if any(child is layers for child in m.children()))
+        return cls(layers, next(parents))
+
+    def norms(self) -> list[nn.Module]:
+        """The norm inside every layer and the final norm, as Gardinazzi et al. read them (L + 1)."""
+        found = [self._named(layer, NORMS, f"decoder layer {i}") for i, layer in enumerate(self.layers)]
+        return [*found, self._named(self.parent, FINAL_NORMS, "the decoder")]
+
+    @staticmethod
+    def _named(owner: nn.Module, names: tuple[str, ...], what: str) -> nn.Module:
+        for name in names:
+            if isinstance(getattr(owner, name, None), nn.Module):
+                return getattr(owner, name)
+        raise InputError(
+            f"state is 'norm', but {what} ({type(owner).__name__}) has none of {', '.join(names)}; "
+            "allowed for this family: residual"
+        )
+
+    def hidden(self, value: Any) -> torch.Tensor:
+        """The hidden states (B, T, d) in what a layer takes or returns."""
+        if isinstance(value, (tuple, list)):
+            value = value[0]
+        if value.dim() == 4:  # Gemma 3n carries several predictions of them, one of which is active
+            config = getattr(self.parent, "config", None)
+            value = value[getattr(config, "altup_active_idx", 0)]
+        return value
+
+
+@contextmanager
+def last_logits(model: nn.Module, count: int = 1) -> Iterator[None]:
+    """Let the output head see only the last `count` positions: nobody reads the other logits."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][..., -count:, :], *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,125 @@
+"""Calibration texts and a model's loss on them, for criteria that need more than hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
+from lmms_topoprune.calibration.decoder import last_logits
+from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.errors import InputError
+
+ANSWER_TOKENS = 16
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Text:
+    """A batch with targets: the last `window` positions hold every token whose loss counts.
+
+    Attributes:
+        inputs: what the model takes, with input_ids (B, T).
+        labels: (B, window), the ids to predict, IGNORE elsewhere.
+    """
+
+    inputs: Any
+    labels: torch.Tensor
+
+    @property
+    def window(self) -> int:
+        return self.labels.shape[1]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A model and the texts its loss is measured on.
+
+    Text-only samples are the texts themselves, as in the papers on language models. Instruction
+    models are trained on answers, so a sample with an image counts by the answer that the dense
+    model itself gives greedily: no labels are needed.
+    """
+
+    model: nn.Module
+    texts: tuple[Text, ...]
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:
+        """Word the samples, and let the model answer those with an image."""
+        prompter = Prompter(processor)
+        texts = []
+        with evaluation_mode(model), torch.inference_mode():
+            for batch in by_length(prompter, samples, batch_size):
+                chosen = [samples[i] for i in batch]
+                make = _plain if chosen[0].image is None else _answered
+                texts.append(make(model, prompter, chosen))
+        return cls(model, tuple(texts))
+
+    def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
+        """Summed negative log-likelihood and number of tokens, text by text."""
+        for text in self.texts:
+            with last_logits(self.model, text.window):
+                logits = forward(self.model, text.inputs).logits[:, :-1].float()
+            targets = text.labels[:, 1:].to(logits.device)
+            loss = cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+            )
+            yield loss, int((targets != IGNORE).sum())
+
+    def mean(self) -> float:
+        """Mean negative log-likelihood of a token; its exponential is the perplexity.
+
+        Raises:
+            InputError: there is no token to predict.
+        """
+        with evaluation_mode(self.model), torch.inference_mode():
+            found = [(loss.item(), count) for loss, count in self.losses()]
+        tokens = sum(count for _, count in found)
+        if tokens == 0:
+            raise InputError("the calibration texts hold no token whose loss could be measured")
+        return sum(loss for loss, _ in found) / tokens
+
+
+def _plain(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
+    """The instruction itself, without a chat template; every token but the first counts."""
+    inputs = prompter.encode_texts([sample.instruction for sample in samples])
+    labels = inputs["input_ids"].masked_fill(~inputs["attention_mask"].bool(), IGNORE)
+    return Text(inputs, labels)
+
+
+def _answered(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
+    """The prompts, padded on the left, with the model's answers behind them; only these count."""
+    inputs = prompter.encode(samples, side="left")
+    prompt = inputs["input_ids"]
+    pad = prompter.tokenizer.pad_token_id or 0
+    options = {"max_new_tokens": ANSWER_TOKENS, "do_sample": False, "pad_token_id": pad}
+    full = model.generate(**to_device(model, inputs), **options).to(prompt.device)
+    answer = full[:, prompt.shape[1] :]
+    real = _up_to_end(answer, prompter.tokenizer.eos_token_id)
+    extended = {k: _extended(v, prompt, answer.shape[1]) for k, v in inputs.items()}
+    extended["input_ids"] = torch.cat([prompt, answer], 1)
+    extended["attention_mask"] = torch.cat([inputs["attention_mask"], real.long()], 1)
+    # One position before the answer predicts its first token.
+    labels = torch.cat([torch.full_like(prompt[:, :1], IGNORE), answer.masked_fill(~real, IGNORE)], 1)
+    return Text(type(inputs)(extended), labels)
+
+
+def _up_to_end(answer: torch.Tensor, end: int | None) -> torch.Tensor:
+    """bool (B, A): the tokens up to and including the first end-of-text."""
+    if end is None:
+        return torch.ones_like(answer, dtype=torch.bool)
+    ends = (answer == end).int()
+    return ends.cumsum(1) - ends == 0
+
+
+def _extended(value: torch.Tensor, prompt: torch.Tensor, count: int) -> torch.Tensor:
+    """Values per token (such as token types) get zeros for the answer's tokens."""
+    if value.shape != prompt.shape:
+        return value
+    return torch.cat([value, value.new_zeros(len(value), count)], 1)

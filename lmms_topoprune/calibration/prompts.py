@@ -1,0 +1,118 @@
+"""From samples to model inputs, for any Hugging Face vision-language or text-only model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import BatchFeature, PreTrainedTokenizerBase
+
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.errors import InputError
+
+# Appended for token="ret": every sample then ends in the same token, which has read all the others.
+RET_MARKER = " [RET]"
+
+
+class Prompter:
+    """Words samples as the model's own chat template does and turns them into padded tensors.
+
+    Args:
+        processor: an `AutoProcessor`, or a tokenizer for a text-only model.
+        suffix: text appended behind every prompt.
+    """
+
+    def __init__(self, processor: Any, suffix: str = "") -> None:
+        self.processor, self.suffix = processor, suffix
+        self.text_only = isinstance(processor, PreTrainedTokenizerBase)
+        self.tokenizer = processor if self.text_only else processor.tokenizer
+
+    @property
+    def has_template(self) -> bool:
+        return bool(getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template)
+
+    @property
+    def image_token(self) -> str:
+        """What stands for an image in a prompt; empty where the processor puts images in front by itself."""
+        if self.text_only or getattr(self.processor, "num_query_tokens", None):
+            return ""
+        token = getattr(self.processor, "image_token", None) or "<image>"
+        return str(getattr(token, "content", token))
+
+    def prompt(self, sample: Sample) -> str:
+        """The prompt up to where the model starts to answer."""
+        if self.text_only and sample.image is not None:
+            raise InputError("a calibration sample has an image, but the model has only a tokenizer")
+        if not self.has_template:
+            image = f"{self.image_token}\n" if sample.image is not None and self.image_token else ""
+            return image + sample.instruction + self.suffix
+        return self._templated(sample) + self.suffix
+
+    def _templated(self, sample: Sample) -> str:
+        """Content as a list of parts; as one string for older templates, which can do no other."""
+        image = sample.image is not None
+        text = {"type": "text", "text": sample.instruction}
+        forms: list[Any] = [[{"type": "image"}, text] if image else [text]]
+        forms.append(f"{self.image_token}\n{sample.instruction}" if image else sample.instruction)
+        if self.text_only:
+            forms.reverse()
+        problem: Exception | None = None
+        for content in forms:
+            try:
+                found = self._render([{"role": "user", "content": content}])
+            except Exception as error:  # a template may fail in any way on a form it was not written for
+                problem = error
+                continue
+            has_image = not image or self.image_token in found
+            if sample.instruction.strip() in found and "{'type'" not in found and has_image:
+                return found
+        reason = f": {problem}" if problem else ""
+        raise InputError(f"the chat template of this model cannot word a calibration sample{reason}")
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        holder = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
+        return str(holder.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def encode(self, samples: Sequence[Sample], side: str = "right") -> BatchFeature:
+        """Tensors of a batch whose samples all have an image, or all have none.
+
+        Right padding is the default: under causal attention what follows a token cannot change it, so
+        a sample gets the same positions and the same states alone and in a batch.
+        """
+        prompts = [self.prompt(sample) for sample in samples]
+        images = [[s.image] for s in samples if s.image is not None]
+        if len(images) not in (0, len(samples)):
+            raise InputError("a calibration batch mixes samples with and without an image")
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
+        if images:
+            options["images"] = images
+        if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
+            options["add_special_tokens"] = False  # the template has put it there already
+        with padded(self.tokenizer, side):
+            return self.processor(text=prompts, **options)
+
+    def encode_texts(self, texts: Sequence[str]) -> BatchFeature:
+        """Plain texts without template or image, padded on the right."""
+        with padded(self.tokenizer, "right"):
+            return self.tokenizer(list(texts), padding=True, return_tensors="pt")
+
+    def length(self, sample: Sample) -> int:
+        """Roughly how many tokens a sample takes; only for putting samples of like length together."""
+        pixels = sample.image.width * sample.image.height if sample.image is not None else 0
+        return len(self.tokenizer(sample.instruction).input_ids) + pixels // 28**2
+
+
+@contextmanager
+def padded(tokenizer: PreTrainedTokenizerBase, side: str) -> Iterator[None]:
+    """Pad on that side, with a padding token, and leave the tokenizer as it was."""
+    before = tokenizer.padding_side, tokenizer.pad_token
+    tokenizer.padding_side = side
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = before[0]
+        if before[1] is None:
+            tokenizer.pad_token = None

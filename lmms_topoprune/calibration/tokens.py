@@ -1,0 +1,81 @@
+"""Which tokens of a batch stand for its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmms_topoprune.errors import InputError
+
+
+class Misaligned(Exception):
+    """The decoder saw another sequence length than the input ids have, so padding cannot be found."""
+
+
+def image_token_ids(model: nn.Module, processor: Any) -> set[int]:
+    """The ids that stand for image or video features in the input ids."""
+    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+    owners = (getattr(model, "config", None), processor)
+    return {v for o in owners for n in names if isinstance(v := getattr(o, n, None), int)}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Masks over a batch's tokens.
+
+    Attributes:
+        mask: bool (B, T), the tokens that are not padding.
+        image: bool (B, T), the tokens that stand for image features.
+        token: which tokens stand for a sample, one of PruningOptions.token.
+    """
+
+    mask: torch.Tensor
+    image: torch.Tensor
+    token: str
+
+    @classmethod
+    def of(cls, inputs: Any, image_ids: set[int], token: str) -> Tokens:
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        image = torch.isin(ids, torch.tensor(sorted(image_ids), dtype=ids.dtype, device=ids.device))
+        return cls(mask, image & mask, token)
+
+    def fitted(self, hidden: torch.Tensor) -> Tokens:
+        """These masks for hidden states (B, T, d), on their device.
+
+        A model that expands images by itself makes the sequence longer than its ids. One sample
+        alone has no padding, so only the place of the image is unknown then.
+        """
+        batch, length = hidden.shape[:2]
+        if tuple(self.mask.shape) == (batch, length):
+            return Tokens(self.mask.to(hidden.device), self.image.to(hidden.device), self.token)
+        if self.token in ("mean_image", "mean_text"):
+            raise InputError(
+                f"token is {self.token!r}, but this model expands images inside, so that image and text "
+                "tokens cannot be told apart; allowed for this model: last, ret, mean"
+            )
+        if batch > 1 or self.mask.shape[0] != batch:
+            raise Misaligned
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        return Tokens(mask, torch.zeros_like(mask), self.token)
+
+    def vectors(self, hidden: torch.Tensor) -> torch.Tensor:
+        """One vector a sample (B, d): of its last token, or the mean over the wanted ones."""
+        if self.token in ("last", "ret"):
+            length = self.mask.shape[1]
+            last = length - 1 - self.mask.flip(1).int().argmax(1)
+            return hidden[torch.arange(len(last), device=hidden.device), last]
+        wanted = self._wanted().float()
+        total = torch.bmm(wanted[:, None], hidden.float())[:, 0]
+        return (total / wanted.sum(1, keepdim=True)).to(hidden.dtype)
+
+    def _wanted(self) -> torch.Tensor:
+        choices = {"mean": self.mask, "mean_image": self.image, "mean_text": self.mask & ~self.image}
+        wanted = choices[self.token]
+        if not wanted.any(1).all():
+            raise InputError(f"token is {self.token!r}, but a calibration sample has no such token")
+        return wanted

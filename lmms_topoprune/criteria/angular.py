@@ -1,0 +1,28 @@
+"""Angular distance between states: drop the block whose input and output point the same way.
+
+Gromov et al., "The Unreasonable Ineffectiveness of the Deeper Layers", ICLR 2025 (arXiv 2403.17887).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmms_topoprune.criteria.cosine import unit
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import PairScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+    """1 - d(i, j), where d is the mean over samples of arccos(cos) / pi at the sample's token."""
+    states = unit(evidence.state(options.state))
+    values = np.stack([1 - _distances(states, i) for i in range(len(states))])
+    return PairScores(values, "angular")
+
+
+def _distances(states: np.ndarray, i: int) -> np.ndarray:
+    """(S,): the mean angular distance of state i to every state."""
+    cosines = np.einsum("nd,snd->sn", states[i], states)
+    distances = np.arccos(np.clip(cosines, -1, 1)).mean(-1) / np.pi
+    distances[i] = 0
+    return distances

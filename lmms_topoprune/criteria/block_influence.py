@@ -1,0 +1,16 @@
+"""Block influence: how far a layer turns a token on average.
+
+Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect"
+(arXiv 2403.03853).
+"""
+
+from __future__ import annotations
+
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """-BI, where BI = 1 - mean over all tokens of cos(layer input, layer output)."""
+    return LayerScores(evidence.token_cosine - 1, "block_influence")

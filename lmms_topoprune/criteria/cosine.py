@@ -1,0 +1,25 @@
+"""Cosine of a layer's input and output at the sample's token.
+
+The score of LLM-Streamline (Chen et al., arXiv 2403.19135) for single layers; a layer that turns
+nothing is dropped first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """The mean over samples of cos(state l, state l + 1)."""
+    states = unit(evidence.state(options.state))
+    return LayerScores((states[:-1] * states[1:]).sum(-1).mean(-1), "cosine")
+
+
+def unit(states: np.ndarray) -> np.ndarray:
+    """States (S, N, d) of length one; a zero vector stays zero."""
+    norms = np.linalg.norm(states, axis=-1, keepdims=True)
+    return states / np.maximum(norms, np.finfo(np.float32).tiny)

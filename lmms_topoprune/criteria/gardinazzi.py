@@ -1,0 +1,31 @@
+"""The papers' rule: mean inter-layer persistence.
+
+Gardinazzi et al., "Persistent Topological Features in Large Language Models", ICML 2025
+(arXiv 2410.11042). TopoVLM (arXiv 2604.16502) applies it to vision-language models with k = 15 and
+alpha = 1; plugin.toml holds both settings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+from lmms_topoprune.topology import inter_layer_persistence, zigzag_barcode
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """The weighted mean over j of Z(l, j) for the states l = 0..L-1; the final state only lends weight.
+
+    State l belongs to layer l: with "norm" it lies inside that layer, with "residual" before it.
+    """
+    states = evidence.state(options.state)
+    values = [persistence_of(states, k, options) for k in options.ks]
+    return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion)
+
+
+def persistence_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
+    """(S,) for states (S, N, d)."""
+    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
+    return inter_layer_persistence(barcode, options.dimension, options.alpha)

@@ -1,0 +1,15 @@
+"""Random layers: the baseline every criterion has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """A random order; one seed gives nested drops for growing sparsity."""
+    order = np.random.default_rng(options.seed).permutation(evidence.layers)
+    return LayerScores(order.astype(float), "random")

@@ -1,0 +1,15 @@
+"""Relative magnitude: how large a layer's update is beside the stream it is added to.
+
+Samragh et al., "Weight subcloning" (arXiv 2312.09299); a baseline in ShortGPT (arXiv 2403.03853).
+"""
+
+from __future__ import annotations
+
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """The negative mean over all tokens of |f(x)| / |x + f(x)|, where x + f(x) is the layer's output."""
+    return LayerScores(-evidence.relative_magnitude, "relative_magnitude")

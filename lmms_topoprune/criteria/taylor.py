@@ -1,0 +1,51 @@
+"""Taylor importance: how much the loss would change, to first order, if a layer's weights were zero.
+
+Kim et al., "Shortened LLaMA: Depth Pruning for Large Language Models with Comparison of Retraining
+Methods" (arXiv 2402.02834), equation 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from lmms_topoprune.calibration.collect import evaluation_mode
+from lmms_topoprune.calibration.likelihood import IGNORE
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores
+from lmms_topoprune.surgery import decoder_layers
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+    """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
+    model = evidence.likelihood.model
+    matrices = [[p for p in layer.parameters() if p.dim() >= 2] for layer in decoder_layers(model)]
+    before = {p: p.requires_grad for p in model.parameters()}
+    wanted = {p for layer in matrices for p in layer}
+    try:
+        for parameter in before:
+            parameter.requires_grad_(parameter in wanted)
+        _backward(evidence)
+        values = [sum(_importance(p) for p in layer) for layer in matrices]
+    finally:
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
+            parameter.grad = None
+    return LayerScores(-np.array(values), "taylor")
+
+
+def _backward(evidence: Evidence) -> None:
+    """Accumulate the gradient of the mean loss, one text at a time."""
+    likelihood = evidence.likelihood
+    tokens = sum(int((text.labels[:, 1:] != IGNORE).sum()) for text in likelihood.texts)
+    with evaluation_mode(likelihood.model), torch.enable_grad():
+        for loss, _ in likelihood.losses():
+            (loss / tokens).backward()
+
+
+def _importance(parameter: nn.Parameter) -> float:
+    if parameter.grad is None:
+        return 0.0
+    return (parameter.detach().float() * parameter.grad.float()).abs().sum().item()
