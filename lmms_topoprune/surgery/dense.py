@@ -1,0 +1,89 @@
+"""A model before a deletion, and the weightless twins it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.surgery.compare import layer_changes
+from lmms_topoprune.surgery.fields import prune_config
+from lmms_topoprune.surgery.locate import Place
+from lmms_topoprune.surgery.twin import build_twin
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A model before a deletion, its configuration as config.json holds it, and its weightless twin."""
+
+    model: PreTrainedModel
+    place: Place
+    config: dict[str, Any]
+    twin: PreTrainedModel
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, place: Place) -> Dense:
+        """Build the twin and check that it is one.
+
+        Raises:
+            SurgeryError: the configuration does not build this model.
+        """
+        config = model.config.to_dict()
+        twin = build_twin(model, config)
+        built = layers_at(twin, place.path)
+        if len(built) != len(place.layers):
+            raise SurgeryError(
+                f"{place.path} has {len(place.layers)} layers, but its configuration builds {len(built)}"
+            )
+        for number, (real, layer) in enumerate(zip(place.layers, built, strict=True)):
+            if type(real) is not type(layer):
+                kinds = f"a {type(real).__name__}, but its configuration builds a {type(layer).__name__}"
+                raise SurgeryError(f"layer {number} is {kinds}; undo what wraps it first")
+        return cls(model, place, config, twin)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The twin's decoder layers."""
+        return layers_at(self.twin, self.place.path)
+
+    def layers_alike(self) -> bool:
+        """Whether all layers differ in nothing but their number."""
+        first, *others = self.layers
+        try:
+            for number, other in enumerate(others, 1):
+                list(layer_changes(first, other, {0: number}, None))
+        except SurgeryError:
+            return False
+        return True
+
+    def pruned_twin(self, kept: tuple[int, ...]) -> PreTrainedModel:
+        """The twin of the pruned configuration.
+
+        Of the fields that may count the layers the one that builds as many as are kept is taken.
+
+        Raises:
+            SurgeryError: the configuration class or the constructor objects, or no field is such a count.
+        """
+        problem = "no field of the configuration sets the number of layers"
+        for count in self.place.counts:
+            config = prune_config(self.config, self.place.sections, count, kept, len(self.place.layers))
+            try:
+                twin = build_twin(self.model, config)
+            except Exception as error:  # whatever a constructor may raise is the reason of the refusal
+                problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                continue
+            if len(layers_at(twin, self.place.path)) == len(kept):
+                return twin
+        raise SurgeryError(problem)
+
+
+def layers_at(model: nn.Module, path: str) -> nn.ModuleList:
+    """The module list at `path`; an empty one if there is none."""
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        return nn.ModuleList()
+    return found if isinstance(found, nn.ModuleList) else nn.ModuleList()

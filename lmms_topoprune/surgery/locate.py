@@ -1,0 +1,141 @@
+"""Where a model keeps its decoder layers, and which configuration describes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lmms_topoprune.errors import SurgeryError
+
+# Parts that are not the decoder, in models whose get_decoder() returns the whole model.
+_OTHER_PARTS = re.compile(
+    r"vis|image|audio|speech|encoder|projector|connector|qformer|perceiver|resampler|tower"
+)
+_COUNT = re.compile(r"layers?$|^n_layer|^depth$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The decoder of a model.
+
+    Attributes:
+        path: name of the layer list in the model, such as "model.language_model.layers".
+        layers: that list, N modules.
+        config: the configuration object that describes it.
+        sections: keys that lead from the model's configuration to that object; empty for itself.
+        counts: fields of it that may hold N, the likeliest first.
+    """
+
+    path: str
+    layers: nn.ModuleList
+    config: PreTrainedConfig
+    sections: tuple[str, ...]
+    counts: tuple[str, ...]
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of decoder layers of the language part.
+
+    Raises:
+        SurgeryError: no such list, or its length disagrees with every configuration of the model.
+    """
+    return locate(model).layers
+
+
+def layers_path(model: PreTrainedModel) -> str:
+    """The name of the decoder's layer list, such as "model.language_model.layers"."""
+    return locate(model).path
+
+
+def text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration object that describes the decoder (the model's own, not a copy)."""
+    return locate(model).config
+
+
+def locate(model: PreTrainedModel) -> Place:
+    """Find the decoder and its configuration by structure.
+
+    The decoder is the shallowest list of layers below `model.get_decoder()` whose length a
+    configuration of the model confirms.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise SurgeryError(f"model is a {type(model).__name__}; allowed: a PreTrainedModel of transformers")
+    lists = list(_layer_lists(model))
+    for path, owner, layers in lists:
+        for sections, config in _configs_of(model, owner):
+            if counts := _counts(config, len(layers)):
+                return Place(path, layers, config, sections, counts)
+    found = (
+        ", ".join(f"{path} has {len(layers)}" for path, _, layers in lists) or "no list of layers was found"
+    )
+    raise SurgeryError(
+        f"the decoder of {type(model).__name__} is unknown: {found}, which no configuration says"
+    )
+
+
+def _layer_lists(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
+    """Candidates as (path, owner, list), the shallowest and then the longest first."""
+    decoder = _decoder(model)
+    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
+    found = []
+    for name, owner in decoder.named_modules():
+        if _OTHER_PARTS.search(name):
+            continue
+        for key, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) and not _OTHER_PARTS.search(key):
+                path = ".".join(part for part in (prefix, name, key) if part)
+                found.append((path, owner, child))
+    return iter(sorted(found, key=lambda item: (item[0].count("."), -len(item[2]))))
+
+
+def _decoder(model: PreTrainedModel) -> nn.Module:
+    try:
+        decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+    except (AttributeError, NotImplementedError):
+        return model
+    # A text-to-text decoder inside (T5, BART) is reached by asking again.
+    while isinstance(decoder, PreTrainedModel) and decoder is not model:
+        inner = decoder.get_decoder()  # type: ignore[no-untyped-call]
+        if not isinstance(inner, nn.Module) or inner is decoder:
+            break
+        model, decoder = decoder, inner
+    return decoder if isinstance(decoder, nn.Module) else model
+
+
+def _configs_of(
+    model: PreTrainedModel, owner: nn.Module
+) -> Iterator[tuple[tuple[str, ...], PreTrainedConfig]]:
+    """Sections of the configuration that may describe `owner`: its own, its copies, the text section."""
+    own = getattr(owner, "config", None)
+    tree = list(walk_configs(model.config))
+    yield from (item for item in tree if item[1] is own)
+    yield from (item for item in tree if type(item[1]) is type(own) and item[1] is not own)
+    text = model.config.get_text_config(decoder=True)
+    yield from (item for item in tree if item[1] is text)
+
+
+def walk_configs(
+    config: PreTrainedConfig, sections: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], PreTrainedConfig]]:
+    """A configuration and all nested in it, with the keys that lead there."""
+    yield sections, config
+    for key, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            yield from walk_configs(value, (*sections, key))
+
+
+def _counts(config: PreTrainedConfig, layers: int) -> tuple[str, ...]:
+    """Fields of `config` equal to `layers` that may count decoder layers."""
+
+    def is_count(key: str, value: Any) -> bool:
+        return type(value) is int and value == layers and _COUNT.search(key) is not None
+
+    keys = [key for key, value in vars(config).items() if is_count(key, value)]
+    # Text-to-text models count the encoder's layers too; "the last k" is no count of all layers.
+    keys = [key for key in keys if "encoder" not in key.replace("decoder", "") and "shared" not in key]
+    return tuple(sorted(keys, key=lambda key: ("decoder" not in key, key != "num_hidden_layers", key)))

@@ -1,0 +1,129 @@
+"""Plan a deletion as a list of changes; nothing is touched here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.surgery.changes import Change, set_to
+from lmms_topoprune.surgery.compare import (
+    config_changes,
+    layer_changes,
+    outside_changes,
+    outside_modules,
+    shared_tensors,
+    take_blocks,
+)
+from lmms_topoprune.surgery.dense import Dense, layers_at
+from lmms_topoprune.surgery.exceptions import inert_attributes
+from lmms_topoprune.surgery.twin import configs, tensors
+
+# A module of the model, its dense twin and its pruned twin.
+Trio = tuple[nn.Module, nn.Module, nn.Module]
+
+
+def prepare(dense: Dense, kept: tuple[int, ...]) -> list[Change]:
+    """All changes of a deletion; applying them turns dense.model into the pruned model.
+
+    Raises:
+        SurgeryError: no configuration of this model expresses it.
+    """
+    pruned = dense.pruned_twin(kept)
+    if shared_tensors(dense.twin, dense.place.path, kept) != shared_tensors(pruned, dense.place.path, None):
+        raise SurgeryError("weights are shared between layers in another way after the deletion")
+    return [
+        *_of_layers(dense, pruned, kept),
+        *_outside(dense, pruned),
+        *_of_blocks(dense, pruned, kept),
+        *_of_configs(dense, pruned, kept),
+        *_of_device_map(dense, kept),
+        _of_list(dense, kept),
+    ]
+
+
+def _of_layers(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Change]:
+    """Renumber: layer_idx and every other attribute that holds a layer's number."""
+    after = layers_at(pruned, dense.place.path)
+    renumber = {old: new for new, old in enumerate(kept)}
+    counts, ignored = (len(dense.layers), len(kept)), inert_attributes(after)
+    for new, old in enumerate(kept):
+        try:
+            for name, key, was, becomes in layer_changes(
+                dense.layers[old], after[new], renumber, counts, ignored
+            ):
+                entries = vars(dense.place.layers[old].get_submodule(name))
+                if entries.get(key) != was:
+                    raise SurgeryError(f"its {key} is {entries.get(key)!r}, its configuration builds {was!r}")
+                yield set_to(entries, key, becomes)
+        except SurgeryError as error:
+            raise SurgeryError(f"layer {old} would be another layer: {error}") from None
+
+
+def _outside(dense: Dense, pruned: PreTrainedModel) -> Iterator[Change]:
+    """Copies of per-layer lists and the like on modules outside the decoder layers."""
+    for name, key, becomes in outside_changes(dense.twin, pruned, dense.place.path):
+        yield set_to(vars(dense.model.get_submodule(name)), key, becomes)
+
+
+def _of_blocks(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Change]:
+    """Tensors outside the layers that have one block a layer, such as per-layer embeddings."""
+    after = outside_modules(pruned, dense.place.path)
+    for name, module in outside_modules(dense.twin, dense.place.path).items():
+        for key, tensor in tensors(module).items():
+            shapes = tuple(tensor.shape), tuple(tensors(after[name])[key].shape)
+            if shapes[0] != shapes[1]:
+                take = take_blocks(f"{name}.{key}", *shapes, kept, len(dense.layers))
+                real = dense.model.get_submodule(name)
+                entries: dict[str, Any] = real._parameters if key in real._parameters else real._buffers
+                yield _taken(entries, key, take)
+
+
+def _taken(entries: dict[str, Any], key: str, take: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+    return Change(entries, key, lambda: take(entries[key]))
+
+
+def _of_configs(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Change]:
+    """Every configuration object that the model or one of its modules holds."""
+    seen: set[int] = set()
+    for trio in _trios(dense, pruned, kept):
+        for key, real in configs(trio[0]).items():
+            before, after = (vars(twin).get(key) for twin in trio[1:])
+            if isinstance(before, PreTrainedConfig) and isinstance(after, PreTrainedConfig):
+                for holder, field, becomes in config_changes(real, before, after, seen):
+                    yield set_to(vars(holder), field, becomes)
+
+
+def _trios(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Trio]:
+    path, after = dense.place.path, dict(pruned.named_modules())
+    before = dict(dense.twin.named_modules())
+    renumbered = {f"{path}.{old}": f"{path}.{new}" for new, old in enumerate(kept)}
+    for name, module in dense.model.named_modules():
+        prefix = ".".join(name.split(".")[: path.count(".") + 2])
+        target = renumbered.get(prefix, prefix) + name[len(prefix) :]
+        inside = prefix.startswith(path + ".")
+        if name in before and target in after and (prefix in renumbered or not inside):
+            yield module, before[name], after[target]
+
+
+def _of_device_map(dense: Dense, kept: tuple[int, ...]) -> Iterator[Change]:
+    """The names of layers in accelerate's device map."""
+    devices = getattr(dense.model, "hf_device_map", None)
+    if devices:
+        path = dense.place.path
+        renumbered = {f"{path}.{old}": f"{path}.{new}" for new, old in enumerate(kept)}
+        names = {name: renumbered.get(name, name) for name in devices if _stays(name, path, renumbered)}
+        yield set_to(vars(dense.model), "hf_device_map", {names[name]: devices[name] for name in names})
+
+
+def _stays(name: str, path: str, renumbered: dict[str, str]) -> bool:
+    return not name.startswith(path + ".") or name in renumbered
+
+
+def _of_list(dense: Dense, kept: tuple[int, ...]) -> Change:
+    layers = dense.place.layers
+    return set_to(vars(layers), "_modules", {str(new): layers[old] for new, old in enumerate(kept)})
