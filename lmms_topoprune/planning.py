@@ -13,7 +13,7 @@ import numpy as np
 from lmms_topoprune import files
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.likelihood import Likelihood
-from lmms_topoprune.calibration.measure import measured
+
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
@@ -23,12 +23,11 @@ from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.selection import LayerScores, PairScores, select
+from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
 
 PACKAGES = ("lmms-topoprune", "torch", "transformers", "numpy", "scipy", "gudhi", "numba")
-
-Stages = dict[str, dict[str, float]]
 
 
 def make_plan(
@@ -106,8 +105,8 @@ def check_budget(options: PruningOptions, layers: int, forbidden: frozenset[int]
         if forbidden:
             reasons.append(f"{len(forbidden)} layers that cannot be deleted")
         raise OptionError(
-            f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but {' and '.join(reasons)} "
-            f"leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
+            f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but "
+            f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
         )
 
 

@@ -17,6 +17,8 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError
 
 ANSWER_TOKENS = 16
+# As many as SLEB takes; a loss settles with far fewer texts than a neighbor graph needs points.
+MAX_TEXTS = 128
 IGNORE = -100
 
 
@@ -51,7 +53,8 @@ class Likelihood:
 
     @classmethod
     def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:
-        """Word the samples, and let the model answer those with an image."""
+        """Word the first MAX_TEXTS samples, and let the model answer those with an image."""
+        samples = samples[:MAX_TEXTS]
         prompter = Prompter(processor)
         texts = []
         with evaluation_mode(model), torch.inference_mode():

@@ -18,9 +18,7 @@ def static_homology(evidence: Evidence, options: PruningOptions) -> PairScores:
     could share were the same one. Two states without any feature count as alike.
     """
     states = evidence.state(options.state)
-    return PairScores(
-        np.mean([_betti_ratio(states, k, options) for k in options.ks], axis=0), "static_homology"
-    )
+    return PairScores(np.mean([_betti_ratio(states, k, options) for k in options.ks], axis=0), "static")
 
 
 def _betti_ratio(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:

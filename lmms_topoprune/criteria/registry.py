@@ -74,7 +74,9 @@ def criteria() -> dict[str, Criterion]:
     with shared_path("plugin.toml").open("rb") as file:
         tables = tomllib.load(file)["criteria"]
     return {
-        name: Criterion(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        name: Criterion(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in {"name": name, **table}.items()}
+        )
         for name, table in tables.items()
     }
 
