@@ -21,6 +21,7 @@ _LOADING = (
     "torch_dtype",
     "_commit_hash",
     "use_cache",
+    "architectures",
 )
 
 

@@ -38,7 +38,7 @@ def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedMode
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(40)  # logging.ERROR
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
