@@ -26,7 +26,7 @@ def find_device(asked: str | None = None) -> str:
     if (kind == "cuda" and not torch.cuda.is_available()) or (
         kind == "mps" and not torch.backends.mps.is_available()
     ):
-        raise OptionError(f"device is {asked!r}, which this machine lacks; allowed: {_best()}, or leave it out")
+        raise OptionError(f"device is {asked!r}, which this machine lacks; allowed: {_best()}")
     return str(asked)
 
 

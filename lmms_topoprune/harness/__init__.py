@@ -1,0 +1,1 @@
+"""The models registered with lmms-eval: the only room that imports it."""

@@ -1,0 +1,173 @@
+"""Answers of the LLaVA line in batches, with exactly the prompts of lmms-eval's llava_hf.
+
+llava_hf itself refuses a batch size above 1, writes into settings that requests share, and turns an
+exception in generate() into an empty answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from lmms_eval.protocol import ChatMessages
+from tqdm import tqdm
+
+from lmms_topoprune.harness.answers import Failure
+from lmms_topoprune.harness.exits import one_sentence
+from lmms_topoprune.stages import measured
+
+PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request as the processor takes it: the text with placeholders, and what they stand for."""
+
+    text: str
+    images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
+
+
+class BatchedGeneration(lmms):
+    """Mixin over PrunedModel for llava_hf, simple and chat."""
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answer all requests; the longest come first, in batches of equal settings."""
+        answers: list[GenerationResult | None] = [None] * len(requests)
+        bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding")
+        with one_sentence(), measured(self.stages, "generate"), bar:
+            start = time.perf_counter()
+            for batch in _batches(requests, self.batch_size):
+                for index, answer in zip(batch, self._answer([requests[i] for i in batch]), strict=True):
+                    answers[index] = answer
+                    bar.update(1)
+            self._log_speed(answers, time.perf_counter() - start)
+        return answers
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        with one_sentence():
+            try:
+                return super().loglikelihood(requests)
+            except Exception as error:
+                raise Failure.of(requests, error).raised() from error
+
+    def _answer(self, requests: list[Instance]) -> list[GenerationResult]:
+        try:
+            results = self._generate([self._prompt(request) for request in requests], _settings(requests[0]))
+        except Exception as error:
+            if self.options.on_error == "raise":
+                raise Failure.of(requests, error).raised() from error
+            if len(requests) > 1:
+                return [self._answer([request])[0] for request in requests]
+            return [self.answers.fail(requests[0], error)]
+        for request, result in zip(requests, results, strict=True):
+            self.answers.add(request, result.text)
+        return results
+
+    def _generate(self, prompts: list[Prompt], settings: dict[str, Any]) -> list[GenerationResult]:
+        inputs = self._encode(prompts)
+        end = self.eot_token_id
+        ids = self.model.generate(
+            **inputs, **settings, use_cache=self.use_cache, pad_token_id=end, eos_token_id=end
+        )
+        ids = ids[:, inputs["input_ids"].shape[1] :]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [
+            GenerationResult(text, TokenCounts(output_tokens=_length(row, end)))
+            for text, row in zip(texts, ids, strict=True)
+        ]
+
+    def _encode(self, prompts: list[Prompt]) -> Any:
+        """Left-padded inputs of a batch; images and videos in the order of their placeholders."""
+        media = {
+            "images": [image for prompt in prompts for image in prompt.images],
+            "videos": [video for prompt in prompts for video in prompt.videos],
+        }
+        inputs = self._image_processor(
+            text=[prompt.text for prompt in prompts],
+            **{kind: items for kind, items in media.items() if items},
+            padding=True,
+            return_tensors="pt",
+        )
+        return inputs.to(self._device, self.model.dtype)
+
+    def _prompt(self, request: Instance) -> Prompt:
+        return self._simple_prompt(request) if self.is_simple else self._chat_prompt(request)
+
+    def _chat_prompt(self, request: Instance) -> Prompt:
+        _, doc_to_messages, _, doc_id, task, split = request.args
+        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
+        images, videos, _ = messages.extract_media()
+        text = self._image_processor.apply_chat_template(
+            messages.model_dump()["messages"], tokenize=False, add_generation_prompt=True
+        )
+        return Prompt(text, tuple(images), tuple(videos))
+
+    def _simple_prompt(self, request: Instance) -> Prompt:
+        context, _, doc_to_visual, doc_id, task, split = request.args
+        visuals = doc_to_visual(self.task_dict[task][split][doc_id]) or []
+        kind = "video" if visuals and isinstance(visuals[0], str) else "image"
+        if visuals and PLACEHOLDERS["image"] not in context:
+            context = f"{' '.join([PLACEHOLDERS[kind]] * len(visuals))}\n{context}"
+        text = self._render(context)
+        if kind == "video":
+            return Prompt(text, videos=(self.load_video(visuals, self.max_frames_num),))
+        return Prompt(text, tuple(visuals))
+
+    def _render(self, context: str) -> str:
+        from lmms_eval.models.simple.llava_hf import VICUNA_CHAT_TEMPLATE
+
+        template = self.chat_template or self.tokenizer.chat_template or VICUNA_CHAT_TEMPLATE
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": context}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+
+    def _log_speed(self, answers: list[GenerationResult], seconds: float) -> None:
+        tokens = sum(a.token_counts.output_tokens for a in answers if a.token_counts)
+        speed = tokens / seconds if seconds else 0.0
+        log_metrics(seconds, tokens, speed, additional_metrics={"rank": self.rank})
+
+
+def _batches(requests: list[Instance], size: int) -> Iterator[list[int]]:
+    """Indices of requests with equal settings, those with long texts first."""
+    groups: dict[str, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(json.dumps(_gen_kwargs(request), sort_keys=True, default=str), []).append(index)
+    for group in groups.values():
+        group.sort(key=lambda index: -len(requests[index].args[0]))
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _gen_kwargs(request: Instance) -> dict[str, Any]:
+    return next(argument for argument in request.args if isinstance(argument, dict))
+
+
+def _settings(request: Instance) -> dict[str, Any]:
+    """llava_hf's reading of the task's generation settings; it knows no stop strings."""
+    given = _gen_kwargs(request)
+    temperature = given.get("temperature", 0) or 0
+    sample = temperature > 0
+    return {
+        "do_sample": sample,
+        "temperature": temperature if sample else None,
+        "top_p": given.get("top_p"),
+        "num_beams": given.get("num_beams", 1),
+        "max_new_tokens": given.get("max_new_tokens", 1024),
+    }
+
+
+def _length(ids: torch.Tensor, end: int) -> int:
+    """Tokens of one answer, its end token included; ids (T,) are filled up with end tokens."""
+    ends = (ids == end).nonzero()
+    return int(ends[0]) + 1 if len(ends) else len(ids)

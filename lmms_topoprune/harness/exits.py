@@ -1,0 +1,41 @@
+"""How a user's mistake ends: one sentence and a non-zero exit on the command line, an exception in Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lmms_topoprune.errors import GenerationError, TopopruneError
+
+
+def on_command_line() -> bool:
+    """Whether lmms-eval's own command is running us.
+
+    It catches every Exception, prints a traceback and exits with 0, so only SystemExit gets through.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "cli_evaluate" and Path(code.co_filename).parts[-2:] == (
+            "lmms_eval",
+            "__main__.py",
+        ):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """This package's errors become SystemExit on the command line; --verbosity DEBUG keeps the traceback."""
+    try:
+        yield
+    except TopopruneError as error:
+        if not on_command_line() or os.environ.get("VERBOSITY") == "DEBUG":
+            raise
+        # Every process meets the same mistake; a failed generation happens on one of them only.
+        silent = int(os.environ.get("RANK", 0)) > 0 and not isinstance(error, GenerationError)
+        raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None

@@ -1,0 +1,97 @@
+"""Answers by the wrapped class's own loop, without its habit of turning an exception into an empty answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lmms_eval.api.instance import Instance, unwrap_generation_output
+from lmms_eval.api.model import lmms
+from transformers import PreTrainedModel
+
+from lmms_topoprune.harness.answers import Failure
+from lmms_topoprune.harness.exits import one_sentence
+from lmms_topoprune.stages import measured
+
+Answer = Callable[[list[Instance]], list[Any]]
+
+
+class _Escape(BaseException):
+    """Passes through `except Exception`."""
+
+
+@contextmanager
+def _escaping(network: PreTrainedModel) -> Iterator[None]:
+    """Within this block an exception in the network's generate() passes through `except Exception`."""
+    own = vars(network).get("generate")
+    generate = network.generate
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return generate(*args, **kwargs)
+        except Exception as error:
+            raise _Escape from error
+
+    network.generate = guarded
+    try:
+        yield
+    finally:
+        del network.generate
+        if own is not None:
+            network.generate = own
+
+
+class GuardedGeneration(lmms):
+    """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
+
+    def generate_until(self, requests: list[Instance]) -> list[Any]:
+        return self._guard(super().generate_until, requests)
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:
+        return self._guard(super().generate_until_multi_round, requests)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        with one_sentence():
+            try:
+                return super().loglikelihood(requests)
+            except Exception as error:
+                raise Failure.of(requests, error).raised() from error
+
+    def _guard(self, answer: Answer, requests: list[Instance]) -> list[Any]:
+        # Wrappers write into the generation settings that requests share, so each gets its own.
+        own = [_own_settings(request) for request in requests]
+        with one_sentence(), measured(self.stages, "generate"), _escaping(self.network):
+            results = self._answer_all(answer, own)
+        for request, result in zip(requests, results, strict=True):
+            self.answers.add(request, str(unwrap_generation_output(result)[0]))
+        return results
+
+    def _answer_all(self, answer: Answer, requests: list[Instance]) -> list[Any]:
+        if self.options.on_error == "raise":
+            return self._answer_or_raise(answer, requests)
+        size = int(self.batch_size)
+        chunks = (requests[start : start + size] for start in range(0, len(requests), size))
+        return [result for chunk in chunks for result in self._answer_or_record(answer, chunk)]
+
+    def _answer_or_raise(self, answer: Answer, requests: list[Instance]) -> list[Any]:
+        try:
+            return answer(requests)
+        except (_Escape, Exception) as error:
+            cause = error.__cause__ or error
+            raise Failure.of(requests, cause).raised() from cause
+
+    def _answer_or_record(self, answer: Answer, requests: list[Instance]) -> list[Any]:
+        try:
+            return answer(requests)
+        except (_Escape, Exception) as error:
+            if len(requests) > 1:
+                return [self._answer_or_record(answer, [request])[0] for request in requests]
+            return [self.answers.fail(requests[0], error.__cause__ or error)]
+
+
+def _own_settings(request: Instance) -> Instance:
+    own = copy.copy(request)
+    own.arguments = tuple(copy.deepcopy(a) if isinstance(a, dict) else a for a in request.args)
+    return own

@@ -1,0 +1,63 @@
+"""Where a model comes from: the package, a folder or the hub, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+from lmms_topoprune.embedded import locate
+from lmms_topoprune.errors import InputError, UnreachableError
+
+INSTEAD = f"pass pretrained={locate.NAME} or a local folder"
+
+
+def resolve(pretrained: str, revision: str | None = None) -> str:
+    """A folder or a hub name that from_pretrained can load.
+
+    Raises:
+        InputError: no such folder, or the hub has no such model (for this user).
+        UnreachableError: it is not on this machine and the hub cannot be reached.
+    """
+    if pretrained == locate.NAME:
+        return str(locate.model_path())
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"pretrained is {pretrained!r}, a folder without config.json; {INSTEAD}")
+        return str(folder)
+    if isinstance(_cached(pretrained, revision), str):
+        return pretrained
+    _ask_hub(pretrained, revision)
+    return pretrained
+
+
+def _cached(name: str, revision: str | None) -> object:
+    try:
+        return try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        raise InputError(f"pretrained is {name!r}, which is no folder here; {INSTEAD}") from None
+
+
+def _ask_hub(name: str, revision: str | None) -> None:
+    """One request without retries: from_pretrained by itself tries for half a minute before it gives up."""
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=10)
+    except GatedRepoError:
+        raise InputError(
+            f"pretrained is {name!r}, a gated model; ask for access and log in to the Hugging Face hub, "
+            f"or {INSTEAD}"
+        ) from None
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"pretrained is {name!r}, which is no folder here and no model of the Hugging Face hub; {INSTEAD}"
+        ) from None
+    except HfHubHTTPError as error:
+        raise UnreachableError(
+            f"{name} could not be read from the Hugging Face hub ({error.response.status_code}); {INSTEAD}"
+        ) from None
+    except Exception:  # whatever the hub's client raises for a dead network, a time-out or offline mode
+        raise UnreachableError(
+            f"{name} is not on this machine and the Hugging Face hub cannot be reached; {INSTEAD}"
+        ) from None

@@ -1,0 +1,160 @@
+"""What every registered model adds to the lmms-eval wrapper it builds on: it prunes the model once loaded."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from lmms_eval.api.model import lmms
+from lmms_eval.utils import simple_parse_args_string
+from loguru import logger
+from transformers import PreTrainedModel
+
+from lmms_topoprune import planning, surgery
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.sources import load_samples
+from lmms_topoprune.criteria import registry
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError
+from lmms_topoprune.files import digest
+from lmms_topoprune.harness import arguments as sorting
+from lmms_topoprune.harness import pretrained, response_cache, results
+from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.exits import one_sentence
+from lmms_topoprune.harness.processes import first_process, from_first_process, gathered
+from lmms_topoprune.harness.task_samples import task_samples
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.registration import Registered
+from lmms_topoprune.stages import Stages, measured
+from lmms_topoprune.surgery.self_test import self_test
+
+
+class PrunedModel(lmms):
+    """Mixin, placed before a wrapper of lmms-eval in a class's bases.
+
+    Attributes:
+        registered: its declaration in plugin.toml.
+        options: what the user asked for.
+        plan: which layers are gone, and why.
+        answers: counts of answered, empty and failed requests.
+        cache_identity: what lmms-eval's response cache has to tell apart.
+    """
+
+    registered: ClassVar[Registered]
+    wrapped: ClassVar[type]
+
+    def __init__(self, **arguments: Any) -> None:
+        """Load and prune.
+
+        Raises:
+            OptionError: an unknown or bad argument; nothing was loaded.
+            UnreachableError: the model is not on this machine and the hub cannot be reached.
+            TopopruneError: it cannot be loaded, planned for, pruned, or failed its self-test.
+        """
+        with one_sentence():
+            allowed = sorting.parameters(self.wrapped)
+            self.options = sorting.take_options(self.registered, arguments, allowed)
+            device = sorting.place(arguments, allowed)
+            self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
+            arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
+            self.answers = Answers()
+            self.stages: Stages = {}
+            samples = self._samples()
+            with measured(self.stages, "load"):
+                self._load(arguments, device)
+            self._prune(samples)
+            response_cache.tell_plans_apart()
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> PrunedModel:
+        """What lmms-eval calls; also arranges for the plan to be written beside its results."""
+        with one_sentence():
+            try:
+                given = simple_parse_args_string(arg_string)
+            except ValueError:
+                raise OptionError(
+                    f"model_args is {arg_string!r}; allowed: name=value pairs joined by commas"
+                ) from None
+        extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        model = cls(**{**given, **extra})
+        results.leave_plan(model, results.tracker_of_caller())
+        return model
+
+    def _load(self, arguments: dict[str, Any], device: str) -> None:
+        try:
+            super().__init__(**arguments)
+        except TopopruneError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(
+                f"pretrained is {self.source!r}, which {self.registered.wraps} cannot load: {reason}"
+            ) from error
+        if device.startswith("cpu") and "dtype" not in arguments:
+            self._model.float()
+
+    def _samples(self) -> list[Sample] | None:
+        """The calibration samples, read before the model so that a mistake costs no loading."""
+        options = self.options
+        if options.plan is not None:
+            PruningPlan.load(options.plan)
+        if options.plan is not None or options.layers is not None:
+            return None
+        options = planning.resolved(options)
+        nothing = options.selection != "threshold" and options.sparsity == 0
+        if nothing or not registry.get(options.criterion).needs_samples or not first_process():
+            return None
+        return load_samples(
+            options.calibration, options.samples, options.seed, readers={"task": task_samples}
+        )
+
+    def _prune(self, samples: list[Sample] | None) -> None:
+        model, processor = self.network, self.hf_processor
+        self.plan = from_first_process(
+            lambda: planning.make_plan(model, processor, self.options, name=self.source, samples=samples)
+        )
+        with measured(self.stages, "delete"):
+            self.deletion = surgery.delete_layers(model, self.plan.dropped)
+        if self.options.self_test:
+            with measured(self.stages, "self_test"):
+                self_test(model, processor)
+        self.plan = self.plan.with_stages(**self.stages)
+        logger.info(f"{self.registered.name}: {self.plan}")
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The transformers model itself."""
+        model = self._model
+        return getattr(model, "module", model)
+
+    @property
+    def hf_processor(self) -> Any:
+        """The transformers processor, under whichever name the wrapped class keeps it."""
+        found = (vars(self).get(name) for name in ("processor", "_processor", "_image_processor"))
+        return next((processor for processor in found if processor is not None), None)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What else decides an answer, beyond the weights, the plan and the request."""
+        config = self.network.config
+        return {
+            "dtype": str(self.network.dtype),
+            "attn_implementation": config._attn_implementation,
+            "device": torch.device(self._device).type,
+            "chat_template": digest(getattr(self.hf_processor, "chat_template", None)),
+        }
+
+    @property
+    def cache_identity(self) -> str:
+        return digest([self.plan.hash, self.setting])
+
+    def record(self) -> dict[str, Any]:
+        """What is written beside the plan after a run."""
+        return {**self.setting, "answers": self.answers.to_json()}
+
+    def clean(self) -> None:
+        """lmms-eval calls this on every process once all requests are answered."""
+        self.answers = gathered(self.answers)
+        self.plan = self.plan.with_stages(**self.stages)
+        if self.rank == 0:
+            self.answers.report()
+        super().clean()
