@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,6 @@ def find_results(path: Path | str) -> list[Path]:
             f"{str(path)!r} holds no *{RESULTS}; run lmms-eval with --output_path and --log_samples"
         )
     return found
-
-
-def read_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """All runs at or below the paths, dense ones first; equal labels are told apart by their dates."""
-    runs = [read_run(file) for path in paths for file in find_results(path)]
-    unique = {run.path.resolve(): run for run in runs}
-    ordered = sorted(unique.values(), key=lambda run: not run.is_dense)
-    return list(_distinct_labels(ordered))
 
 
 def read_run(path: Path | str) -> Run:
@@ -194,19 +186,14 @@ def parse_model_args(text: str | Mapping[str, Any] | None) -> dict[str, str]:
 def _label(results: Mapping[str, Any], plan: PruningPlan | None) -> str:
     if plan is None:
         return str(results.get("config", {}).get("model") or results.get("model_name") or "run")
+    return plan_label(plan)
+
+
+def plan_label(plan: PruningPlan) -> str:
+    """How tables call the model of a plan: "topology 30 %", with the sparsity that was asked for."""
     if not plan.dropped:
         return "dense"
-    seed = plan.calibration.get("seed") or plan.parameters.get("seed") or 0
-    rule = plan.parameters.get("selection", "auto")
-    parts = [plan.criterion, f"{100 * plan.sparsity:.0f} %"]
-    return " ".join(parts + ([str(rule)] if rule != "auto" else []) + ([f"seed {seed}"] if seed else []))
-
-
-def _distinct_labels(runs: list[Run]) -> Iterator[Run]:
-    labels = [run.label for run in runs]
-    for run in runs:
-        date = run.path.name.removesuffix(RESULTS)
-        yield run if labels.count(run.label) == 1 else replace(run, label=f"{run.label} ({date})")
+    return f"{plan.criterion} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"
 
 
 def _facts(

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.results import leave_plan
@@ -38,7 +36,7 @@ class Session:
     name: str
     model_args: str
     batch_size: int
-    tasks_folder: Path = field(default_factory=lambda: shared_path("tasks"))
+    tasks_folder: Path
     _managers: dict[bool, Any] = field(default_factory=dict)
 
     @classmethod
@@ -66,11 +64,10 @@ class Session:
         lm = wrapper.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})
         # lmms-eval empties a model after every evaluation; this one is used again.
         lm.clean = lambda: None
-        found = {} if tasks_folder is None else {"tasks_folder": tasks_folder}
-        return cls(lm, name, model_args, batch_size, **found)
+        return cls(lm, name, model_args, batch_size, tasks_folder or shared_path("tasks"))
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> Any:
         return self.lm.network
 
     @property

@@ -1,0 +1,1 @@
+"""The command line: thin; every step is also a Python call."""

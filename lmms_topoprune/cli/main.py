@@ -1,0 +1,133 @@
+"""`topoprune`: the command group. Commands are imported only when they are called, so help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from lmms_topoprune.errors import (
+    GenerationError,
+    MissingExtraError,
+    SelfTestError,
+    SurgeryError,
+    TopopruneError,
+    UnreachableError,
+)
+
+COMMANDS = {
+    "demo": "See it work: the embedded model, dense and pruned, in one table.",
+    "doctor": "Say what works on this machine and how to mend what does not.",
+    "tasks": "Print the folder of the embedded tasks and list them.",
+    "score": "Score every layer by several criteria, with one calibration pass.",
+    "plan": "Decide which layers go and write that to a plan file.",
+    "export": "Write the pruned model as an ordinary model folder.",
+    "apply": "The same as export.",
+    "eval": "Run lmms-eval with the embedded tasks at hand.",
+    "sweep": "Evaluate criteria x sparsities x seeds on one loaded model; resumable.",
+    "compare": "A leaderboard over result folders, with intervals and tests.",
+    "report": "One HTML file with plots and tables that opens anywhere.",
+    "regress": "Fail when a run is worse than its baseline by more than noise.",
+}
+MODULES = {"apply": "export", "eval": "evaluate"}
+
+EPILOG = """\b
+A first tour:
+  topoprune demo                          # dense against pruned, five minutes
+  topoprune plan --sparsity 0.3 -o plan.json
+  topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json \\
+      --tasks topoprune --output_path runs/topology --log_samples
+  topoprune sweep --criteria topology,cosine --sparsities 0.1,0.3 -o runs/sweep
+  topoprune compare runs/sweep
+  topoprune report runs/sweep -o report.html
+
+\b
+Exit codes:
+  0  all is well
+  1  a check failed (regress, doctor)
+  2  an argument or an input file cannot be used
+  3  something outside is missing (a hub, an optional package)
+  4  a model could not be pruned or failed while answering
+  130  interrupted
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"lmms_topoprune.cli.{MODULES.get(name, name)}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from lmms_topoprune.errors import unknown
+
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from COMMANDS, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lmms-topoprune", prog_name="topoprune")
+def topoprune() -> None:
+    """Prune decoder layers of vision-language models and see honestly what that costs.
+
+    Layers are chosen by zigzag persistent homology or by any of the criteria it is compared with; the
+    evaluation is lmms-eval's own. Every command explains itself with --help.
+    """
+
+
+def exit_code(error: TopopruneError) -> int:
+    """The documented exit code of an error."""
+    if isinstance(error, (UnreachableError, MissingExtraError)):
+        return 3
+    if isinstance(error, (SurgeryError, SelfTestError, GenerationError)):
+        return 4
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The console entry point: a mistake ends in one sentence and a documented exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except TopopruneError as error:
+        _say(error, "--json" in arguments)
+        sys.exit(exit_code(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("topoprune: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`).
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _say(error: TopopruneError, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": str(error), "kind": type(error).__name__}))
+    click.echo(f"topoprune: {error}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Command-line options that several commands share; pruning options come from PruningOptions itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+import click
+
+from lmms_topoprune.errors import OptionError
+from lmms_topoprune.options import PruningOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
+
+
+def _help_texts() -> dict[str, str]:
+    """Option -> its sentence in PruningOptions' docstring."""
+    text = (PruningOptions.__doc__ or "").partition("Attributes:")[2]
+    found: dict[str, str] = {}
+    for names, sentence in re.findall(r"^ {4,8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", text, re.MULTILINE):
+        found |= {name.strip(): " ".join(sentence.split()) for name in names.split(",")}
+    return found
+
+
+def pruning(*without: str) -> Callable[[F], F]:
+    """Decorator: every field of PruningOptions as an option, except `without`."""
+
+    def decorate(function: F) -> F:
+        texts = _help_texts()
+        for field in reversed(fields(PruningOptions)):
+            if field.name in without:
+                continue
+            kind = str(field.type).split(" ")[0]
+            flag = "--" + field.name.replace("_", "-")
+            default = None if field.default is MISSING else field.default
+            shown = "" if default is None else f"  [default: {default}]"
+            # No click default: what the user leaves out is left to the criterion's own defaults.
+            function = click.option(
+                flag, field.name, type=TYPES.get(kind, str), default=None, help=texts[field.name] + shown
+            )(function)
+        return function
+
+    return decorate
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The pruning options the user wrote down."""
+    return {name: options[name] for name in PruningOptions.names() if options.get(name) is not None}
+
+
+def as_json(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print machine-readable output.")(function)
+
+
+def model(function: F) -> F:
+    """Options that say which model is loaded and how."""
+    for flag, default, text in (
+        ("--device", None, "cuda, mps or cpu; the best one here if left out."),
+        ("--dtype", None, "float32, float16, bfloat16 or auto; float32 on a CPU if left out."),
+        ("--pretrained", "embedded", "embedded, a local folder or a hub name."),
+    ):
+        function = click.option(flag, default=default, show_default=default is not None, help=text)(function)
+    return function
+
+
+def listed(text: str, what: str) -> list[str]:
+    """Split "a,b" into its parts.
+
+    Raises:
+        OptionError: nothing is left.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise OptionError(f"{what} is {text!r}; allowed: one or several, joined by commas")
+    return parts
+
+
+def numbers(text: str, what: str, kind: type[float] | type[int]) -> list[Any]:
+    """Split "0.1,0.3" into numbers.
+
+    Raises:
+        OptionError: a part is not a number.
+    """
+    try:
+        return [kind(part) for part in listed(text, what)]
+    except ValueError:
+        raise OptionError(f"{what} is {text!r}; allowed: numbers joined by commas") from None

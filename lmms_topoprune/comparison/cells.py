@@ -1,0 +1,120 @@
+"""The folder of a sweep: its settings, one plan a cell, one evaluation a set of layers.
+
+    sweep.json              what all cells share
+    plans/CELL.json         which layers each cell drops
+    layers/3-5+9/           lmms-eval's results with these layers dropped
+
+Everything appears under its name only once it is complete, so that a sweep can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmms_topoprune import files
+from lmms_topoprune.comparison.results import Run, plan_label, read_run
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.plan import PruningPlan, format_layers
+
+SETTINGS = "sweep.json"
+SCHEMA = "topoprune-sweep/1"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Where a sweep keeps what is finished."""
+
+    path: Path
+
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, or make sure that an earlier sweep in this folder had the same.
+
+        Raises:
+            InputError: the folder belongs to a sweep with other settings (named), or cannot be written.
+        """
+        file = self.path / SETTINGS
+        wanted = {"schema": SCHEMA, **settings}
+        if file.exists():
+            found = self.settings()
+            changed = [name for name in wanted if found.get(name) != wanted[name]]
+            if changed:
+                name = changed[0]
+                raise InputError(
+                    f"{str(self.path)!r} holds a sweep with {name} {found.get(name)!r}, "
+                    f"not {wanted[name]!r}; choose another folder"
+                )
+            return
+        try:
+            files.write_json(file, wanted)
+        except OSError as error:
+            raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def settings(self) -> dict[str, Any]:
+        try:
+            settings = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{str(self.path / SETTINGS)!r} cannot be read") from None
+        return dict(settings)
+
+    def plan_path(self, cell: str) -> Path:
+        return self.path / "plans" / f"{cell}.json"
+
+    def plan(self, cell: str) -> PruningPlan | None:
+        """The plan of a cell, if it was made."""
+        path = self.plan_path(cell)
+        return PruningPlan.load(path) if path.exists() else None
+
+    def evaluation(self, plan: PruningPlan) -> Path:
+        """The folder of the results with a plan's layers dropped."""
+        name = format_layers(plan.dropped)
+        return self.path / "layers" / (name if len(name) <= 100 else files.digest(plan.dropped))
+
+    def draft(self, plan: PruningPlan) -> Path:
+        """An empty folder to evaluate into; what an interrupted evaluation left there is removed."""
+        final = self.evaluation(plan)
+        draft = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        return draft
+
+    def finish(self, plan: PruningPlan) -> None:
+        """Give a complete evaluation its name."""
+        final = self.evaluation(plan)
+        final.with_name(f".{final.name}.tmp").rename(final)
+
+
+def is_sweep(path: Path | str) -> bool:
+    return (Path(path) / SETTINGS).is_file()
+
+
+def read_sweep(path: Path | str) -> list[Run]:
+    """One run a finished cell; cells with the same layers share their results.
+
+    Raises:
+        InputError: the folder holds no finished cell, or a file in it is broken.
+    """
+    folder = SweepFolder(Path(path))
+    results: dict[Path, Run] = {}
+    runs = []
+    for file in sorted((folder.path / "plans").glob("*.json")):
+        plan = PruningPlan.load(file)
+        place = folder.evaluation(plan)
+        if not place.is_dir():
+            continue
+        if place not in results:
+            results[place] = read_run(place)
+        runs.append(_as_cell(results[place], plan))
+    if not runs:
+        raise InputError(f"{str(path)!r} holds no finished cell yet")
+    return runs
+
+
+def _as_cell(run: Run, plan: PruningPlan) -> Run:
+    """A run under the plan of one of the cells that share it."""
+    spent = sum(stage.get("seconds", 0.0) for stage in plan.stages.values())
+    return replace(run, label=plan_label(plan), plan=plan, cost={**run.cost, "calibration_seconds": spent})

@@ -1,0 +1,62 @@
+"""All runs at or below some paths: lmms-eval's result folders and sweeps alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from lmms_topoprune.comparison.cells import is_sweep, read_sweep
+from lmms_topoprune.comparison.results import RESULTS, Run, find_results, read_run
+
+
+def read_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """All runs at or below the paths, dense ones first; runs of equal labels get longer ones.
+
+    Raises:
+        InputError: a path holds no results, or a file cannot be used.
+    """
+    runs: dict[tuple[str, str], Run] = {}
+    for path in paths:
+        found = read_sweep(path) if is_sweep(path) else [read_run(file) for file in find_results(path)]
+        for run in found:
+            plan = "" if run.plan is None else run.plan.hash
+            runs[str(run.path.resolve()), plan] = run
+    return distinct_labels(sorted(runs.values(), key=lambda run: not run.is_dense))
+
+
+def distinct_labels(runs: list[Run]) -> list[Run]:
+    """Add to equal labels what tells the runs apart: the seed, a parameter, at last the date."""
+    for level in (_seed, _parameters, _date):
+        counts = Counter(run.label for run in runs)
+        shared = {label for label, count in counts.items() if count > 1}
+        details = {id(run): level(run, [r for r in runs if r.label == run.label]) for run in runs}
+        runs = [
+            replace(run, label=f"{run.label}{details[id(run)]}") if run.label in shared else run
+            for run in runs
+        ]
+    return runs
+
+
+def _seed(run: Run, alike: list[Run]) -> str:
+    seeds = {_seed_of(other) for other in alike}
+    return "" if len(seeds) == 1 else f" seed {_seed_of(run)}"
+
+
+def _seed_of(run: Run) -> int:
+    plan = run.plan
+    return 0 if plan is None else int(plan.calibration.get("seed", plan.parameters.get("seed", 0)))
+
+
+def _parameters(run: Run, alike: list[Run]) -> str:
+    plans = [other.plan for other in alike if other.plan is not None]
+    if run.plan is None or len(plans) < len(alike):
+        return ""
+    names = sorted({name for plan in plans for name in plan.parameters})
+    differ = [n for n in names if len({str(plan.parameters.get(n)) for plan in plans}) > 1]
+    return "".join(f" {name}={run.plan.parameters.get(name)}" for name in differ)
+
+
+def _date(run: Run, alike: list[Run]) -> str:
+    return f" ({run.path.name.removesuffix(RESULTS)})"
