@@ -12,13 +12,12 @@ import numpy as np
 
 from lmms_topoprune import files
 from lmms_topoprune.calibration.collect import collect
+from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.likelihood import Likelihood
-
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
@@ -127,9 +126,9 @@ def calibrate(
     """
     rules = [registry.get(name) for name in criteria]
     forbidden = frozenset(undeletable(model)) if forbidden is None else forbidden
-    layers = decoder_layers(model)
+    layers = len(decoder_layers(model))
     if not any(rule.needs_samples for rule in rules):
-        return Evidence(len(layers), forbidden=forbidden)
+        return Evidence(layers, forbidden=forbidden)
     if samples is None:
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
     wanted = {
@@ -137,10 +136,10 @@ def calibrate(
     }
     states = tuple(sorted(wanted))
     sums = tuple(sorted({name for rule in rules for name in rule.sums}))
-    evidence = Evidence(len(layers))
+    evidence = Evidence(layers)
     if states or sums:
         evidence = collect(
-            model, layers, processor, samples, token=options.token, states=states, sums=sums,
+            model, processor, samples, token=options.token, states=states, sums=sums,
             batch_size=options.calibration_batch, progress=progress,
         )  # fmt: skip
     return replace(

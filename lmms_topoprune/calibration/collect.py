@@ -12,20 +12,20 @@ import torch
 from torch import nn
 
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
+from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens, image_token_ids
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.surgery import decoder_layers
 
 log = logging.getLogger(__name__)
 
 
 def collect(
-    model: nn.Module,
-    layers: nn.ModuleList,
+    model: Any,
     processor: Any,
     samples: Sequence[Sample],
     *,
@@ -42,7 +42,6 @@ def collect(
 
     Args:
         model: any Hugging Face vision-language or causal language model.
-        layers: its decoder layers (`surgery.decoder_layers`).
         processor: its processor, or the tokenizer of a text-only model.
         samples: N samples.
         token: which token stands for a sample, as in PruningOptions.
@@ -58,6 +57,7 @@ def collect(
         InputError: a state is not finite, the family has no such norm or token, one sample alone
             does not fit into memory.
     """
+    layers = decoder_layers(model)
     recorder = Recorder(Decoder.of(model, layers), states, sums)
     prompter = Prompter(processor, RET_MARKER if token == "ret" else "")
     kept: dict[str, torch.Tensor] = {}

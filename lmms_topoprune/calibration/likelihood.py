@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
@@ -48,7 +47,7 @@ class Likelihood:
     model itself gives greedily: no labels are needed.
     """
 
-    model: nn.Module
+    model: Any
     texts: tuple[Text, ...]
 
     @classmethod

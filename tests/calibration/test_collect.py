@@ -1,0 +1,247 @@
+"""The states kept are those of a plain forward pass, whatever the batch, the padding and the memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from lmms_topoprune.calibration.collect import by_length, collect
+from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.errors import InputError
+
+STATES = ("residual", "norm")
+SUMS = ("token_cosine", "relative_magnitude")
+
+
+@pytest.fixture
+def model(tiny_llava):
+    return tiny_llava()
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_llava, embedded_processor, samples):
+    """Every sample alone through the model, its hidden states kept by hand."""
+    return {
+        suffix: [_alone(tiny_llava(), embedded_processor, s, suffix) for s in samples]
+        for suffix in ("", RET_MARKER)
+    }
+
+
+def _alone(model, processor, sample, suffix):
+    prompt = f"USER: <image>\n{sample.instruction} ASSISTANT:{suffix}"
+    inputs = processor(text=[prompt], images=[sample.image], return_tensors="pt")
+    inside, last = [], []
+    text = model.model.language_model
+    hooks = [x.post_attention_layernorm.register_forward_hook(_keep(inside)) for x in text.layers]
+    hooks += [
+        text.norm.register_forward_hook(_keep(inside)),
+        text.norm.register_forward_pre_hook(_keep(last)),
+    ]
+    with torch.no_grad():
+        hidden = model(**inputs, output_hidden_states=True).hidden_states
+    for hook in hooks:
+        hook.remove()
+    residual = torch.stack([*(h[0] for h in hidden[:-1]), *last])
+    is_image = inputs["input_ids"][0] == model.config.image_token_id
+    return {"residual": residual, "norm": torch.stack(inside), "image": is_image}
+
+
+def _keep(found):
+    """A hook that keeps its last argument: a module's output, or the input of a pre-hook."""
+
+    def hook(*arguments):
+        value = arguments[-1]
+        found.append(value[0] if isinstance(value, torch.Tensor) else value[0][0])
+
+    return hook
+
+
+def _expected(alone, token, state):
+    pick = {
+        "last": lambda h, i: h[:, -1],
+        "ret": lambda h, i: h[:, -1],
+        "mean": lambda h, i: h.mean(1),
+        "mean_image": lambda h, i: h[:, i].mean(1),
+        "mean_text": lambda h, i: h[:, ~i].mean(1),
+    }[token]
+    return torch.stack([pick(a[state], a["image"]) for a in alone], 1).numpy()
+
+
+@pytest.mark.parametrize("token", ["last", "ret", "mean", "mean_image", "mean_text"])
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_states_are_those_of_a_plain_pass(model, embedded_processor, samples, plain, token, batch_size):
+    evidence = collect(model, embedded_processor, samples, token=token, states=STATES, batch_size=batch_size)
+    for state in STATES:
+        expected = _expected(plain[RET_MARKER if token == "ret" else ""], token, state)
+        np.testing.assert_allclose(evidence.state(state), expected, atol=2e-5)
+
+
+def test_left_padding_gives_the_same_states(model, embedded_processor, samples, plain, monkeypatch):
+    encode = Prompter.encode
+    monkeypatch.setattr(Prompter, "encode", lambda self, batch: encode(self, batch, side="left"))
+    evidence = collect(model, embedded_processor, samples, batch_size=32)
+    np.testing.assert_allclose(evidence.residual, _expected(plain[""], "last", "residual"), atol=2e-5)
+
+
+def test_sums_are_means_over_all_tokens(model, embedded_processor, samples, plain):
+    evidence = collect(model, embedded_processor, samples, states=(), sums=SUMS, batch_size=7)
+    tokens = np.concatenate([a["residual"].numpy() for a in plain[""]], 1)  # (L + 1, tokens, d)
+    before, after = tokens[:-1], tokens[1:]
+    norm = np.linalg.norm
+    cosine = (before * after).sum(-1) / norm(before, axis=-1) / norm(after, axis=-1)
+    np.testing.assert_allclose(evidence.token_cosine, cosine.mean(1), atol=1e-5)
+    magnitude = norm(after - before, axis=-1) / norm(after, axis=-1)
+    np.testing.assert_allclose(evidence.relative_magnitude, magnitude.mean(1), atol=1e-5)
+
+
+def test_samples_without_an_image_may_stand_between_others(model, embedded_processor, samples):
+    mixed = [s if i % 3 else Sample(s.instruction) for i, s in enumerate(samples)]
+    together = collect(model, embedded_processor, mixed, batch_size=8).residual
+    alone = collect(model, embedded_processor, mixed, batch_size=1).residual
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
+def test_batches_hold_samples_of_like_length(embedded_processor, samples):
+    prompter = Prompter(embedded_processor)
+    batches = by_length(prompter, samples, 8)
+    assert sorted(i for b in batches for i in b) == list(range(32))
+    lengths = [[prompter.length(samples[i]) for i in b] for b in batches]
+    assert all(min(a) >= max(b) for a, b in pairwise(lengths))
+
+
+def test_nothing_is_left_behind(model, embedded_processor, samples):
+    model.train()
+    side = embedded_processor.tokenizer.padding_side
+    collect(model, embedded_processor, samples[:1])  # transformers adds hooks of its own at first use
+    hooks = _hooks(model)
+    collect(model, embedded_processor, samples[:8], states=STATES)
+    assert model.training and embedded_processor.tokenizer.padding_side == side
+    assert _hooks(model) == hooks
+    assert all(p.grad is None for p in model.parameters())
+
+
+def _hooks(model):
+    return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+
+def test_logits_are_made_for_one_position_and_there_is_no_cache(
+    model, embedded_processor, samples, monkeypatch
+):
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda _, args, out: seen.append(out.shape))
+    forward = model.model.language_model.forward
+    caches = []
+
+    def listen(*args, **kwargs):
+        found = forward(*args, **kwargs)
+        caches.append(found.past_key_values)
+        return found
+
+    monkeypatch.setattr(model.model.language_model, "forward", listen)
+    collect(model, embedded_processor, samples[:8], batch_size=8)
+    hook.remove()
+    assert [shape[1] for shape in seen] == [1] and caches == [None]
+
+
+def test_only_the_states_are_kept(model, embedded_processor, samples):
+    evidence = collect(model.bfloat16(), embedded_processor, samples, states=STATES)
+    for states in evidence.states.values():
+        assert states.dtype == torch.bfloat16 and tuple(states.shape) == (7, 32, 32)
+        assert states.untyped_storage().nbytes() == 2 * states.numel()
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(model, embedded_processor, samples, monkeypatch):
+    whole = collect(model, embedded_processor, samples, batch_size=16, sums=SUMS)
+    sizes = []
+    layer = model.model.language_model.layers[3]
+    forward = layer.forward
+
+    def scarce(hidden_states, *args, **kwargs):
+        sizes.append(len(hidden_states))
+        if len(hidden_states) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(layer, "forward", scarce)
+    halved = collect(model, embedded_processor, samples, batch_size=16, sums=SUMS)
+    assert sizes[:3] == [16, 8, 4] and set(sizes[2:]) == {4}
+    np.testing.assert_allclose(halved.residual, whole.residual, atol=2e-5)
+    # A batch that failed half-way must not count twice.
+    np.testing.assert_allclose(halved.token_cosine, whole.token_cosine, atol=1e-6)
+
+
+def test_a_sample_that_does_not_fit_alone_is_named(model, embedded_processor, samples, monkeypatch):
+    def scarce(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(model.model.language_model.layers[0], "forward", scarce)
+    with pytest.raises(InputError, match="alone does not fit into memory"):
+        collect(model, embedded_processor, samples)
+
+
+def test_other_errors_are_not_taken_for_scarce_memory(model, embedded_processor, samples, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(model.model.language_model.layers[0], "forward", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        collect(model, embedded_processor, samples)
+
+
+def test_a_state_that_is_not_finite_is_named(model, embedded_processor, samples):
+    with torch.no_grad():
+        model.model.language_model.layers[2].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(
+        InputError, match=r"residual state at layer 3 of calibration sample \d+ is not finite"
+    ):
+        collect(model, embedded_processor, samples)
+
+
+def test_a_family_without_the_norm_is_told_so(model, embedded_processor, samples):
+    for layer in model.model.language_model.layers:
+        layer.norm_before_mlp = layer.post_attention_layernorm
+        del layer.post_attention_layernorm
+    with pytest.raises(
+        InputError, match=r"state is 'norm', but decoder layer 0 .* allowed for this family: residual"
+    ):
+        collect(model, embedded_processor, samples, states=("norm",))
+
+
+@pytest.fixture
+def expanding(model, monkeypatch):
+    """A model that makes its sequence longer inside, as some families do with images."""
+    forward = model.model.language_model.forward
+
+    def longer(*, inputs_embeds, attention_mask, **options):
+        options["position_ids"] = None
+        first, mask = inputs_embeds[:, :1], attention_mask[:, :1]
+        embeds = torch.cat([first, first, inputs_embeds], 1)
+        return forward(
+            inputs_embeds=embeds, attention_mask=torch.cat([mask, mask, attention_mask], 1), **options
+        )
+
+    monkeypatch.setattr(model.model.language_model, "forward", longer)
+    return model
+
+
+@pytest.mark.parametrize("token", ["last", "mean"])
+def test_a_model_that_expands_images_inside_goes_sample_by_sample(
+    expanding, embedded_processor, samples, token
+):
+    batched = collect(expanding, embedded_processor, samples[:8], token=token, batch_size=8).residual
+    alone = collect(expanding, embedded_processor, samples[:8], token=token, batch_size=1).residual
+    np.testing.assert_array_equal(batched, alone)
+
+
+def test_image_tokens_that_cannot_be_found_are_refused(expanding, embedded_processor, samples):
+    with pytest.raises(InputError, match="token is 'mean_image', but this model expands images inside"):
+        collect(expanding, embedded_processor, samples, token="mean_image")
+
+
+def test_a_sample_without_an_image_has_no_image_tokens(model, embedded_processor):
+    with pytest.raises(InputError, match="token is 'mean_image', but a calibration sample has no such token"):
+        collect(model, embedded_processor, [Sample("What is red?")], token="mean_image")

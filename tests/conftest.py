@@ -1,0 +1,46 @@
+"""What every room's tests may use: a tiny model, its processor, and calibration samples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.embedded import build, scenes
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("TOPOPRUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def embedded_processor() -> LlavaProcessor:
+    return build.build_processor()
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(embedded_processor: LlavaProcessor) -> Callable[..., LlavaForConditionalGeneration]:
+    """Makes random LLaVA models: tiny_llava(layers=6, seed=0)."""
+
+    def make(layers: int = 6, seed: int = 0) -> LlavaForConditionalGeneration:
+        size = build.Size(layers=layers, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
+        return build.build_model(embedded_processor, size, seed).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    """32 questions of different length about different scenes."""
+    rng = random.Random(0)
+    found: list[Sample] = []
+    while len(found) < 32:
+        scene = scenes.random_scene(rng, "train")
+        if question := scenes.ask(rng, scene, rng.choice(scenes.KINDS), rng.random() < 0.5):
+            found.append(Sample(question.text, scenes.render(scene)))
+    return found
