@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmms_topoprune.criteria import registry
-from lmms_topoprune.errors import OptionError
+from lmms_topoprune.errors import OptionError, unknown
 from lmms_topoprune.options import PruningOptions
 
 DENSE = "dense"
@@ -56,7 +56,9 @@ class Grid:
                     f"sparsity is {sparsity}; allowed: 0 < sparsity < 1 (dense is added by itself)"
                 )
         for cell in self.cells():
-            registry.get(cell.criterion).function()
+            if registry.get(cell.criterion).score is None:
+                names = [name for name, known in registry.criteria().items() if known.score]
+                raise unknown("criterion", cell.criterion, names)
             cell.options(self.shared)
 
     def cells(self) -> list[Cell]:

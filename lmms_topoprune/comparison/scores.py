@@ -101,12 +101,13 @@ def _pairs(
         value = next((sample[m] for m in metrics if sample.get(m) is not None), None)
         if value is not None:
             groups[str(value.get("category", "")), str(value["question_id"])].append(float(value["score"]))
-    broken = next((key for key, scores in groups.items() if len(scores) != 2), None)
+    broken = next((key for key, scores in groups.items() if len(scores) > 2), None)
     if broken is not None:
         raise InputError(
-            f"task {task!r}: image {broken[1]!r} has {len(groups[broken])} questions instead of 2; "
-            "evaluate with an even --limit"
+            f"task {task!r}: image {broken[1]!r} has {len(groups[broken])} questions instead of 2"
         )
+    # An odd --limit cuts the last image in two.
+    groups = {key: scores for key, scores in groups.items() if len(scores) == 2}
     categories = Counter(category for category, _ in groups)
     weights = np.array([1 / (len(categories) * categories[category]) for category, _ in groups])
     scores = np.array([(np.mean(s) + (sum(s) == 2)) / 2 for s in groups.values()])

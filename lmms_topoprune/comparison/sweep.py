@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,17 @@ class Evaluator(Protocol):
     @property
     def processor(self) -> Any: ...
     def check_tasks(self, tasks: Sequence[str]) -> None: ...
-    def evaluate(self, plan: PruningPlan, tasks: Sequence[str], output: Path, **options: Any) -> Path: ...
+    def evaluate(
+        self,
+        plan: PruningPlan,
+        tasks: Sequence[str],
+        output: Path,
+        *,
+        model: str,
+        model_args: str,
+        limit: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path: ...
 
 
 class Watcher:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.quiet import logged_to
 from lmms_topoprune.harness.results import leave_plan
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.shared_files import shared_path
@@ -30,6 +31,8 @@ class Session:
         model_args: what it was created from.
         batch_size: questions answered at once.
         tasks_folder: folder of task files beside lmms-eval's own.
+        log: file for everything lmms-eval says; None leaves it on the screen.
+        on_error: receives what lmms-eval logs as an error.
     """
 
     lm: Any
@@ -37,6 +40,8 @@ class Session:
     model_args: str
     batch_size: int
     tasks_folder: Path
+    log: Path | None = None
+    on_error: Callable[[str], None] | None = None
     _managers: dict[bool, Any] = field(default_factory=dict)
 
     @classmethod
@@ -48,6 +53,8 @@ class Session:
         batch_size: int = 16,
         device: str | None = None,
         tasks_folder: Path | None = None,
+        log: Path | None = None,
+        on_error: Callable[[str], None] | None = None,
     ) -> Session:
         """Load a model through lmms-eval's registry.
 
@@ -55,16 +62,16 @@ class Session:
             InputError: lmms-eval does not know the model; `topoprune doctor` says why.
             TopopruneError: an argument is not allowed, or the weights cannot be reached.
         """
-        from lmms_eval import models
-
-        try:
-            wrapper = models.get_model(name)
-        except (ValueError, KeyError):
-            raise InputError(f"lmms-eval knows no model {name!r}; `topoprune doctor` says why") from None
-        lm = wrapper.create_from_arg_string(model_args, {"batch_size": batch_size, "device": device})
+        with _logged(log, on_error):
+            lm = _load(name, model_args, {"batch_size": batch_size, "device": device})
         # lmms-eval empties a model after every evaluation; this one is used again.
         lm.clean = lambda: None
-        return cls(lm, name, model_args, batch_size, tasks_folder or shared_path("tasks"))
+        return cls(lm, name, model_args, batch_size, tasks_folder or shared_path("tasks"), log, on_error)
+
+    @property
+    def source(self) -> str:
+        """Name or path the model was loaded from."""
+        return str(self.lm.source)
 
     @property
     def model(self) -> Any:
@@ -80,7 +87,8 @@ class Session:
         Raises:
             OptionError: names the first unknown task and the nearest known one.
         """
-        manager = self._task_manager(tasks)
+        with _logged(self.log, self.on_error):
+            manager = self._task_manager(tasks)
         for task in tasks:
             if not manager.match_tasks([task]):
                 raise unknown("task", task, _near(task, manager.all_tasks))
@@ -136,7 +144,7 @@ class Session:
         self.lm.stages, self.lm.answers = {}, Answers()
         with measured(self.lm.stages, "delete"):
             deletion = delete_layers(self.model, plan.dropped)
-        with deletion, self._watched(progress):
+        with deletion, self._watched(progress), _logged(self.log, self.on_error):
             results = simple_evaluate(
                 model=self.lm,
                 model_args=model_args,
@@ -201,6 +209,20 @@ class Session:
         if len(found) != 1 or len(list(output.rglob("*_samples_*.jsonl"))) != len(results["configs"]):
             raise InputError(f"the results could not be written to {str(output)!r}; is the disk full?")
         return found[0]
+
+
+def _logged(log: Path | None, on_error: Callable[[str], None] | None) -> AbstractContextManager[None]:
+    return nullcontext() if log is None else logged_to(log, on_error)
+
+
+def _load(name: str, model_args: str, more: dict[str, Any]) -> Any:
+    from lmms_eval import models
+
+    try:
+        wrapper = models.get_model(name)
+    except (ValueError, KeyError):
+        raise InputError(f"lmms-eval knows no model {name!r}; `topoprune doctor` says why") from None
+    return wrapper.create_from_arg_string(model_args, more)
 
 
 def _near(task: str, known: Sequence[str]) -> list[str]:

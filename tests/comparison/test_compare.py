@@ -53,10 +53,12 @@ def test_categories_weigh_the_same(tmp_path):
     assert run.tasks["mme"].score == pytest.approx(0.5)
 
 
-def test_half_a_pair_is_refused(tmp_path):
-    rows = folders.pairs([(1, 1), (1, 0), (0, 0)])[:-1]
-    with pytest.raises(InputError, match="1 questions instead of 2"):
-        read_run(folders.write(tmp_path, {"mme": rows}))
+def test_half_a_pair_is_left_out_and_three_questions_are_refused(tmp_path):
+    rows = folders.pairs([(1, 1), (1, 0), (0, 0)])
+    run = read_run(folders.write(tmp_path / "a", {"mme": rows[:-1]}))
+    assert list(run.tasks["mme"].scores) == [1, 0.25]
+    with pytest.raises(InputError, match="3 questions instead of 2"):
+        read_run(folders.write(tmp_path / "b", {"mme": [*rows, {**rows[0], "doc_id": 9}]}))
 
 
 def test_tasks_weigh_the_same(tmp_path):

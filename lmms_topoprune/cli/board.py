@@ -1,0 +1,55 @@
+"""A comparison as one table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
+from lmms_topoprune.comparison.tables import interval, p_value, percent
+
+
+def short(task: str) -> str:
+    return task.removeprefix("topoprune_")
+
+
+def table(comparison: Comparison, title: str) -> Table:
+    """Dense first, what guessing scores last; everything in percent."""
+    board = Table(title=title, title_justify="left", caption_justify="left", caption=_caption(comparison))
+    board.add_column("model", overflow="fold")
+    for name in (*comparison.tasks, OVERALL):
+        board.add_column(short(name), justify="right", style="bold" if name == OVERALL else None)
+    for name in ("kept", "kept over chance", "95 % interval", "p"):
+        board.add_column(name, justify="right")
+    board.add_column("dropped layers", overflow="fold")
+    for row in comparison.rows:
+        board.add_row(*_cells(comparison, row))
+    first = comparison.rows[0]
+    chances = [percent(first.cells[name].chance) for name in (*comparison.tasks, OVERALL)]
+    board.add_section()
+    board.add_row("chance", *chances, "", "", "", "", "", style="dim")
+    return board
+
+
+def _cells(comparison: Comparison, row: Row) -> list[str]:
+    overall = row.overall
+    scores = [percent(row.cells[name].score) for name in (*comparison.tasks, OVERALL)]
+    p = "" if row.label == comparison.reference else p_value(overall.p_holm)
+    kept = [percent(overall.retention), percent(overall.corrected)]
+    return [row.label, *scores, *kept, interval(overall.corrected_interval), p, row.dropped]
+
+
+def _caption(comparison: Comparison) -> str:
+    return (
+        "All numbers in percent. kept: score / dense score; kept over chance: (score - chance) / (dense - "
+        "chance), with its paired bootstrap interval; p: paired test against "
+        f"{comparison.reference}, Holm-corrected."
+    )
+
+
+def show(comparison: Comparison, title: str) -> None:
+    """Print the table to standard output; wide enough to stay whole where there is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    console.print(table(comparison, title))

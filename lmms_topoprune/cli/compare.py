@@ -1,0 +1,59 @@
+"""`topoprune compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lmms_topoprune.cli import options
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True)
+@click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
+@click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
+@click.option(
+    "-o", "--output", "outputs", multiple=True, help="Also write .md, .csv, .json or .html; repeatable."
+)
+@click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
+@click.option("--rounds", default=2000, show_default=True, help="Bootstrap rounds.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@options.as_json
+def command(
+    folders: tuple[str, ...],
+    dense: str | None,
+    reference: str | None,
+    outputs: tuple[str, ...],
+    force: bool,
+    rounds: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """A leaderboard over result folders, with intervals and tests.
+
+    FOLDERS are --output_path folders of lmms-eval (written with --log_samples), folders of `topoprune
+    sweep`, or single results files; everything below them is read. One run has to be dense.
+
+    Intervals come from a paired bootstrap over documents (for MME and its like over images, whose two
+    questions belong together); p-values from a paired sign-flip test, corrected for the number of runs.
+    Runs that differ in anything but their pruning are refused with the difference named.
+
+    \b
+    Examples:
+      topoprune compare runs/dense runs/topology runs/cosine
+      topoprune compare runs/sweep --reference "cosine 30 %" -o board.md -o board.csv
+    """
+    from lmms_topoprune.comparison import compare, read_runs, render, save
+
+    comparison = compare(
+        read_runs(folders), dense=dense, reference=reference, force=force, rounds=rounds, seed=seed
+    )
+    for output in outputs:
+        save(comparison, Path(output))
+    if as_json:
+        click.echo(render(comparison, "json"), nl=False)
+        return
+    from lmms_topoprune.cli.board import show
+
+    show(comparison, "Leaderboard")

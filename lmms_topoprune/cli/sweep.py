@@ -1,0 +1,110 @@
+"""`topoprune sweep`, and the part of it that `topoprune demo` shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmms_topoprune.cli import options
+
+if TYPE_CHECKING:
+    from lmms_topoprune.comparison import Run
+
+
+@click.command()
+@click.option("--criteria", default="topology,cosine", show_default=True, help="Criteria, joined by commas.")
+@click.option(
+    "--sparsities", default="0.1,0.3", show_default=True, help="Shares of layers, joined by commas."
+)
+@click.option(
+    "--seeds", default="0", show_default=True, help="Seeds of the calibration set, joined by commas."
+)
+@click.option("--tasks", default="topoprune", show_default=True, help="lmms-eval tasks, joined by commas.")
+@click.option("--limit", type=float, help="Questions a task instead of all.")
+@click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
+@click.option("-o", "--output", required=True, help="Folder for plans and results.")
+@options.model
+@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "on_error", "self_test")
+@options.as_json
+def command(**arguments: Any) -> None:
+    """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
+
+    The model is loaded once, one calibration pass a seed serves all criteria, and cells that drop the
+    same layers are evaluated once. A sweep that was interrupted, even by kill -9, goes on where it was
+    when the same command is given again; more criteria or sparsities may be added to a finished one.
+
+    \b
+    Example:
+      topoprune sweep --criteria topology,cosine,random --sparsities 0.1,0.2,0.3 \\
+          --seeds 0,1,2 -o runs/sweep
+      topoprune compare runs/sweep
+      topoprune report runs/sweep -o report.html
+
+    "reverse:NAME" as a criterion drops what NAME would keep.
+    """
+    shared = options.given(arguments)
+    names = ("criteria", "sparsities", "seeds", "tasks", "limit", "batch_size", "output")
+    own = {name: arguments[name] for name in (*names, "pretrained", "dtype", "device", "as_json")}
+    finish(run(shared=shared, **own), Path(arguments["output"]), arguments["as_json"], "Sweep")
+
+
+def run(
+    *,
+    criteria: str,
+    sparsities: str,
+    seeds: str,
+    tasks: str,
+    limit: float | None,
+    batch_size: int,
+    output: str,
+    pretrained: str,
+    dtype: str | None,
+    device: str | None,
+    shared: dict[str, Any],
+    **_: Any,
+) -> list[Run]:
+    """Load the dense model and sweep, with progress on the screen."""
+    from lmms_topoprune.comparison.grid import Grid
+
+    grid = Grid(
+        tuple(options.listed(criteria, "criteria")),
+        tuple(options.numbers(sparsities, "sparsities", float)),
+        tuple(options.numbers(seeds, "seeds", int)),
+        shared,
+    )
+    from lmms_topoprune.cli.screen import Screen
+
+    with Screen() as screen:
+        screen.say("Loading the model ...")
+        from lmms_topoprune.comparison.sweep import sweep
+        from lmms_topoprune.harness.session import Session
+
+        precision = f",dtype={dtype}" if dtype else ""
+        session = Session.open(
+            "dense_llava",
+            f"pretrained={pretrained}{precision}",
+            batch_size=batch_size,
+            device=device,
+            log=Path(output) / "lmms-eval.log",
+            on_error=screen.say,
+        )
+        chosen = options.listed(tasks, "tasks")
+        return sweep(session, grid, chosen, output, limit=limit, watcher=screen, calibration_progress=True)
+
+
+def finish(runs: list[Run], folder: Path, as_json: bool, title: str) -> None:
+    """Compare what was evaluated, keep the table beside it and show it."""
+    from lmms_topoprune.cli.board import show
+    from lmms_topoprune.comparison import compare, render, save
+    from lmms_topoprune.comparison.runs import distinct_labels
+
+    comparison = compare(distinct_labels(runs))
+    for suffix in (".md", ".json", ".csv"):
+        save(comparison, folder / f"comparison{suffix}")
+    if as_json:
+        click.echo(render(comparison, "json"), nl=False)
+        return
+    show(comparison, title)
+    click.echo(f"Results, plans and the table are in {folder}.")
