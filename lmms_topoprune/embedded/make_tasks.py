@@ -1,0 +1,159 @@
+"""`python -m lmms_topoprune.embedded.make_tasks`: draw the embedded tasks' questions and images.
+
+The questions go to tasks/data/*.jsonl, the images, shared by the three tasks, to tasks/data/images.zip.
+The same seed gives the same files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmms_topoprune import files
+from lmms_topoprune.embedded import scenes
+from lmms_topoprune.shared_files import shared_path
+
+# A multiple of 42 gives every kind equally many questions in every task and half.
+IMAGES = 294
+SEED = 0
+HALVES = ("development", "confirmation")
+CHOICE_KINDS = tuple(kind for kind in scenes.KINDS if kind != "existence")
+# Not uniform: scenes with four or five of a sort are rare, and none of a sort is easy.
+COUNTS = ("0", "1", "1", "2", "2", "3", "3", "4", "5")
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "shape": scenes.SHAPES,
+    "color": tuple(scenes.COLORS),
+    "size": scenes.SIZES,
+    "count": COUNTS,
+    "existence": ("yes", "no"),
+    "relation": ("left", "right", "above", "below"),
+    "extreme": (*scenes.COLORS, *scenes.SHAPES),
+}
+
+Row = dict[str, Any]
+
+
+class Targets:
+    """Which answer the next question of a task, kind and half should have: all equally often."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[tuple[str, str, str]] = Counter()
+
+    def next(self, task: str, kind: str, half: str, values: tuple[str, ...]) -> str:
+        return values[self.asked[task, kind, half] % len(values)]
+
+    def count(self, task: str, kind: str, half: str) -> None:
+        self.asked[task, kind, half] += 1
+
+
+def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], dict[str, list[Row]]]:
+    """Scenes of the test split, no two alike, and the rows of every task about them."""
+    rng = random.Random(f"tasks {seed}")
+    targets = Targets()
+    drawn: list[scenes.Scene] = []
+    rows: dict[str, list[Row]] = {"yesno": [], "vqa": [], "choice": []}
+    while len(drawn) < images:
+        scene = scenes.random_scene(rng, "test")
+        if any(scene.things == other.things for other in drawn):
+            continue
+        asked = list(_rows(rng, scene, len(drawn), targets))
+        if None in asked:
+            continue
+        drawn.append(scene)
+        for task, row in asked:
+            if task != "yesno" or row["answer"] == "yes":
+                targets.count(task, row["kind"], row["half"])
+            rows[task].append({"id": f"{task}-{len(rows[task]):04d}", **row})
+    return drawn, rows
+
+
+def _rows(
+    rng: random.Random, scene: scenes.Scene, number: int, targets: Targets
+) -> Iterator[tuple[str, Row] | None]:
+    """Two questions of each task about the scene; None where it does not allow one."""
+    half = HALVES[number % 2]
+    shared = {"image_id": f"{number:03d}", "half": half}
+    kind = scenes.KINDS[number % len(scenes.KINDS)]
+    order = ["yes", "no"]
+    rng.shuffle(order)
+    for answer in order:
+        question = _find(rng, scene, kind, True, answer)
+        yield question and ("yesno", {**shared, **_row(question)})
+    for position in (2 * number, 2 * number + 1):
+        kind = scenes.KINDS[position % len(scenes.KINDS)]
+        wanted = targets.next("vqa", kind, half, ANSWERS[kind])
+        question = _find(rng, scene, kind, False, wanted)
+        yield question and ("vqa", {**shared, **_row(question)})
+    for position in (2 * number, 2 * number + 1):
+        kind = CHOICE_KINDS[position % len(CHOICE_KINDS)]
+        wanted = targets.next("choice", kind, half, ANSWERS[kind])
+        question = _find(rng, scene, kind, False, wanted)
+        turn = targets.asked["choice", kind, half]
+        # Moves on by one each time the answers have come round, so that no answer sticks to a letter.
+        place = turn + turn // len(ANSWERS[kind])
+        yield question and ("choice", {**shared, **_choice(rng, question, place)})
+
+
+def _find(
+    rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str
+) -> scenes.Question | None:
+    """A question with this answer, if the scene has one and a few tries find it."""
+    for _ in range(30):
+        question = scenes.ask(rng, scene, kind, yesno)
+        if question is not None and question.answer == answer:
+            return question
+    return None
+
+
+def _row(question: scenes.Question) -> Row:
+    return {
+        "kind": question.kind,
+        "question": question.text,
+        "options": list(question.options),
+        "answer": question.answer,
+    }
+
+
+def _choice(rng: random.Random, question: scenes.Question, place: int) -> Row:
+    """The question with options, the right one at `place` (counted round and round)."""
+    while True:
+        text, options, letter = scenes.as_choice(rng, question)
+        if letter == scenes.LETTERS[place % len(options)]:
+            return {"kind": question.kind, "question": text, "options": options, "answer": letter}
+
+
+def _zip(drawn: list[scenes.Scene]) -> bytes:
+    """All scenes as NNN.png; the same scenes, the same bytes."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, scene in enumerate(drawn):
+            image = io.BytesIO()
+            scenes.render(scene).save(image, "PNG", optimize=True)
+            # A fixed date; PNG is compressed already.
+            archive.writestr(zipfile.ZipInfo(f"{number:03d}.png"), image.getvalue())
+    return packed.getvalue()
+
+
+@click.command(help=__doc__)
+@click.option("--target", type=click.Path(path_type=Path), default=None, help="Folder to write into.")
+@click.option("--images", default=IMAGES, show_default=True)
+@click.option("--seed", default=SEED, show_default=True)
+def main(target: Path | None, images: int, seed: int) -> None:
+    folder = target or shared_path("tasks") / "data"
+    drawn, rows = draw(images, seed)
+    for task, asked in rows.items():
+        files.write_text(folder / f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+        click.echo(f"{task}: {len(asked)} questions")
+    files.write_bytes(folder / "images.zip", _zip(drawn))
+
+
+if __name__ == "__main__":
+    main()
