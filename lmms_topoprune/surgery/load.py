@@ -1,0 +1,117 @@
+"""Loading a model as a plan leaves it, without reading the weights of the layers that the plan drops.
+
+The dropped layers are placed on the meta device while transformers loads the checkpoint: it maps the files
+into memory and asks for no byte of a tensor that goes there. Then delete_layers does the rest, so that the
+result is what it makes of the dense model, for every architecture, sharding and naming of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.utils import cached_file
+
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery.delete import delete_layers
+from lmms_topoprune.surgery.fingerprint import fingerprint
+from lmms_topoprune.surgery.locate import locate
+from lmms_topoprune.surgery.placement import place, renumber
+
+_HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+def load_pruned(
+    path: Path | str, plan: PruningPlan, *, model_class: Any = None, verify: bool = True, **kwargs: Any
+) -> Any:
+    """Load a dense checkpoint without the layers that a plan drops, as delete_layers would leave it.
+
+    Args:
+        path: local folder or hub id of the dense model.
+        plan: what to drop.
+        model_class: a model or Auto class; by default the one that config.json names.
+        verify: compare the plan's fingerprint with the checkpoint where that needs no conversion of its
+            weights, that is, where they are loaded in the type they are stored in.
+        kwargs: anything that from_pretrained takes; a device_map is in terms of the dense model.
+
+    Returns:
+        What from_pretrained returns: the model, or (model, info) with output_loading_info=True.
+
+    Raises:
+        InputError: the plan was made for another model.
+        SurgeryError: a layer of the plan cannot be deleted from this model.
+    """
+    hub = {name: kwargs[name] for name in _HUB if name in kwargs}
+    remote_code = kwargs.get("trust_remote_code")
+    config = kwargs.get("config") or AutoConfig.from_pretrained(path, trust_remote_code=remote_code, **hub)
+    model_class = model_class or _model_class(config)
+    skeleton = _skeleton(model_class, config, kwargs.get("dtype", kwargs.get("torch_dtype")))
+    where = locate(skeleton)
+    if len(where.layers) != plan.layers:
+        raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
+    delete_layers(skeleton, plan.dropped)  # refuses before any weight is read
+    if not _is_quantized(config, kwargs):  # a quantizer looks at every weight
+        wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
+        kwargs["device_map"] = place(skeleton, where.path, plan, wanted, max_memory)
+        if verify:
+            _verify(path, plan, model_class, skeleton.dtype, hub)
+    loaded = model_class.from_pretrained(path, **kwargs)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    delete_layers(model, plan.dropped)
+    if hasattr(model, "hf_device_map"):
+        numbers = {dense: pruned for pruned, dense in enumerate(plan.kept)}
+        model.hf_device_map = renumber(model.hf_device_map, where.path, numbers)
+    return loaded
+
+
+def _model_class(config: Any) -> Any:
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    multimodal = type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+
+
+def _skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
+    """The dense model on the meta device: names, shapes and types without a single number."""
+    if dtype in (None, "auto"):
+        dtype = config.dtype or torch.float32
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    with torch.device("meta"):
+        return build(config, dtype=dtype)
+
+
+def _is_quantized(config: Any, kwargs: Mapping[str, Any]) -> bool:
+    return "quantization_config" in kwargs or getattr(config, "quantization_config", None) is not None
+
+
+def _verify(
+    path: Path | str, plan: PruningPlan, model_class: Any, dtype: torch.dtype, hub: Mapping[str, Any]
+) -> None:
+    """Raise if samples of the checkpoint tell that the plan was made for another one."""
+    folder = Path(cached_file(path, "config.json", **hub)).parent
+    if _stored_types(folder) != {str(dtype).removeprefix("torch.")}:
+        return
+    # Mapped, not read: on the CPU and in the stored type transformers keeps the files' pages as they are.
+    dense = model_class.from_pretrained(path, dtype=dtype, device_map="cpu", **hub)
+    if (found := fingerprint(dense)) != plan.fingerprint:
+        raise InputError(
+            f"the plan was made for a model with fingerprint {plan.fingerprint}, {str(path)!r} has {found} "
+            f"in {dtype}; pass verify=False if you know that they are the same"
+        )
+
+
+def _stored_types(folder: Path) -> set[str]:
+    """Types of all floating point tensors in a folder's safetensors files, by torch's names."""
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    found = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+    return {names.get(name, name) for name in found if "F" in name}

@@ -1,0 +1,129 @@
+"""The model card of an exported model: what was deleted, why, how it scores, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmms_topoprune.plan import PruningPlan, format_layers
+
+Figures = Mapping[str, Any]
+
+METHOD = """\
+The layers were chosen by zigzag persistent homology of the hidden states, the method of Gardinazzi et al.
+([arXiv:2410.11042](https://arxiv.org/abs/2410.11042)), adapted to vision-language models by lmms-topoprune.
+
+```bibtex
+@inproceedings{gardinazzi2025persistent,
+  title     = {Persistent Topological Features in Large Language Models},
+  author    = {Gardinazzi, Yuri and Viswanathan, Karthik and Panerai, Giada and Ansuini, Alessio and
+               Cazzaniga, Alberto and Biagetti, Matteo},
+  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
+  series    = {PMLR},
+  volume    = {267},
+  pages     = {18811--18830},
+  year      = {2025},
+  url       = {https://arxiv.org/abs/2410.11042}
+}
+```
+"""
+
+LOADING = """\
+The folder holds an ordinary transformers model; it needs neither lmms-topoprune nor remote code:
+
+```python
+from transformers import {loader}
+
+model = {loader}.from_pretrained("path/to/this/folder", dtype="auto")
+```
+"""
+
+
+def model_card(
+    plan: PruningPlan,
+    *,
+    model_class: str,
+    parameters: int,
+    figures: Figures | None = None,
+    source: str | None = None,
+    multimodal: bool = True,
+) -> str:
+    """README.md of an exported model, with the hub's metadata on top.
+
+    Args:
+        plan: the plan that was carried out.
+        model_class: transformers class that loads the folder.
+        parameters: number of parameters after the deletion.
+        figures: benchmark name -> value, or -> {column: value}.
+        source: name or path of the dense model; the plan's own by default.
+        multimodal: the model takes images.
+    """
+    source = source or plan.model
+    parts = [
+        _metadata(source, multimodal),
+        f"# {source.rstrip('/').split('/')[-1]} without {len(plan.dropped)} of its {plan.layers} layers\n",
+        f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; nothing "
+        "was trained afterwards. The terms of the original model apply.\n",
+        LOADING.format(loader=model_class),
+        "## Plan\n",
+        _table(("", ""), _plan_rows(plan, parameters)),
+        *(["## Figures\n", _figures(figures)] if figures else []),
+        "## Provenance\n",
+        _table(("", ""), _provenance_rows(plan, source)),
+        "`plan.json` holds the whole plan, `mergekit.yaml` the same deletion as a mergekit configuration.\n",
+        *(["## Method\n", METHOD] if "topology" in plan.criterion else []),
+    ]
+    return "\n".join(parts)
+
+
+def _metadata(source: str, multimodal: bool) -> str:
+    lines = ["library_name: transformers"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):  # a hub id; the hub rejects a local path here
+        lines.append(f"base_model: {source}")
+    lines.append(f"pipeline_tag: {'image-text-to-text' if multimodal else 'text-generation'}")
+    lines.append("tags:\n- pruned\n- depth-pruning\n- lmms-topoprune")
+    return "---\n" + "\n".join(lines) + "\n---\n"
+
+
+def _plan_rows(plan: PruningPlan, parameters: int) -> list[tuple[str, str]]:
+    return [
+        ("criterion", plan.criterion),
+        *((name, _text(value)) for name, value in plan.parameters.items()),
+        ("decoder layers", f"{len(plan.kept)} of {plan.layers}"),
+        ("deleted", format_layers(plan.dropped)),
+        ("kept", format_layers(plan.kept)),
+        ("parameters after deletion", f"{parameters:,}"),
+    ]
+
+
+def _provenance_rows(plan: PruningPlan, source: str) -> list[tuple[str, str]]:
+    return [
+        ("dense model", source),
+        ("fingerprint of the dense model", plan.fingerprint),
+        ("plan", plan.hash),
+        *((f"calibration {name}", _text(value)) for name, value in plan.calibration.items()),
+        *plan.versions.items(),
+    ]
+
+
+def _figures(figures: Figures) -> str:
+    rows = {key: value if isinstance(value, Mapping) else {"value": value} for key, value in figures.items()}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    body = [(name, *(_text(row.get(column)) for column in columns)) for name, row in rows.items()]
+    return _table(("benchmark", *columns), body)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)

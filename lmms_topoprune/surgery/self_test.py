@@ -1,0 +1,164 @@
+"""A cheap check that a model may be evaluated: a broken one would only show up as a bad score."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from lmms_topoprune.errors import SelfTestError
+from lmms_topoprune.surgery.locate import Place, locate
+from lmms_topoprune.surgery.prompt import image_prompt, text_prompt
+from lmms_topoprune.surgery.twin import build_twin, configs, differences
+
+STEPS = 4
+# Distance of cached and uncached logits in units of their spread: rounding stays below it,
+# a layer that reads another layer's keys and values does not.
+_TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
+_TOLERANCE_HALF = 0.1
+
+
+def self_test(model: PreTrainedModel, processor: Any = None) -> None:
+    """Check that layers, layer numbers and configuration agree, and that the model computes soundly.
+
+    A prompt of a few words is continued by four tokens with the key-value cache and without it. A model
+    that refuses text alone gets a small gray image as well.
+
+    Args:
+        model: a model, pruned or not, on any device.
+        processor: its processor; without one the prompt is a row of arbitrary tokens.
+
+    Raises:
+        SelfTestError: with the reason.
+    """
+    check_structure(model)
+    with _evaluating(model):
+        _check_generation(model, processor)
+
+
+def check_structure(model: PreTrainedModel) -> None:
+    """The layers are those that the configuration builds, and each is numbered by its position.
+
+    Raises:
+        SelfTestError: with the reason.
+    """
+    try:
+        place = locate(model)
+        twin = build_twin(model, model.config.to_dict())
+        built = twin.get_submodule(place.path)
+    except Exception as error:  # a configuration class or a constructor objects to its own model
+        raise SelfTestError(f"the configuration does not describe the model: {_say(error)}") from error
+    if len(built) != len(place.layers):
+        raise SelfTestError(f"the model has {len(place.layers)} layers, its configuration {len(built)}")
+    for number, (layer, twin_layer) in enumerate(zip(place.layers, built, strict=True)):
+        _check_layer(number, layer, twin_layer)
+    _check_copies(model, place)
+
+
+def _check_layer(number: int, layer: nn.Module, built: nn.Module) -> None:
+    twins = dict(built.named_modules())
+    for name, module in layer.named_modules():
+        if name not in twins:  # an adapter or a quantizer may add modules
+            continue
+        for key, (found, expected) in differences(module, twins[name]).items():
+            if type(found) is int and type(expected) in (int, bool):
+                where = f"layer {number}" + (f", {name}" if name else "")
+                raise SelfTestError(f"{where}: {key} is {found}, the configuration makes it {expected}")
+
+
+def _check_copies(model: PreTrainedModel, place: Place) -> None:
+    """Every copy of the decoder's configuration that a module holds tells the same number of layers."""
+    layers = len(place.layers)
+    for name, module in model.named_modules():
+        for config in configs(module).values():
+            told = getattr(config, place.counts[0], layers)
+            if type(config) is type(place.config) and told != layers:
+                raise SelfTestError(f"{name}.config says {told} layers, the model has {layers}")
+
+
+def _check_generation(model: PreTrainedModel, processor: Any) -> None:
+    inputs = text_prompt(model, processor)
+    try:
+        cached = _generate(model, inputs, use_cache=True)
+    except Exception as error:
+        inputs = image_prompt(model, processor)
+        if inputs is None:
+            raise SelfTestError(f"generation fails: {_say(error)}") from error
+        cached = _try_generate(model, inputs, use_cache=True)
+    _check_finite(cached[1])
+    uncached = _try_generate(model, inputs, use_cache=False)
+    _check_finite(uncached[1])
+    _check_equal(cached, uncached, _TOLERANCE.get(model.dtype, _TOLERANCE_HALF))
+
+
+Answer = tuple[list[int], list[torch.Tensor]]  # STEPS tokens, and the logits (V,) each was chosen from
+
+
+def _generate(model: PreTrainedModel, inputs: Mapping[str, Any], use_cache: bool) -> Answer:
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=STEPS,
+        min_new_tokens=STEPS,
+        use_cache=use_cache,
+        disable_compile=True,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    output = model.generate(**inputs, generation_config=settings)
+    logits = [step[0].float() for step in output.logits]
+    return output.sequences[0, -len(logits) :].tolist(), logits
+
+
+def _try_generate(model: PreTrainedModel, inputs: Mapping[str, Any], use_cache: bool) -> Answer:
+    try:
+        return _generate(model, inputs, use_cache)
+    except Exception as error:
+        how = "with" if use_cache else "without"
+        raise SelfTestError(f"generation {how} the cache fails: {_say(error)}") from error
+
+
+def _check_finite(logits: list[torch.Tensor]) -> None:
+    for step, values in enumerate(logits):
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            raise SelfTestError(f"{bad} of {len(values)} logits of new token {step} are not finite")
+
+
+def _check_equal(cached: Answer, uncached: Answer, tolerance: float) -> None:
+    """The logits agree step by step; after a tie was decided differently there is nothing to compare."""
+    for step, (with_cache, without) in enumerate(zip(cached[1], uncached[1], strict=False)):
+        distance = _distance(with_cache, without)
+        if distance > tolerance:
+            raise SelfTestError(
+                f"generation with and without the cache differ: the logits of new token {step} "
+                f"are {distance:.2g} of their spread apart"
+            )
+        if cached[0][step] != uncached[0][step]:
+            return
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    open_ = b > torch.finfo(torch.float16).min  # some models close tokens with a huge negative logit
+    a, b = a[open_], b[open_]
+    return float((a - b).norm() / (b - b.mean()).norm().clamp_min(1e-12))
+
+
+@contextlib.contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
