@@ -10,8 +10,13 @@ from lmms_topoprune.errors import InputError
 UNKNOWN = (None, "")
 
 
-def differences(reference: Run, run: Run) -> list[str]:
-    """What differs between two runs, in words; facts only one of them knows are not held against it."""
+def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]:
+    """What differs between two runs, in words; facts only one of them knows are not held against it.
+
+    Args:
+        reference, run: the runs.
+        versions: whether other versions of packages count as a difference.
+    """
     found = []
     missing = sorted(set(reference.tasks) ^ set(run.tasks))
     if missing:
@@ -19,6 +24,8 @@ def differences(reference: Run, run: Run) -> list[str]:
     optional = ("weights", "prompt path", "lmms-eval version")
     for name in sorted(set(reference.facts) & set(run.facts)):
         a, b = reference.facts[name], run.facts[name]
+        if not versions and name.endswith(" version"):
+            continue
         if a == b or (name in optional and (a in UNKNOWN or b in UNKNOWN)):
             continue
         found.append(name if name.startswith(("documents", "prompts")) else f"{name} ({a} and {b})")

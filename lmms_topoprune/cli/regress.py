@@ -1,0 +1,89 @@
+"""`topoprune regress`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from lmms_topoprune.cli import options
+
+
+@click.command()
+@click.argument("run")
+@click.option("--baseline", help="A baseline file, or a result folder with one run.")
+@click.option("--tolerance", default=1.0, show_default=True, help="Points of score that may be lost.")
+@click.option("--same-plan", is_flag=True, help="Also fail if other layers are dropped.")
+@click.option("--junit", "junit_path", help="Write JUnit XML here.")
+@click.option("--summary", "summary_path", help="Write the Markdown table here.")
+@click.option("--save-baseline", help="Write RUN as a baseline file here, and compare nothing.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@options.as_json
+def command(
+    run: str,
+    baseline: str | None,
+    tolerance: float,
+    same_plan: bool,
+    junit_path: str | None,
+    summary_path: str | None,
+    save_baseline: str | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Fail when a run is worse than its baseline by more than noise.
+
+    RUN is a result folder of lmms-eval with one run in it. A score fails if it dropped by more than the
+    tolerance and the 95 % interval of the paired difference excludes zero; then the exit code is 1. On
+    GitHub the failures become annotations, and the table becomes the job's summary.
+
+    \b
+    Examples:
+      topoprune regress runs/pruned --save-baseline baseline.json     # once, kept in the repository
+      topoprune regress runs/pruned --baseline baseline.json --same-plan --junit regress.xml
+    """
+    from lmms_topoprune.comparison import baseline as stored
+    from lmms_topoprune.comparison import read_run
+    from lmms_topoprune.comparison.regress import github_annotations, junit, regress
+    from lmms_topoprune.comparison.tables import write
+    from lmms_topoprune.errors import OptionError
+
+    if save_baseline:
+        stored.save_baseline(read_run(run), save_baseline)
+        click.echo(
+            json.dumps({"baseline": save_baseline}) if as_json else f"Baseline written to {save_baseline}."
+        )
+        return 0
+    if baseline is None:
+        raise OptionError("baseline is missing; pass --baseline FILE, or --save-baseline FILE to make one")
+    checks, table = regress(
+        stored.read_baseline(baseline),
+        read_run(run),
+        tolerance=tolerance / 100,
+        same_plan=same_plan,
+        seed=seed,
+    )
+    if junit_path:
+        write(Path(junit_path), junit(checks))
+    if summary_path:
+        write(Path(summary_path), table)
+    _tell_github(table, github_annotations(checks))
+    passed = all(check.passed for check in checks)
+    if as_json:
+        click.echo(json.dumps({"passed": passed, "checks": [asdict(check) for check in checks]}))
+    else:
+        for check in checks:
+            click.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.message}")
+    return 0 if passed else 1
+
+
+def _tell_github(table: str, errors: str) -> None:
+    """Annotations go to standard error, so that --json stays clean; GitHub reads both streams."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        click.echo(errors, err=True, nl=False)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(f"### topoprune regress\n\n{table}\n")

@@ -1,0 +1,135 @@
+"""Is a run worse than its baseline by more than a tolerance and more than noise?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from xml.etree import ElementTree
+
+from lmms_topoprune.comparison.comparable import differences
+from lmms_topoprune.comparison.compare import Cell, compare
+from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.comparison.tables import interval, p_value, percent
+from lmms_topoprune.errors import InputError, OptionError
+
+BASELINE, RUN = "baseline", "run"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked: a task, the mean over tasks, or the plan."""
+
+    name: str
+    passed: bool
+    message: str
+
+
+def regress(
+    baseline: Run, run: Run, *, tolerance: float = 0.01, same_plan: bool = False, seed: int = 0
+) -> tuple[list[Check], str]:
+    """Compare a run with its baseline, document by document.
+
+    A score fails if it is lower by more than `tolerance` and the 95 % interval of the paired difference
+    lies below zero. Other versions of packages are allowed: to guard against them is the purpose.
+
+    Args:
+        baseline, run: the runs.
+        tolerance: allowed drop of a score, in 0..1.
+        same_plan: also fail if other layers are dropped than in the baseline.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The checks, and a Markdown table of them.
+
+    Raises:
+        OptionError: the tolerance is not in 0..1.
+        InputError: the runs differ in model, prompts, documents, tasks or limit.
+    """
+    if not 0 <= tolerance < 1:
+        raise OptionError(f"tolerance is {tolerance}; allowed: 0 <= tolerance < 1")
+    found = differences(baseline, run, versions=False)
+    if found:
+        raise InputError(f"the run and its baseline are not comparable: they differ in {'; '.join(found)}")
+    pair = [replace(baseline, label=BASELINE), replace(run, label=RUN)]
+    comparison = compare(pair, dense=BASELINE, force=True, seed=seed)
+    rows = {row.label: row.cells for row in comparison.rows}
+    checks = [_check(name, cell, tolerance) for name, cell in rows[RUN].items()]
+    if same_plan:
+        checks.append(_plan_check(baseline, run))
+    return checks, _markdown(checks, rows[BASELINE], rows[RUN], tolerance)
+
+
+def _check(name: str, cell: Cell, tolerance: float) -> Check:
+    noise = cell.difference_interval.high >= 0
+    passed = cell.difference >= -tolerance or noise
+    change = f"{100 * cell.difference:+.1f} points, 95 % interval {interval(cell.difference_interval)}"
+    if not passed:
+        reason = f"worse than the tolerance of {percent(tolerance)} points and than noise"
+    elif cell.difference < -tolerance:
+        reason = "lower than the tolerance allows, but within noise"
+    else:
+        reason = "within the tolerance"
+    return Check(name, passed, f"{name}: {change}: {reason}")
+
+
+def _plan_check(baseline: Run, run: Run) -> Check:
+    passed = baseline.dropped == run.dropped
+    same = "unchanged" if passed else f"{baseline.dropped} in the baseline, {run.dropped} now"
+    return Check("dropped layers", passed, f"dropped layers: {same}")
+
+
+def _markdown(
+    checks: Sequence[Check], before: Mapping[str, Cell], after: Mapping[str, Cell], tolerance: float
+) -> str:
+    lines = [
+        "| | baseline | run | difference | 95 % interval | p | |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for check in checks:
+        verdict = "ok" if check.passed else "**worse**"
+        if check.name in after:
+            cell = after[check.name]
+            numbers = [
+                percent(before[check.name].score),
+                percent(cell.score),
+                f"{100 * cell.difference:+.1f}",
+            ]
+            lines.append(
+                f"| {check.name} | {' | '.join(numbers)} | {interval(cell.difference_interval)} | "
+                f"{p_value(cell.p)} | {verdict} |"
+            )
+        else:
+            lines.append(f"| {check.message} | | | | | | {verdict} |")
+    lines.append("")
+    lines.append(
+        f"Scores in percent. A score fails if it drops by more than {percent(tolerance)} points and the "
+        "interval of the paired difference lies below zero."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def junit(checks: Sequence[Check]) -> str:
+    """The checks as JUnit XML, which CI systems show as test results."""
+    failures = sum(not check.passed for check in checks)
+    suite = ElementTree.Element(
+        "testsuite", name="topoprune regress", tests=str(len(checks)), failures=str(failures), errors="0"
+    )
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname="topoprune.regress", name=check.name)
+        if not check.passed:
+            ElementTree.SubElement(case, "failure", message=check.message, type="regression")
+        else:
+            ElementTree.SubElement(case, "system-out").text = check.message
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def github_annotations(checks: Sequence[Check]) -> str:
+    """Workflow commands by which GitHub marks a run: one error a failed check."""
+    failed = [check for check in checks if not check.passed]
+    return "".join(f"::error title={_escape(c.name, True)}::{_escape(c.message)}\n" for c in failed)
+
+
+def _escape(text: str, in_property: bool = False) -> str:
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(":", "%3A").replace(",", "%2C") if in_property else text

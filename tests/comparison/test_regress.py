@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import folders
+import pytest
+
+from lmms_topoprune.comparison import read_run
+from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
+from lmms_topoprune.comparison.regress import github_annotations, junit, regress
+from lmms_topoprune.errors import InputError, OptionError
+
+GOOD = [1.0] * 80 + [0.0] * 20
+SAME_BUT_NOISE = [0.0] * 3 + [1.0] * 77 + [1.0, 1.0] + [0.0] * 18
+BAD = [0.0] * 20 + [1.0] * 60 + [0.0] * 20
+
+
+def run(folder, scores, dropped=(3, 4), **config):
+    return read_run(folders.write(folder, {"vqa": folders.exact(scores)}, folders.plan(dropped), **config))
+
+
+def failed(baseline, other, **options):
+    checks, _ = regress(baseline, other, **options)
+    return [check.name for check in checks if not check.passed]
+
+
+def test_an_unchanged_run_passes(tmp_path):
+    assert failed(run(tmp_path / "a", GOOD), run(tmp_path / "b", GOOD)) == []
+
+
+def test_a_clear_drop_fails_unless_tolerated(tmp_path):
+    baseline, worse = run(tmp_path / "a", GOOD), run(tmp_path / "b", BAD)
+    assert failed(baseline, worse) == ["vqa", "overall"]
+    assert failed(baseline, worse, tolerance=0.25) == []
+
+
+def test_a_drop_within_noise_passes(tmp_path):
+    baseline, noisy = run(tmp_path / "a", GOOD), run(tmp_path / "b", SAME_BUT_NOISE)
+    checks, table = regress(baseline, noisy, tolerance=0.0)
+    assert all(check.passed for check in checks)
+    assert "within noise" in checks[0].message
+    assert "-1.0" in table
+
+
+def test_an_improvement_passes(tmp_path):
+    assert failed(run(tmp_path / "a", BAD), run(tmp_path / "b", GOOD)) == []
+
+
+def test_changed_plan_fails_only_if_asked(tmp_path):
+    baseline, other = run(tmp_path / "a", GOOD), run(tmp_path / "b", GOOD, (5, 6))
+    assert failed(baseline, other) == []
+    assert failed(baseline, other, same_plan=True) == ["dropped layers"]
+
+
+def test_other_model_or_limit_is_refused(tmp_path):
+    baseline = run(tmp_path / "a", GOOD)
+    with pytest.raises(InputError, match="limit"):
+        regress(baseline, run(tmp_path / "b", GOOD, limit=5))
+    other = folders.plan(fingerprint="0" * 16)
+    path = folders.write(tmp_path / "c", {"vqa": folders.exact(GOOD)}, other)
+    with pytest.raises(InputError, match="weights"):
+        regress(baseline, read_run(path))
+
+
+def test_other_versions_are_allowed(tmp_path):
+    paths = [
+        folders.write(tmp_path / v, {"vqa": folders.exact(GOOD)}, folders.plan(versions={"torch": v}))
+        for v in "12"
+    ]
+    assert failed(*(read_run(path) for path in paths)) == []
+
+
+def test_bad_tolerance(tmp_path):
+    baseline = run(tmp_path / "a", GOOD)
+    with pytest.raises(OptionError, match="tolerance"):
+        regress(baseline, baseline, tolerance=-1)
+
+
+def test_baseline_file_keeps_everything_a_check_needs(tmp_path):
+    original = run(tmp_path / "a", GOOD)
+    save_baseline(original, tmp_path / "baseline.json")
+    stored = read_baseline(tmp_path / "baseline.json")
+    assert stored.facts == original.facts
+    assert stored.plan.hash == original.plan.hash
+    assert regress(stored, original) == regress(original, original)
+    assert failed(stored, run(tmp_path / "b", BAD)) == ["vqa", "overall"]
+
+
+def test_broken_baseline_is_one_sentence(tmp_path):
+    path = tmp_path / "baseline.json"
+    for text, words in (("{", "cut short"), ("{}", "no file of")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_baseline(path)
+    with pytest.raises(InputError, match="cannot be written"):
+        save_baseline(run(tmp_path / "a", GOOD), path / "below")
+
+
+def test_junit_and_annotations(tmp_path):
+    checks, _ = regress(run(tmp_path / "a", GOOD), run(tmp_path / "b", BAD))
+    suite = ElementTree.fromstring(junit(checks))
+    assert suite.get("tests") == "2" and suite.get("failures") == "2"
+    assert suite.find("testcase/failure").get("message").startswith("vqa: -20.0 points")
+    lines = github_annotations(checks).splitlines()
+    assert len(lines) == 2 and lines[0].startswith("::error title=vqa::vqa: -20.0 points, 95 %25 interval")
