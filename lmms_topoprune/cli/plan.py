@@ -1,0 +1,66 @@
+"""`topoprune plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmms_topoprune.cli import options
+
+
+@click.command()
+@click.option("-o", "--output", help="Write the plan file here.")
+@options.model
+@options.pruning("plan", "on_error", "self_test")
+@options.as_json
+def command(**arguments: Any) -> None:
+    """Decide which layers go and write that to a plan file.
+
+    The model reads the calibration samples once; the criterion scores its layers; the selection drops
+    round(sparsity * L) of them. A plan is a small JSON file with everything that decided it, and is used by
+
+    \b
+      topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json ...
+      topoprune export --plan plan.json -o pruned-model
+
+    \b
+    Examples:
+      topoprune plan --sparsity 0.3 -o plan.json
+      topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
+      topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25 --k 5+10 -o plan.json
+    """
+    from lmms_topoprune.criteria import registry
+    from lmms_topoprune.options import PruningOptions
+
+    given = options.given(arguments)
+    wanted = PruningOptions.take(given, **registry.defaults(str(given.get("criterion", "topology"))))
+    from lmms_topoprune import planning
+    from lmms_topoprune.cli.loading import load
+
+    model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
+    plan = planning.make_plan(model, processor, wanted, name=arguments["pretrained"])
+    output = arguments["output"]
+    if output:
+        _write(plan, Path(output))
+    if arguments["as_json"]:
+        click.echo(json.dumps(plan.to_json()))
+        return
+    click.echo(str(plan))
+    if plan.scores is not None:
+        dropped = set(plan.dropped)
+        for layer, score in enumerate(plan.scores):
+            click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
+    if output:
+        click.echo(f"Plan written to {output}.")
+
+
+def _write(plan: Any, path: Path) -> None:
+    from lmms_topoprune.errors import InputError
+
+    try:
+        plan.save(path)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}; nothing was changed") from None

@@ -1,0 +1,70 @@
+"""`topoprune score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmms_topoprune.cli import options
+
+
+@click.command()
+@click.option(
+    "--criteria", default="topology,cosine,block_influence", show_default=True, help="Joined by commas."
+)
+@click.option("-o", "--output", help="Write the scores (JSON) here.")
+@options.model
+@options.pruning("layers", "plan", "criterion", "on_error", "self_test")
+@options.as_json
+def command(**arguments: Any) -> None:
+    """Score every layer by several criteria, with one calibration pass.
+
+    A higher score is dropped earlier. With --sparsity a mark shows what each criterion would drop.
+
+    \b
+    Example:
+      topoprune score --criteria topology,cosine,angular --sparsity 0.3 -o scores.json
+    """
+    from lmms_topoprune.comparison.grid import Cell
+
+    names = options.listed(arguments["criteria"], "criteria")
+    shared = options.given(arguments)
+    sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
+    wanted = [Cell(name, sparsity, seed).options(shared) for name in names]
+    from lmms_topoprune.cli.loading import load
+    from lmms_topoprune.comparison.planner import Planner
+    from lmms_topoprune.comparison.tables import write
+
+    model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
+    planner = Planner(model, processor, arguments["pretrained"], progress=True)
+    planner.check(wanted)
+    plans = dict(zip(names, planner.plans(wanted), strict=True))
+    value = {"schema": "topoprune-scores/1", "plans": {name: plan.to_json() for name, plan in plans.items()}}
+    if arguments["output"]:
+        write(Path(arguments["output"]), json.dumps(value, indent=2) + "\n")
+    if arguments["as_json"]:
+        click.echo(json.dumps(value))
+    else:
+        _show(plans, sparsity)
+
+
+def _show(plans: dict[str, Any], sparsity: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    board = Table(title=f"Layer scores (* dropped at sparsity {sparsity:g})", title_justify="left")
+    board.add_column("layer", justify="right")
+    for name in plans:
+        board.add_column(name, justify="right")
+    layers = next(iter(plans.values())).layers
+    for layer in range(layers):
+        cells = [
+            ("–" if plan.scores is None else f"{plan.scores[layer]:.4f}")
+            + ("*" if layer in plan.dropped else " ")
+            for plan in plans.values()
+        ]
+        board.add_row(str(layer), *cells)
+    Console().print(board)
