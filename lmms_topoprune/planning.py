@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
 from lmms_topoprune import files
+from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
+from lmms_topoprune.criteria.scoring import (
+    layer_values,
+    score,
+    score_parameters,
+    scores_from_json,
+    scores_to_json,
+)
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
@@ -38,6 +46,8 @@ def make_plan(
     samples: Sequence[Sample] | None = None,
     readers: Mapping[str, Reader] | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
+    cache: Cache | None = None,
 ) -> PruningPlan:
     """Decide which decoder layers go. The model is not changed.
 
@@ -49,6 +59,9 @@ def make_plan(
         samples: calibration samples instead of options.calibration.
         readers: further calibration sources, such as {"task": ...} for lmms-eval's tasks.
         progress: show bars.
+        ranks: share the calibration among these processes, each of which calls this function and
+            gets the same plan; without it this process does everything.
+        cache: where scores are looked up and kept; without it in the user's cache folder.
 
     Raises:
         OptionError: the options contradict each other or ask for more layers than may go.
@@ -61,17 +74,67 @@ def make_plan(
     if options.selection != "threshold" and options.drop_count(layers) == 0:
         return _plan(model, options, name, layers, dropped=())
     check_budget(options, layers, forbidden := frozenset(undeletable(model)))
+    if registry.get(options.criterion).needs_samples and samples is None:
+        samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
+    ranks = ranks or Ranks()
+    found = _scored(model, processor, options, samples, forbidden, progress, ranks, cache or Cache.default())
+    return ranks.first(lambda: _selected(model, options, name, found, forbidden))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores, the calibration set they come from, and what they cost when they were computed."""
+
+    scores: LayerScores | PairScores
+    calibration: Mapping[str, Any]
+    stages: Stages
+
+
+def _scored(
+    model: Any,
+    processor: Any,
+    options: PruningOptions,
+    samples: Sequence[Sample] | None,
+    forbidden: frozenset[int],
+    progress: bool,
+    ranks: Ranks,
+    cache: Cache,
+) -> Scored:
+    """The cached scores, or new ones, which are then cached."""
+    if samples is None:  # cheaper to compute than to look up
+        evidence = Evidence(len(decoder_layers(model)), forbidden=forbidden)
+        return Scored(score(evidence, options), {}, {})
+    names = [options.criterion]
+    facts = describe(processor, samples, options, _states(options, names))
+    key = [model_fingerprint(model), facts, options.criterion, score_parameters(options)]
+    if kept := ranks.first(lambda: cache.get(key)):
+        return Scored(scores_from_json(kept["scores"]), facts, kept["stages"])
     stages: Stages = {}
     with measured(stages, "calibrate"):
         evidence = calibrate(
-            model, processor, options, [options.criterion], samples=samples, readers=readers,
-            progress=progress, forbidden=forbidden,
-        )  # fmt: skip
+            model,
+            processor,
+            options,
+            names,
+            samples=samples,
+            progress=progress,
+            forbidden=forbidden,
+            ranks=ranks,
+        )
     with measured(stages, "score"):
-        scores = score(evidence, options)
+        scores = ranks.first(lambda: score(evidence, options))
+    if ranks.rank == 0:
+        cache.put(key, {"scores": scores_to_json(scores), "stages": stages})
+    return Scored(scores, facts, stages)
+
+
+def _selected(
+    model: Any, options: PruningOptions, name: str, found: Scored, forbidden: frozenset[int]
+) -> PruningPlan:
+    layers, stages = len(decoder_layers(model)), dict(found.stages)
     with measured(stages, "select"):
-        dropped = choose(scores, options, layers, forbidden)
-    return _plan(model, options, name, layers, dropped, scores, evidence.calibration, stages)
+        dropped = choose(found.scores, options, layers, forbidden)
+    return _plan(model, options, name, layers, dropped, found.scores, found.calibration, stages)
 
 
 def resolved(options: PruningOptions) -> PruningOptions:
@@ -83,8 +146,8 @@ def resolved(options: PruningOptions) -> PruningOptions:
     criterion = registry.get(options.criterion)
     selection = options.selection
     if selection == "auto":
-        free = options.sparsity == 0 and criterion.rule_without_sparsity
-        selection = criterion.rule_without_sparsity if free else criterion.rule
+        free = criterion.rule_without_sparsity if options.sparsity == 0 else None
+        selection = free or criterion.rule
     if selection == "threshold" and options.sparsity > 0:
         raise OptionError(
             f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "
@@ -119,29 +182,30 @@ def calibrate(
     readers: Mapping[str, Reader] | None = None,
     progress: bool = True,
     forbidden: frozenset[int] | None = None,
+    ranks: Ranks | None = None,
 ) -> Evidence:
     """One pass that collects what all of these criteria read.
 
     With options.state = "auto" each criterion's own states are collected, else the given one.
     """
-    rules = [registry.get(name) for name in criteria]
+    names = list(criteria)
+    rules = [registry.get(name) for name in names]
     forbidden = frozenset(undeletable(model)) if forbidden is None else forbidden
     layers = len(decoder_layers(model))
     if not any(rule.needs_samples for rule in rules):
         return Evidence(layers, forbidden=forbidden)
     if samples is None:
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
-    wanted = {
-        rule.state if options.state == "auto" else options.state for rule in rules if rule.state != "none"
-    }
-    states = tuple(sorted(wanted))
+    states = _states(options, names)
     sums = tuple(sorted({name for rule in rules for name in rule.sums}))
+    ranks = ranks or Ranks()
     evidence = Evidence(layers)
     if states or sums:
-        evidence = collect(
-            model, processor, samples, token=options.token, states=states, sums=sums,
-            batch_size=options.calibration_batch, progress=progress,
+        one_pass = partial(
+            collect, model, processor, ranks.share(samples), token=options.token, states=states, sums=sums,
+            batch_size=options.calibration_batch, progress=progress and ranks.rank == 0,
         )  # fmt: skip
+        evidence = merged(ranks.together(one_pass))
     return replace(
         evidence,
         calibration=describe(processor, samples, options, states),
@@ -149,6 +213,12 @@ def calibrate(
         progress=progress,
         make_likelihood=lambda: Likelihood.of(model, processor, samples, options.calibration_batch),
     )
+
+
+def _states(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:
+    """The states that one pass has to keep for these criteria."""
+    own = {registry.get(name).state for name in criteria} - {"none"}
+    return tuple(sorted(own)) if options.state == "auto" or not own else (options.state,)
 
 
 def describe(
@@ -165,15 +235,6 @@ def describe(
     prompter = Prompter(processor)
     prompts = [prompter.prompt(sample) for sample in samples]
     return {**facts, "fingerprint": files.digest([facts, fingerprint(samples), prompts])}
-
-
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
-    """The criterion's scores; `options` as `resolved` returns them."""
-    few = max(options.ks) + 1
-    count = evidence.calibration.get("samples", few)
-    if count < few:
-        raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
-    return registry.get(options.criterion).function()(evidence, options)
 
 
 def choose(
@@ -242,18 +303,12 @@ def _plan(
 def parameters(options: PruningOptions) -> dict[str, Any]:
     """Every option that has a say in the choice, and the version of the criterion's code."""
     criterion = registry.get(options.criterion)
-    names = ["sparsity", "selection", "protect_first", "protect_last", *criterion.parameters]
+    names = ["sparsity", "selection", "protect_first", "protect_last"]
     if options.selection == "threshold":
         names.append("eps")
     if criterion.state != "none":
         names.append("state")
-    return {"version": criterion.version, **{n: getattr(options, n) for n in names}}
-
-
-def layer_values(scores: LayerScores | PairScores) -> tuple[float, ...]:
-    """One number a layer: its score, or the similarity of its input and output."""
-    values = scores.values if isinstance(scores, LayerScores) else np.diagonal(scores.values, 1)
-    return tuple(float(v) for v in values)
+    return {**score_parameters(options), **{n: getattr(options, n) for n in names}}
 
 
 def _versions() -> dict[str, str]:

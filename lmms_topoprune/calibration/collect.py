@@ -71,7 +71,7 @@ def collect(
                     )
                 kept[name][:, indices] = vectors
             advance(len(indices))
-    return Evidence(layers=len(layers), states=kept, sums=recorder.means())
+    return Evidence(len(layers), kept, recorder.means(), recorder.tokens_seen)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Evidence:
         layers: L.
         states: "residual" and/or "norm" -> tensor (L + 1, N, d) in the model's precision.
         sums: "token_cosine", "relative_magnitude", ... -> (L,), means over all non-padding tokens.
+        tokens: how many tokens the sums are means over.
         calibration: what the plan records about the calibration set.
         forbidden: layers that cannot be deleted.
         make_likelihood: makes the texts whose loss Taylor and greedy perplexity need; None without a model.
@@ -34,6 +35,7 @@ class Evidence:
     layers: int
     states: Mapping[str, torch.Tensor] = field(default_factory=dict)
     sums: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tokens: int = 0
     calibration: Mapping[str, Any] = field(default_factory=dict)
     forbidden: frozenset[int] = frozenset()
     make_likelihood: Callable[[], Likelihood] | None = None

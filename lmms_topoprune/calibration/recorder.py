@@ -60,7 +60,8 @@ class Recorder:
 
     def start(self, tokens: Tokens) -> None:
         """Forget an unfinished batch and expect one with these tokens."""
-        self._tokens, self._fitted = tokens, None
+        self._tokens = tokens
+        self._fitted: Tokens | None = None
         self._vectors: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.states}
         self._sums: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.sums}
 

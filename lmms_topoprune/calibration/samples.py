@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -24,7 +25,7 @@ class Sample:
     image: Image.Image | None = None
     video: Path | None = None
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the instruction and of the pixels (or of the video file)."""
         found = hashlib.sha256(self.instruction.encode())

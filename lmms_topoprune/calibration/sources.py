@@ -6,6 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,18 @@ def _from_folder(folder: Path, seed: int) -> Iterator[Callable[[], Sample]]:
     """Every image below a folder, with one instruction for all."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     random.Random(seed).shuffle(paths)
-    return (lambda path=path: Sample(DESCRIBE, open_image(path)) for path in paths)
+    return (partial(_described, path) for path in paths)
+
+
+def _described(path: Path) -> Sample:
+    return Sample(DESCRIBE, open_image(path))
 
 
 def _from_jsonl(path: Path, seed: int) -> Iterator[Callable[[], Sample]]:
     """One object a line: "instruction", and "image" or "video", a path beside the file, if it has one."""
     lines = [(i, text) for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip()]
     random.Random(seed).shuffle(lines)
-    return (lambda i=i, text=text: _from_line(path, i, text) for i, text in lines)
+    return (partial(_from_line, path, i, text) for i, text in lines)
 
 
 def _from_line(path: Path, number: int, text: str) -> Sample:
@@ -141,7 +146,7 @@ def _from_hub(name: str, count: int, seed: int) -> list[Sample]:
     try:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        return take((lambda row=row: from_row(row) for row in rows), count, f"hf:{name}")
+        return take((partial(from_row, row) for row in rows), count, f"hf:{name}")
     except InputError:
         raise
     except Exception as error:  # the hub client raises errors of many libraries

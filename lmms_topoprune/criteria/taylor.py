@@ -42,7 +42,7 @@ def _backward(evidence: Evidence) -> None:
     tokens = sum(int((text.labels[:, 1:] != IGNORE).sum()) for text in likelihood.texts)
     with evaluation_mode(likelihood.model), torch.enable_grad():
         for loss, _ in likelihood.losses():
-            (loss / tokens).backward()
+            torch.autograd.backward(loss / tokens)
 
 
 def _importance(parameter: nn.Parameter) -> float:

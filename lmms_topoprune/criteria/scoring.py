@@ -1,0 +1,44 @@
+"""Scores from evidence, as one number a layer, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.criteria import registry
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores, PairScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
+    """The criterion's scores; `options` as `resolved` returns them."""
+    few = max(options.ks) + 1
+    count = evidence.calibration.get("samples", few)
+    if count < few:
+        raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
+    return registry.get(options.criterion).function()(evidence, options)
+
+
+def score_parameters(options: PruningOptions) -> dict[str, Any]:
+    """What the scores depend on, beside the model and the calibration set."""
+    criterion = registry.get(options.criterion)
+    return {"version": criterion.version, **{n: getattr(options, n) for n in criterion.parameters}}
+
+
+def scores_to_json(scores: LayerScores | PairScores) -> dict[str, Any]:
+    return {"kind": type(scores).__name__, "name": scores.name, "values": scores.values.tolist()}
+
+
+def scores_from_json(data: Mapping[str, Any]) -> LayerScores | PairScores:
+    kind = PairScores if data["kind"] == "PairScores" else LayerScores
+    return kind(np.array(data["values"]), data["name"])
+
+
+def layer_values(scores: LayerScores | PairScores) -> tuple[float, ...]:
+    """One number a layer: its score, or the similarity of its input and output."""
+    values = scores.values if isinstance(scores, LayerScores) else np.diagonal(scores.values, 1)
+    return tuple(float(v) for v in values)
