@@ -80,7 +80,9 @@ def score_choice(doc: Doc, results: list[str]) -> dict[str, Any]:
 
 
 def _score(doc: Doc, text: str, answer: str, sort: str | None = None) -> dict[str, Any]:
-    item = {"score": float(answer == doc["answer"]), "image_id": doc["image_id"], "kind": doc["kind"]}
+    # lmms-eval's samples file drops the document: what a later analysis groups by goes with the score.
+    about = {name: doc[name] for name in ("id", "image_id", "kind", "half")}
+    item = {"score": float(answer == doc["answer"]), **about}
     asked = {"sort": sort or f"{doc['kind']}: {', '.join(doc['options'])}", "answer": doc["answer"]}
     # Every document carries every metric: lmms-eval takes the number of samples from any one of them.
     kinds = {f"accuracy_{kind}": item if kind == doc["kind"] else None for kind in KINDS}
