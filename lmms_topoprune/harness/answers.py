@@ -75,7 +75,8 @@ class Answers:
 
     def report(self) -> None:
         """Log the counts; warn about failures and about many empty answers."""
-        logger.info(f"lmms-topoprune: {self}")
+        if self.total:
+            logger.info(f"lmms-topoprune: {self}")
         if self.failures:
             logger.error(
                 f"lmms-topoprune: {len(self.failures)} requests failed and are scored as empty answers"

@@ -35,6 +35,7 @@ class PrunedModel(lmms):
         registered: its declaration in plugin.toml.
         options: what the user asked for.
         plan: which layers are gone, and why.
+        setting: what else decides an answer, beyond weights, plan and request.
         answers: counts of answered, empty and failed requests.
         cache_identity: what lmms-eval's response cache has to tell apart.
     """
@@ -113,11 +114,12 @@ class PrunedModel(lmms):
             lambda: planning.make_plan(model, processor, self.options, name=self.source, samples=samples)
         )
         with measured(self.stages, "delete"):
-            self.deletion = surgery.delete_layers(model, self.plan.dropped)
+            surgery.delete_layers(model, self.plan.dropped)
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)
         self.plan = self.plan.with_stages(**self.stages)
+        self.setting = self._describe_setting()
         logger.info(f"{self.registered.name}: {self.plan}")
 
     @property
@@ -132,13 +134,10 @@ class PrunedModel(lmms):
         found = (vars(self).get(name) for name in ("processor", "_processor", "_image_processor"))
         return next((processor for processor in found if processor is not None), None)
 
-    @property
-    def setting(self) -> dict[str, Any]:
-        """What else decides an answer, beyond the weights, the plan and the request."""
-        config = self.network.config
+    def _describe_setting(self) -> dict[str, Any]:
         return {
             "dtype": str(self.network.dtype),
-            "attn_implementation": config._attn_implementation,
+            "attn_implementation": self.network.config._attn_implementation,
             "device": torch.device(self._device).type,
             "chat_template": digest(getattr(self.hf_processor, "chat_template", None)),
         }
