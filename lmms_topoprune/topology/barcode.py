@@ -1,0 +1,126 @@
+"""Barcode: the bars of a zigzag module, and reading and writing them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lmms_topoprune import files
+from lmms_topoprune.errors import InputError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Barcode:
+    """Bars [birth, death) over the indices 0..2(S-1): even 2l is state l, odd its intersection with state l + 1.
+
+    Attributes:
+        dimension, birth, death: (bars,) int64, sorted by dimension, birth, death.
+        states: S.
+    """
+
+    dimension: Ints = field(repr=False)
+    birth: Ints = field(repr=False)
+    death: Ints = field(repr=False)
+    states: int
+
+    def __post_init__(self) -> None:
+        columns = [np.asarray(c) for c in (self.dimension, self.birth, self.death)]
+        if any(c.ndim != 1 or c.shape != columns[0].shape for c in columns):
+            raise InputError(
+                f"bars have shapes {[c.shape for c in columns]}; allowed: three columns of one length"
+            )
+        whole = [c.astype(np.int64) for c in columns]
+        if any((w != c).any() for w, c in zip(whole, columns, strict=True)):
+            raise InputError("bars hold fractions; allowed: whole numbers (dimension, birth, death)")
+        dimension, birth, death = whole
+        bad = np.flatnonzero((dimension < 0) | (birth < 0) | (birth >= death) | (death > 2 * self.states - 1))
+        if len(bad):
+            row = bad[0]
+            raise InputError(
+                f"bar {row} is ({dimension[row]}, {birth[row]}, {death[row]}); allowed for {self.states} states: "
+                f"dimension >= 0 and 0 <= birth < death <= {2 * self.states - 1}"
+            )
+        order = np.lexsort((death, birth, dimension))
+        for name, column in zip(("dimension", "birth", "death"), whole, strict=True):
+            column = column[order]
+            column.setflags(write=False)
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.birth)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Barcode)
+            and self.states == other.states
+            and np.array_equal(self.to_array(), other.to_array())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{(self.dimension == p).sum()} in H{p}" for p in np.unique(self.dimension))
+        return f"barcode over {self.states} states: {counts or 'no bars'}"
+
+    def bars(self, dimension: int) -> Ints:
+        """(bars, 2): births and deaths in one dimension."""
+        return self.to_array()[self.dimension == dimension, 1:]
+
+    def to_array(self) -> Ints:
+        """(bars, 3): dimension, birth, death."""
+        return np.stack([self.dimension, self.birth, self.death], axis=1)
+
+    @classmethod
+    def of(cls, bars: ArrayLike | Iterable[tuple[int, int, int]], states: int | None = None) -> Barcode:
+        """From rows (dimension, birth, death); without `states`, as few as hold the latest death."""
+        rows = np.asarray(bars if isinstance(bars, np.ndarray) else list(bars), dtype=np.float64)  # type: ignore[arg-type]
+        rows = rows.reshape(0, 3) if rows.size == 0 else rows
+        if rows.ndim != 2 or rows.shape[1] != 3:
+            raise InputError(f"bars have shape {rows.shape}; allowed: (bars, 3) with dimension, birth, death")
+        if not np.isfinite(rows).all():
+            row = int(np.argwhere(~np.isfinite(rows))[0, 0])
+            raise InputError(f"bar {row} is {tuple(rows[row].tolist())}; allowed: finite whole numbers")
+        if states is None:
+            states = int(rows[:, 2].max(initial=1)) // 2 + 1
+        return cls(rows[:, 0], rows[:, 1], rows[:, 2], states)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path | str, states: int | None = None) -> Barcode:
+        """Read a CSV file with the columns dimension, birth, death; a header is optional.
+
+        Raises:
+            InputError: the file cannot be read, or a row is not a bar.
+        """
+        try:
+            text = Path(path).read_text()
+        except OSError as error:
+            raise InputError(f"barcode {str(path)!r} cannot be read: {error.strerror}") from None
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        if rows and not _number(rows[0][0]):
+            rows = rows[1:]
+        for number, row in enumerate(rows):
+            if len(row) != 3 or not all(map(_number, row)):
+                raise InputError(
+                    f"barcode {str(path)!r}, bar {number} is {','.join(row)!r}; allowed: dimension,birth,death"
+                )
+        return cls.of([(float(a), float(b), float(c)) for a, b, c in rows], states)  # type: ignore[misc]
+
+    def save(self, path: Path | str) -> None:
+        lines = ["dimension,birth,death", *(",".join(map(str, bar)) for bar in self.to_array().tolist())]
+        files.write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Complexes as cells: simplices with the maximal runs of states that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.topology.fastzigzag import Cells
+
+Simplex = tuple[int, ...]
+
+
+def simplices(complex_: Any) -> set[Simplex]:
+    """The simplices of a gudhi.SimplexTree or of an iterable of vertex lists, faces added."""
+    if hasattr(complex_, "get_simplices"):
+        return {tuple(sorted(simplex)) for simplex, _ in complex_.get_simplices()}
+    found: set[Simplex] = set()
+    for simplex in complex_:
+        vertices = sorted(set(simplex))
+        if tuple(vertices) not in found:
+            for size in range(1, len(vertices) + 1):
+                found.update(combinations(vertices, size))
+    return found
+
+
+def cells_of(complexes: Sequence[Iterable[Sequence[int]] | Any], dimension: int) -> Cells:
+    """Cells up to `dimension` of the zigzag K_0, K_0 n K_1, K_1, ... of these complexes.
+
+    Raises:
+        InputError: no complex is given.
+    """
+    if len(complexes) == 0:
+        raise InputError("complexes is empty; allowed: at least one complex")
+    runs: list[tuple[int, int, int, Simplex]] = []
+    open_runs: dict[Simplex, int] = {}
+    for state in range(len(complexes) + 1):
+        held = (
+            set()
+            if state == len(complexes)
+            else {s for s in simplices(complexes[state]) if len(s) <= dimension + 1}
+        )
+        for simplex in [s for s in open_runs if s not in held]:
+            runs.append((open_runs.pop(simplex), len(simplex), state - 1, simplex))
+        for simplex in held:
+            open_runs.setdefault(simplex, state)
+    runs.sort(key=lambda run: (run[0], run[1], run[3]))
+    return _linked(runs, len(complexes), dimension)
+
+
+def _linked(runs: list[tuple[int, int, int, Simplex]], states: int, dimension: int) -> Cells:
+    """Find the facets of each cell: the facet's run that holds the cell's first state."""
+    facets = np.full((len(runs), dimension + 2), -1, dtype=np.int64)
+    newest: dict[Simplex, int] = {}
+    for cell, (_, size, _, simplex) in enumerate(runs):
+        newest[simplex] = cell
+        if size > 1:
+            facets[cell, :size] = [newest[f] for f in combinations(simplex, size - 1)]
+    table = np.array([(size - 1, first, last) for first, size, last, _ in runs], dtype=np.int64).reshape(
+        -1, 3
+    )
+    return Cells(table[:, 0], table[:, 1], table[:, 2], facets, states)

@@ -1,0 +1,88 @@
+"""What a barcode says about states: Betti numbers, shared features, persistence images.
+
+Definitions: Gardinazzi et al., ICML 2025 (arXiv 2410.11042), but for the Jaccard, which is this project's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmms_topoprune.errors import OptionError
+from lmms_topoprune.topology.barcode import Barcode
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def state_bars(barcode: Barcode, p: int) -> tuple[Ints, Ints, Ints]:
+    """First and last state of each kind of p-bar, and how many bars there are of it.
+
+    Bars that touch no state (odd index only) are left out.
+    """
+    bars = barcode.bars(p)
+    first, last = (bars[:, 0] + 1) // 2, (bars[:, 1] - 1) // 2
+    counts = np.zeros((barcode.states, barcode.states), dtype=np.int64)
+    held = first <= last
+    np.add.at(counts, (first[held], last[held]), 1)
+    rows, columns = np.nonzero(counts)
+    return rows, columns, counts[rows, columns]
+
+
+def alive(barcode: Barcode, p: int) -> Ints:
+    """A (S, S): number of p-bars alive at state i and at state j."""
+    first, last, count = state_bars(barcode, p)
+    shared = np.zeros((barcode.states, barcode.states), dtype=np.int64)
+    np.add.at(shared, (first, last), count)
+    # A bar [f, l] counts for i <= j iff f <= i and j <= l.
+    shared = np.cumsum(np.cumsum(shared, axis=0)[:, ::-1], axis=1)[:, ::-1]
+    upper = np.triu(shared)
+    return upper + np.triu(upper, 1).T
+
+
+def betti(barcode: Barcode, p: int) -> Ints:
+    """(S,): number of p-bars alive at each state."""
+    return np.diagonal(alive(barcode, p)).copy()
+
+
+def jaccard(barcode: Barcode, p: int) -> Floats:
+    """J (S, S) = A(i, j) / (beta(i) + beta(j) - A(i, j)), in 0..1; two states without features count as alike."""
+    shared = alive(barcode, p).astype(float)
+    numbers = np.diagonal(shared)
+    union = numbers[:, None] + numbers[None, :] - shared
+    return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+
+
+def consistency(barcode: Barcode, p: int) -> Floats:
+    """Z (S, S) = A(i, j) / beta(i): which share of the features at i is alive at j; 0 where beta is 0."""
+    shared = alive(barcode, p).astype(float)
+    numbers = np.broadcast_to(np.diagonal(shared)[:, None], shared.shape)
+    return np.divide(shared, numbers, out=np.zeros_like(shared), where=numbers > 0)
+
+
+def inter_layer_persistence(barcode: Barcode, p: int, alpha: float = 0.0) -> Floats:
+    """Zbar (S,): mean over j != l of Z(l, j), weighted by |l - j| ** alpha."""
+    weight = distance_weights(barcode.states, alpha)
+    return (weight * consistency(barcode, p)).sum(1) / np.maximum(weight.sum(1), np.finfo(float).tiny)
+
+
+def distance_weights(states: int, alpha: float) -> Floats:
+    """(S, S): |i - j| ** alpha, 0 on the diagonal."""
+    if not math.isfinite(alpha):
+        raise OptionError(f"alpha is {alpha}; allowed: any finite number")
+    gap = np.abs(np.subtract.outer(np.arange(states), np.arange(states))).astype(float)
+    return np.where(gap > 0, np.maximum(gap, 1) ** alpha, 0.0)
+
+
+def effective_persistence_image(barcode: Barcode, p: int) -> Ints:
+    """EPI (S, S + 1): number of p-bars by birth and death state.
+
+    b, d -> ceil(b / 2), ceil(d / 2): the state at which a bar appears and the first one without it, S if
+    it lives to the end. Bars within one state (b = d after rounding) are gone.
+    """
+    first, last, count = state_bars(barcode, p)
+    image = np.zeros((barcode.states, barcode.states + 1), dtype=np.int64)
+    np.add.at(image, (first, last + 1), count)
+    return image
