@@ -73,12 +73,13 @@ def criteria() -> dict[str, Criterion]:
     """Every declared criterion by name."""
     with shared_path("plugin.toml").open("rb") as file:
         tables = tomllib.load(file)["criteria"]
-    return {
-        name: Criterion(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in {"name": name, **table}.items()}
-        )
-        for name, table in tables.items()
-    }
+    return {name: _criterion({"name": name, **table}) for name, table in tables.items()}
+
+
+def _criterion(table: dict[str, Any]) -> Criterion:
+    return Criterion(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    )
 
 
 def get(name: str) -> Criterion:
