@@ -24,6 +24,7 @@ from lmms_topoprune.shared_files import shared_path
 # A multiple of 42 gives every kind equally many questions in every task and half.
 IMAGES = 294
 SEED = 0
+TASKS = ("yesno", "vqa", "choice")
 HALVES = ("development", "confirmation")
 CHOICE_KINDS = tuple(kind for kind in scenes.KINDS if kind != "existence")
 # Not uniform: scenes with four or five of a sort are rare, and none of a sort is easy.
@@ -42,24 +43,30 @@ Row = dict[str, Any]
 
 
 class Targets:
-    """Which answer the next question of a task, kind and half should have: all equally often."""
+    """Which answer the next question of a task, kind and half should have: rounds of all, each shuffled."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.waiting: dict[tuple[str, str, str], list[str]] = {}
         self.asked: Counter[tuple[str, str, str]] = Counter()
 
-    def next(self, task: str, kind: str, half: str, values: tuple[str, ...]) -> str:
-        return values[self.asked[task, kind, half] % len(values)]
+    def next(self, task: str, kind: str, half: str) -> str:
+        queue = self.waiting.setdefault((task, kind, half), [])
+        if not queue:
+            queue.extend(self.rng.sample(ANSWERS[kind], len(ANSWERS[kind])))
+        return queue[-1]
 
-    def count(self, task: str, kind: str, half: str) -> None:
+    def take(self, task: str, kind: str, half: str) -> None:
+        self.waiting[task, kind, half].pop()
         self.asked[task, kind, half] += 1
 
 
 def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], dict[str, list[Row]]]:
     """Scenes of the test split, no two alike, and the rows of every task about them."""
     rng = random.Random(f"tasks {seed}")
-    targets = Targets()
+    targets = Targets(rng)
     drawn: list[scenes.Scene] = []
-    rows: dict[str, list[Row]] = {"yesno": [], "vqa": [], "choice": []}
+    rows: dict[str, list[Row]] = {task: [] for task in TASKS}
     while len(drawn) < images:
         scene = scenes.random_scene(rng, "test")
         if any(scene.things == other.things for other in drawn):
@@ -69,8 +76,8 @@ def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], di
             continue
         drawn.append(scene)
         for task, row in asked:
-            if task != "yesno" or row["answer"] == "yes":
-                targets.count(task, row["kind"], row["half"])
+            if task != "yesno":
+                targets.take(task, row["kind"], row["half"])
             rows[task].append({"id": f"{task}-{len(rows[task]):04d}", **row})
     return drawn, rows
 
@@ -89,16 +96,14 @@ def _rows(
         yield question and ("yesno", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
         kind = scenes.KINDS[position % len(scenes.KINDS)]
-        wanted = targets.next("vqa", kind, half, ANSWERS[kind])
+        wanted = targets.next("vqa", kind, half)
         question = _find(rng, scene, kind, False, wanted)
         yield question and ("vqa", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
         kind = CHOICE_KINDS[position % len(CHOICE_KINDS)]
-        wanted = targets.next("choice", kind, half, ANSWERS[kind])
+        wanted = targets.next("choice", kind, half)
         question = _find(rng, scene, kind, False, wanted)
-        turn = targets.asked["choice", kind, half]
-        # Moves on by one each time the answers have come round, so that no answer sticks to a letter.
-        place = turn + turn // len(ANSWERS[kind])
+        place = targets.asked["choice", kind, half]
         yield question and ("choice", {**shared, **_choice(rng, question, place)})
 
 

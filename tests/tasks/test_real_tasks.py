@@ -1,0 +1,60 @@
+"""lmms-eval's own mme and gqa, offline on stand-in rows, with the registered pruned model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import standins
+
+COMMAND = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded --tasks mme,gqa"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The results file of one run in a folder that holds the stand-ins."""
+    folder = tmp_path_factory.mktemp("run")
+    standins.write_mme(folder, images=20)
+    standins.write_gqa(folder, questions=24)
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(folder / "hf"),
+        "TOPOPRUNE_CACHE": str(folder / "cache"),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "lmms_eval", *COMMAND.split(), "--output_path", "out", "--log_samples"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (written,) = (folder / "out").rglob("*_results.json")
+    found = json.loads(written.read_text())
+    found["samples"] = {
+        task: [json.loads(line) for line in path.read_text().splitlines()]
+        for task in ("mme", "gqa")
+        for path in (folder / "out").rglob(f"*_samples_{task}.jsonl")
+    }
+    return found
+
+
+def test_every_stand_in_is_answered_and_scored(results: dict) -> None:
+    assert results["n-samples"]["mme"]["effective"] == 40
+    assert results["n-samples"]["gqa"]["effective"] == 24
+    for samples in results["samples"].values():
+        assert all(sample["filtered_resps"].strip() for sample in samples)
+
+
+def test_the_scores_are_those_of_the_answers(results: dict) -> None:
+    gqa = results["samples"]["gqa"]
+    right = [sample["filtered_resps"].strip().lower() == sample["target"] for sample in gqa]
+    assert results["results"]["gqa"]["exact_match,none"] == pytest.approx(sum(right) / len(right))
+    mme = results["results"]["mme"]
+    assert 0 <= mme["mme_perception_score,none"] <= 800
+    assert 0 <= mme["mme_cognition_score,none"] <= 200
