@@ -79,6 +79,8 @@ def outside_changes(
     for name, module in old.items():
         if type(module) is not type(new[name]):
             raise SurgeryError(f"{name} outside the decoder layers would become a {type(new[name]).__name__}")
+        if gained := tensors(new[name]).keys() - tensors(module).keys():
+            raise SurgeryError(f"{name} outside the decoder layers would need {', '.join(sorted(gained))}")
         for key, (_, becomes) in differences(module, new[name]).items():
             yield name, key, becomes
 

@@ -17,7 +17,7 @@ from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery.changes import Change, apply_all
 from lmms_topoprune.surgery.dense import Dense
-from lmms_topoprune.surgery.exceptions import receivers
+from lmms_topoprune.surgery.exceptions import check_cache, must_stay
 from lmms_topoprune.surgery.locate import Place, locate
 from lmms_topoprune.surgery.prepare import prepare
 
@@ -95,9 +95,10 @@ def delete_layers(model: PreTrainedModel, layers: Iterable[int]) -> Deletion:
 
 
 def _plan(dense: Dense, kept: tuple[int, ...]) -> list[Change]:
-    for layer, reason in receivers(dense.model, len(dense.layers)).items():
+    for layer, reason in must_stay(dense.model, len(dense.layers)).items():
         if layer not in kept:
             raise SurgeryError(reason)
+    check_cache(dense.text, kept)
     return prepare(dense, kept)
 
 
@@ -136,7 +137,7 @@ def undeletable(model: PreTrainedModel) -> dict[int, str]:
     found = {layer: reason for layer in tried if (reason := _reason(dense, layer))}
     if len(found) == len(tried) < count:
         found = dict.fromkeys(range(count), found[0])
-    return dict(sorted({**found, **receivers(model, count)}.items()))
+    return dict(sorted({**found, **must_stay(model, count)}.items()))
 
 
 def _reason(dense: Dense, layer: int) -> str | None:

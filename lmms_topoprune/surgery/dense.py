@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.compare import layer_changes
 from lmms_topoprune.surgery.fields import prune_config
 from lmms_topoprune.surgery.locate import Place
-from lmms_topoprune.surgery.twin import build_twin
+from lmms_topoprune.surgery.twin import build_twin, quietly
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Dense:
         return cls(model, place, config, twin)
 
     @property
+    def text(self) -> dict[str, Any]:
+        """The section of the configuration that describes the decoder."""
+        return section(self.config, self.place.sections)
+
+    @property
     def layers(self) -> nn.ModuleList:
         """The twin's decoder layers."""
         return layers_at(self.twin, self.place.path)
@@ -71,13 +78,34 @@ class Dense:
         for count in self.place.counts:
             config = prune_config(self.config, self.place.sections, count, kept, len(self.place.layers))
             try:
+                self._check_kept(config)
                 twin = build_twin(self.model, config)
+            except SurgeryError:
+                raise
             except Exception as error:  # whatever a constructor may raise is the reason of the refusal
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 continue
             if len(layers_at(twin, self.place.path)) == len(kept):
                 return twin
         raise SurgeryError(problem)
+
+    def _check_kept(self, config: dict[str, Any]) -> None:
+        """Refuse a configuration whose class rewrites a per-layer list (Gemma 4 forces the last type)."""
+        wanted = section(config, self.place.sections)
+        with quietly():
+            found = section(
+                type(self.model.config).from_dict(copy.deepcopy(config)).to_dict(), self.place.sections
+            )
+        for key, value in wanted.items():
+            if isinstance(value, list) and list(found.get(key) or ()) != value:
+                raise SurgeryError(f"the configuration class turns {key} {value} into {found.get(key)}")
+
+
+def section(config: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The part of a configuration to which `keys` lead."""
+    for key in keys:
+        config = config[key]
+    return config
 
 
 def layers_at(model: nn.Module, path: str) -> nn.ModuleList:

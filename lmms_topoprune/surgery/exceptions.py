@@ -1,10 +1,14 @@
-"""What the structure of a model does not show: layers that a forward pass singles out by their number."""
+"""What a model's structure does not show: layers that a forward pass or a cache singles out by number."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.locate import walk_configs
 
 # Tensors outside the layers whose elements are one contiguous block a layer (Gemma 3n, Gemma 4).
@@ -12,6 +16,8 @@ _BLOCKED = ("embed_tokens_per_layer.weight", "per_layer_model_projection.weight"
 # Attributes that only matter if some layer has another attribute set: whoever stores keys and values for
 # later layers (Gemma 3n, Gemma 4) may change when no layer reads them.
 _INERT = {"store_full_length_kv": "is_kv_shared_layer"}
+# Layers without keys and values: a cache cannot tell its length from them.
+_WITHOUT_LENGTH = {"linear_attention", "conv", "moe"}
 
 
 def is_blocked(name: str) -> bool:
@@ -27,17 +33,40 @@ def inert_attributes(layers: nn.ModuleList) -> set[str]:
     }
 
 
-def receivers(model: PreTrainedModel, layers: int) -> dict[int, str]:
-    """Layers after or before which vision features are added, with the reason why they must stay."""
+def must_stay(model: PreTrainedModel, layers: int) -> dict[int, str]:
+    """Layers that a forward pass singles out by their number, with the reason."""
     found: dict[int, str] = {}
     for _, config in walk_configs(model.config):
         fields = vars(config)
-        # Qwen3-VL: one visual feature is added after each of the first len(...) decoder layers.
+        # Idefics 1: a cross-attention block runs before every k-th layer.
+        if step := fields.get("cross_layer_interval"):
+            reason = (
+                f"cross-attention runs before every layer whose number {step} divides (cross_layer_interval)"
+            )
+            found |= dict.fromkeys(range(layers), reason)
+        # Qwen3-VL: one visual feature is added after each of the first layers.
         for layer in range(len(fields.get("deepstack_visual_indexes") or ())):
-            found[layer] = "it receives DeepStack features, which go to the first layers by number"
+            found[layer] = (
+                "it receives DeepStack features, which go to the first layers (deepstack_visual_indexes)"
+            )
         # Granite 4 Vision: pairs of (vision layer, decoder layer), and decoder layers.
         for _, layer in fields.get("deepstack_layer_map") or ():
-            found[layer] = "it receives DeepStack features"
+            found[layer] = "it receives DeepStack features (deepstack_layer_map)"
         for layer in fields.get("spatial_target_layers") or ():
-            found[layer] = "it receives spatial vision features"
+            found[layer] = "it receives spatial vision features (spatial_target_layers)"
     return {layer: reason for layer, reason in sorted(found.items()) if layer < layers}
+
+
+def check_cache(text: dict[str, Any], kept: Sequence[int]) -> None:
+    """Refuse what a key-value cache cannot serve, given the fields of the dense decoder.
+
+    Raises:
+        SurgeryError: the first layer would attend to the image only (Mllama), or no layer would attend.
+    """
+    if kept[0] in (text.get("cross_attention_layers") or ()):
+        raise SurgeryError(
+            f"cross-attention layer {kept[0]} would come first, where a cache expects self-attention"
+        )
+    types = text.get("layer_types") or ()
+    if set(types) - _WITHOUT_LENGTH and not {types[layer] for layer in kept} - _WITHOUT_LENGTH:
+        raise SurgeryError("no attention layer would be left, and a cache needs one to tell its length")

@@ -21,7 +21,7 @@ from lmms_topoprune.surgery.compare import (
 )
 from lmms_topoprune.surgery.dense import Dense, layers_at
 from lmms_topoprune.surgery.exceptions import inert_attributes
-from lmms_topoprune.surgery.twin import configs, tensors
+from lmms_topoprune.surgery.twin import MISSING, configs, tensors
 
 # A module of the model, its dense twin and its pruned twin.
 Trio = tuple[nn.Module, nn.Module, nn.Module]
@@ -71,16 +71,17 @@ def _outside(dense: Dense, pruned: PreTrainedModel) -> Iterator[Change]:
 
 
 def _of_blocks(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Change]:
-    """Tensors outside the layers that have one block a layer, such as per-layer embeddings."""
+    """Tensors outside the layers that have one block a layer, such as per-layer embeddings, or are for some layers only."""
     after = outside_modules(pruned, dense.place.path)
     for name, module in outside_modules(dense.twin, dense.place.path).items():
         for key, tensor in tensors(module).items():
-            shapes = tuple(tensor.shape), tuple(tensors(after[name])[key].shape)
-            if shapes[0] != shapes[1]:
-                take = take_blocks(f"{name}.{key}", *shapes, kept, len(dense.layers))
-                real = dense.model.get_submodule(name)
-                entries: dict[str, Any] = real._parameters if key in real._parameters else real._buffers
-                yield _taken(entries, key, take)
+            real, remains = dense.model.get_submodule(name), tensors(after[name]).get(key)
+            entries: dict[str, Any] = real._parameters if key in real._parameters else real._buffers
+            if remains is None:  # such as the frequencies of a kind of layer of which none is left
+                yield set_to(entries, key, MISSING)
+            elif remains.shape != tensor.shape:
+                shapes = tuple(tensor.shape), tuple(remains.shape)
+                yield _taken(entries, key, take_blocks(f"{name}.{key}", *shapes, kept, len(dense.layers)))
 
 
 def _taken(entries: dict[str, Any], key: str, take: Callable[[torch.Tensor], torch.Tensor]) -> Change:

@@ -28,7 +28,7 @@ MISSING = object()
 
 def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
     """The model that transformers builds from this configuration, with the weights on the meta device."""
-    with _quietly(), torch.device("meta"), contextlib.ExitStack() as stack:
+    with quietly(), torch.device("meta"), contextlib.ExitStack() as stack:
         for name in ("no_init_weights", "meta_device_safe_creation_ops"):
             if hasattr(init, name):
                 stack.enter_context(getattr(init, name)())
@@ -36,7 +36,8 @@ def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedMode
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """No warnings about configurations that are only tried."""
     level = logging.get_verbosity()
     logging.set_verbosity(40)  # logging.ERROR
     try:

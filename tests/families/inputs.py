@@ -1,0 +1,128 @@
+"""Random prompts for the tiny models, single and as a left-padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
+
+Inputs = dict[str, torch.Tensor]
+LENGTHS = (9, 6)
+
+
+def prompts(model: PreTrainedModel, kind: str) -> tuple[list[Inputs], Inputs]:
+    """Single prompts (batch size 1) and one left-padded batch of the same prompts.
+
+    Args:
+        kind: name of a function here that makes a prefix of tokens and the tensors of its images.
+    """
+    generator = torch.Generator().manual_seed(1)
+    prefix, images = KINDS[kind](model, generator)
+    rows = [torch.cat([prefix, torch.randint(3, 90, (n,), generator=generator)]) for n in LENGTHS]
+    singles = [_with_images(row[None], torch.ones(1, len(row), dtype=torch.long), images, 1) for row in rows]
+    width = max(len(row) for row in rows)
+    # A text encoder with learned positions (BART) is padded on the right.
+    padded = [_pad(row, width, left=not model.config.is_encoder_decoder) for row in rows]
+    ids, mask = (torch.stack(parts) for parts in zip(*padded, strict=True))
+    return singles, _with_images(ids, mask, images, len(rows))
+
+
+def _pad(row: torch.Tensor, width: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens padded with 0 to `width`, and the attention mask."""
+    sides = (width - len(row), 0) if left else (0, width - len(row))
+    return pad(row, sides), pad(torch.ones_like(row), sides)
+
+
+def _with_images(ids: torch.Tensor, mask: torch.Tensor, images: Inputs, rows: int) -> Inputs:
+    repeated = {key: torch.cat([value] * rows) for key, value in images.items()}
+    inputs = {"input_ids": ids, "attention_mask": mask, **repeated}
+    if "cross_attention_mask" in images:  # one entry a token
+        inputs["cross_attention_mask"] = images["cross_attention_mask"].expand(rows, ids.shape[1], -1, -1)
+    if "image_embeds_position_mask" in images:
+        inputs["image_embeds_position_mask"] = ids == 99
+    if "mm_token_type_ids" in images:
+        inputs["mm_token_type_ids"] = (ids == int(images["mm_token_type_ids"])).long()
+    if "qformer_input_ids" in images:
+        inputs["qformer_attention_mask"] = torch.ones_like(inputs["qformer_input_ids"])
+    return inputs
+
+
+def text(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    return torch.tensor([1]), {}
+
+
+def llava(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    image = torch.randn(1, 3, 28, 28, generator=generator)
+    return torch.tensor([1] + [model.config.image_token_id] * 4), {"pixel_values": image}
+
+
+def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    config = model.config
+    prefix = [1, config.vision_start_token_id] + [config.image_token_id] * 4 + [config.vision_end_token_id]
+    images = {
+        "pixel_values": torch.randn(16, 3 * 2 * 4 * 4, generator=generator),
+        "image_grid_thw": torch.tensor([[1, 4, 4]]),
+        "mm_token_type_ids": torch.tensor([config.image_token_id]),
+    }
+    return torch.tensor(prefix), images
+
+
+def mllama(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    images = {
+        "pixel_values": torch.randn(1, 1, 4, 3, 28, 28, generator=generator),
+        "aspect_ratio_ids": torch.tensor([[1]]),
+        "aspect_ratio_mask": torch.tensor([[[1, 0, 0, 0]]]),
+        "cross_attention_mask": torch.tensor([[[[1, 0, 0, 0]]]]),
+    }
+    return torch.tensor([1, 95]), images
+
+
+def blip(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    shape = (1, 4, 3, 28, 28) if "Video" in type(model).__name__ else (1, 3, 28, 28)
+    images = {"pixel_values": torch.randn(shape, generator=generator)}
+    if "Instruct" in type(model).__name__:
+        images["qformer_input_ids"] = torch.tensor([[5, 6, 7]])
+    token = getattr(model.config, "image_token_index", None) or getattr(
+        model.config, "video_token_index", None
+    )
+    return torch.tensor([token] * (16 if len(shape) == 5 else 4)), images
+
+
+def kosmos2(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    images = {
+        "pixel_values": torch.randn(1, 3, 28, 28, generator=generator),
+        "image_embeds_position_mask": torch.tensor([True]),
+    }
+    return torch.tensor([1] + [99] * model.config.latent_query_num), images
+
+
+def granite(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    images = {
+        "pixel_values": torch.randn(1, 2, 3, 28, 28, generator=generator),
+        "image_sizes": torch.tensor([[28, 28]]),
+    }
+    return torch.tensor([1] + [model.config.image_token_id] * 3), images
+
+
+KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor, Inputs]]] = {
+    "text": text,
+    "llava": llava,
+    "qwen_vl": qwen_vl,
+    "mllama": mllama,
+    "blip": blip,
+    "kosmos2": kosmos2,
+    "granite": granite,
+}
+
+
+def decoder_start(model: PreTrainedModel, rows: int) -> dict[str, Any]:
+    """What a text-to-text model needs for a forward pass."""
+    if (
+        not model.config.is_encoder_decoder
+        and "T5" not in type(getattr(model, "language_model", None)).__name__
+    ):
+        return {}
+    return {"decoder_input_ids": torch.tensor([[2, 7, 8]] * rows)}

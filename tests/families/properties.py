@@ -1,0 +1,92 @@
+"""What a correct deletion satisfies; each function raises AssertionError if the model does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import transformers as hf
+from transformers import PreTrainedModel
+
+from families.inputs import Inputs, decoder_start, prompts
+from families.table import Family
+
+TOLERANCE = 1e-4
+NEW_TOKENS = 3
+
+
+def build(family: Family, attention: str) -> PreTrainedModel:
+    """A random model of the family; no tensor is all zeros, so that every layer matters."""
+    torch.manual_seed(0)
+    model = getattr(hf, family.model)._from_config(family.config(), attn_implementation=attention).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.dim() > 1 or not tensor.any():
+                tensor.normal_(std=0.1)
+    model.generation_config = hf.GenerationConfig(
+        do_sample=False, pad_token_id=0, eos_token_id=None, decoder_start_token_id=2
+    )
+    return model
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, inputs: Inputs) -> torch.Tensor:
+    """(batch, tokens, vocabulary) without a cache."""
+    more = decoder_start(model, len(inputs["input_ids"]))
+    return model(**inputs, **more, use_cache=False).logits
+
+
+def equal(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+    assert found.isfinite().all(), f"{what}: not finite"
+    distance = (found - expected).abs().max().item()
+    assert distance < TOLERANCE * (1 + expected.abs().max().item()), f"{what}: {distance:.2g} apart"
+
+
+def equals_identity(model: PreTrainedModel, references: Sequence[torch.Tensor], kind: str) -> None:
+    """The logits of each prompt are those of the dense model with the layers replaced by the identity."""
+    for inputs, reference in zip(prompts(model, kind)[0], references, strict=True):
+        equal(logits(model, inputs), reference, "identity")
+
+
+def differs(references: Sequence[torch.Tensor], dense: Sequence[torch.Tensor]) -> None:
+    for reference, other in zip(references, dense, strict=True):
+        assert (reference - other).abs().max() > 100 * TOLERANCE, "the deleted layers change nothing"
+
+
+def cache_agrees(model: PreTrainedModel, kind: str) -> None:
+    """Generation with and without the cache gives the same tokens and logits."""
+    inputs = prompts(model, kind)[0][0]
+    runs = [
+        model.generate(
+            **inputs,
+            max_new_tokens=NEW_TOKENS,
+            use_cache=cache,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        for cache in (True, False)
+    ]
+    assert torch.equal(runs[0].sequences, runs[1].sequences), "cache: other tokens"
+    for with_cache, without in zip(*(run.logits for run in runs), strict=True):
+        equal(with_cache, without, "cache")
+
+
+def batch_agrees(model: PreTrainedModel, kind: str) -> None:
+    """The last logits of every row of a left-padded batch are those of the single prompt."""
+    singles, batch = prompts(model, kind)
+    last = logits(model, batch)[:, -1]
+    for row, inputs in enumerate(singles):
+        equal(last[row], logits(model, inputs)[0, -1], "batch")
+
+
+def reload_agrees(model: PreTrainedModel, kind: str, folder: Path) -> None:
+    """A saved and loaded model gives the same logits; no key is missing, unexpected or of another shape."""
+    model.save_pretrained(folder)
+    loaded, report = type(model).from_pretrained(
+        folder, output_loading_info=True, attn_implementation=model.config._attn_implementation
+    )
+    wrong = {key: value for key, value in report.items() if value}
+    assert not wrong, f"reload: {wrong}"
+    inputs = prompts(model, kind)[0][0]
+    equal(logits(loaded.eval(), inputs), logits(model, inputs), "reload")
