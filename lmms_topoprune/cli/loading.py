@@ -7,6 +7,17 @@ from typing import Any
 from lmms_topoprune.errors import InputError, TopopruneError
 
 
+def readers() -> dict[str, Any]:
+    """Calibration sources that need lmms-eval, imported only when one is used."""
+
+    def read(*arguments: Any) -> Any:
+        from lmms_topoprune.harness.task_samples import task_samples
+
+        return task_samples(*arguments)
+
+    return {"task": read}
+
+
 def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, Any]:
     """A model in evaluation mode and its processor (or tokenizer).
 

@@ -38,10 +38,10 @@ def command(**arguments: Any) -> None:
     given = options.given(arguments)
     wanted = PruningOptions.take(given, **registry.defaults(str(given.get("criterion", "topology"))))
     from lmms_topoprune import planning
-    from lmms_topoprune.cli.loading import load
+    from lmms_topoprune.cli.loading import load, readers
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    plan = planning.make_plan(model, processor, wanted, name=arguments["pretrained"])
+    plan = planning.make_plan(model, processor, wanted, name=arguments["pretrained"], readers=readers())
     output = arguments["output"]
     if output:
         _write(plan, Path(output))

@@ -34,12 +34,12 @@ def command(**arguments: Any) -> None:
     shared = options.given(arguments)
     sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
     wanted = [Cell(name, sparsity, seed).options(shared) for name in names]
-    from lmms_topoprune.cli.loading import load
+    from lmms_topoprune.cli.loading import load, readers
     from lmms_topoprune.comparison.planner import Planner
     from lmms_topoprune.comparison.tables import write
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    planner = Planner(model, processor, arguments["pretrained"], progress=True)
+    planner = Planner(model, processor, arguments["pretrained"], readers(), progress=True)
     planner.check(wanted)
     plans = dict(zip(names, planner.plans(wanted), strict=True))
     value = {"schema": "topoprune-scores/1", "plans": {name: plan.to_json() for name, plan in plans.items()}}

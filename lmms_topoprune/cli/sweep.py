@@ -79,6 +79,7 @@ def run(
     with Screen() as screen:
         screen.say("Loading the model ...")
         from lmms_topoprune.comparison.sweep import sweep
+        from lmms_topoprune.cli.loading import readers
         from lmms_topoprune.harness.session import Session
 
         precision = f",dtype={dtype}" if dtype else ""
@@ -91,7 +92,16 @@ def run(
             on_error=screen.say,
         )
         chosen = options.listed(tasks, "tasks")
-        return sweep(session, grid, chosen, output, limit=limit, watcher=screen, calibration_progress=True)
+        return sweep(
+            session,
+            grid,
+            chosen,
+            output,
+            limit=limit,
+            watcher=screen,
+            readers=readers(),
+            calibration_progress=True,
+        )
 
 
 def finish(runs: list[Run], folder: Path, as_json: bool, title: str) -> None:

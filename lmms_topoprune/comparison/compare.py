@@ -213,12 +213,17 @@ def _cell(scores: list[float], drawn: list[Floats], chance: float, moved: Floats
         difference=float(run - against),
         score_interval=statistics.percentile_interval(drawn[0]),
         retention_interval=statistics.percentile_interval(statistics.retention(drawn[0], drawn[1])),
-        corrected_interval=statistics.percentile_interval(
-            statistics.corrected_retention(drawn[0], drawn[1], chance)
-        ),
+        corrected_interval=_corrected_interval(drawn[0], drawn[1], chance),
         difference_interval=statistics.percentile_interval(drawn[0] - drawn[2]),
         p=statistics.sign_flip_p(moved, seed),
     )
+
+
+def _corrected_interval(drawn: Floats, dense: Floats, chance: float) -> Interval:
+    """Without ends where the dense model may itself be guessing: the ratio then means nothing."""
+    if (dense <= chance).mean() > 0.025:
+        return Interval(float("nan"), float("nan"))
+    return statistics.percentile_interval(statistics.corrected_retention(drawn, dense, chance))
 
 
 def _correct(rows: list[Row], reference: str) -> list[Row]:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmms_topoprune import planning
+from lmms_topoprune.calibration.cache import Cache
+from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.selection import LayerScores, PairScores
+from lmms_topoprune.planning import Scored
 from lmms_topoprune.stages import Stages, measured
-from lmms_topoprune.surgery import decoder_layers, undeletable
+from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
 
 Key = tuple[Any, ...]
 
 
 @dataclass
 class Planner:
-    """Remembers samples, hidden states and scores between plans.
+    """Remembers samples, hidden states and scores between plans; each plan equals `make_plan`'s.
 
     Attributes:
         model, processor: the dense model.
         name: name or path it was loaded from.
         readers: further calibration sources.
         progress: show calibration bars.
+        cache: where scores are looked up and kept between runs.
     """
 
     model: Any
@@ -36,14 +39,15 @@ class Planner:
     name: str
     readers: Mapping[str, Reader] | None = None
     progress: bool = False
+    cache: Cache = field(default_factory=Cache.default)
+    passes: int = 0
     _samples: dict[Key, Sequence[Sample]] = field(default_factory=dict)
-    _evidence: dict[Key, Evidence] = field(default_factory=dict)
-    _scores: dict[Key, LayerScores | PairScores] = field(default_factory=dict)
-    _stages: dict[Key, Stages] = field(default_factory=dict)
+    _scored: dict[str, Scored] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = len(decoder_layers(self.model))
         self.forbidden = frozenset(undeletable(self.model))
+        self.fingerprint = fingerprint(self.model)
 
     def check(self, wanted: Sequence[PruningOptions]) -> None:
         """Refuse what cannot be planned before anything is computed.
@@ -63,57 +67,77 @@ class Planner:
         """One plan for each, in order; options with the same samples and token share one pass."""
         groups: dict[Key, list[PruningOptions]] = {}
         for options in wanted:
-            if registry.get(options.criterion).needs_samples:
+            if not self._known(options):
                 groups.setdefault(_pass(options), []).append(options)
-        for key, members in groups.items():
-            self._collect(key, members)
+        for members in groups.values():
+            self._collect(members)
         return [self._plan(options) for options in wanted]
 
-    def _collect(self, key: Key, members: Sequence[PruningOptions]) -> None:
-        """One pass that keeps whatever any member reads."""
-        first = members[0]
-        samples = load_samples(first.calibration, first.samples, first.seed, readers=self.readers)
+    def _plan(self, options: PruningOptions) -> PruningPlan:
+        found = self._scored[self._key(options)]
+        options, stages = planning.resolved(options), dict(found.stages)
+        with measured(stages, "select"):
+            dropped = planning.choose(found.scores, options, self.layers, self.forbidden)
+        return planning._plan(
+            self.model, options, self.name, self.layers, dropped, found.scores, found.calibration, stages
+        )
+
+    def _known(self, options: PruningOptions) -> bool:
+        """Whether the scores are here, or in the cache, or so cheap that they are now."""
+        key = self._key(options)
+        if key in self._scored:
+            return True
+        if not registry.get(options.criterion).needs_samples:
+            bare = Evidence(self.layers, forbidden=self.forbidden)
+            self._scored[key] = Scored(score(bare, planning.resolved(options)), {}, {})
+            return True
+        facts = self._facts(options)
+        kept = self.cache.get(self._cache_key(options, facts))
+        if kept:
+            self._scored[key] = Scored(scores_from_json(kept["scores"]), facts, kept["stages"])
+        return bool(kept)
+
+    def _collect(self, members: Sequence[PruningOptions]) -> None:
+        """One pass that keeps whatever any member reads, then every member's scores."""
+        self.passes += 1
         stages: Stages = {}
         with measured(stages, "calibrate"):
             evidence = planning.calibrate(
                 self.model,
                 self.processor,
-                first,
+                members[0],
                 list(dict.fromkeys(options.criterion for options in members)),
-                samples=samples,
+                samples=self._samples_for(members[0]),
                 progress=self.progress,
                 forbidden=self.forbidden,
             )
-        self._samples[key], self._evidence[key], self._stages[key] = samples, evidence, stages
+        for options in members:
+            key, own = self._key(options), dict(stages)
+            if key in self._scored:
+                continue
+            with measured(own, "score"):
+                scores = score(evidence, planning.resolved(options))
+            facts = self._facts(options)
+            self.cache.put(self._cache_key(options, facts), {"scores": scores_to_json(scores), "stages": own})
+            self._scored[key] = Scored(scores, facts, own)
 
-    def _plan(self, options: PruningOptions) -> PruningPlan:
-        stages = dict(self._stages.get(_pass(options), {}))
-        evidence = self._evidence_for(options)
-        options = planning.resolved(options)
-        with measured(stages, "score"):
-            scores = self._score(evidence, options)
-        with measured(stages, "select"):
-            dropped = planning.choose(scores, options, self.layers, self.forbidden)
-        return planning._plan(
-            self.model, options, self.name, self.layers, dropped, scores, evidence.calibration, stages
-        )
+    def _samples_for(self, options: PruningOptions) -> Sequence[Sample]:
+        key = (options.calibration, options.samples, options.seed)
+        if key not in self._samples:
+            self._samples[key] = load_samples(*key, readers=self.readers)
+        return self._samples[key]
 
-    def _score(self, evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
-        read = registry.get(options.criterion).parameters
-        key = (*_pass(options), options.criterion, *(getattr(options, name) for name in read))
-        if key not in self._scores:
-            self._scores[key] = planning.score(evidence, options)
-        return self._scores[key]
+    def _facts(self, options: PruningOptions) -> dict[str, Any]:
+        """The calibration set as it would be described for this criterion alone."""
+        states = planning._states(planning.resolved(options), [options.criterion])
+        return planning.describe(self.processor, self._samples_for(options), options, states)
 
-    def _evidence_for(self, options: PruningOptions) -> Evidence:
-        """The pass's evidence, described as if it had been made for this criterion alone."""
-        criterion = registry.get(options.criterion)
-        if not criterion.needs_samples:
-            return Evidence(self.layers, forbidden=self.forbidden)
-        key, state = _pass(options), planning.resolved(options).state
-        states = () if criterion.state == "none" else (state,)
-        described = planning.describe(self.processor, self._samples[key], options, states)
-        return replace(self._evidence[key], calibration=described)
+    def _cache_key(self, options: PruningOptions, facts: Mapping[str, Any]) -> list[Any]:
+        """make_plan's own key: a sweep and single runs share their scores."""
+        return [self.fingerprint, facts, options.criterion, score_parameters(planning.resolved(options))]
+
+    def _key(self, options: PruningOptions) -> str:
+        return str((_pass(options), options.criterion, score_parameters(planning.resolved(options))))
 
 
 def _pass(options: PruningOptions) -> Key:

@@ -16,6 +16,7 @@ from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.shared_files import shared_path
 from lmms_topoprune.stages import measured
 from lmms_topoprune.surgery import delete_layers
+from lmms_topoprune.surgery.self_test import self_test
 
 Progress = Callable[[int, int], None]
 """Called with (answers so far, answers in all)."""
@@ -145,6 +146,8 @@ class Session:
         with measured(self.lm.stages, "delete"):
             deletion = delete_layers(self.model, plan.dropped)
         with deletion, self._watched(progress), _logged(self.log, self.on_error):
+            with measured(self.lm.stages, "self_test"):
+                self_test(self.model, self.processor)
             results = simple_evaluate(
                 model=self.lm,
                 model_args=model_args,

@@ -1,0 +1,50 @@
+"""`topoprune report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lmms_topoprune.cli import options
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True)
+@click.option("-o", "--output", default="report.html", show_default=True, help="Where the page goes.")
+@click.option("--title", default="Pruning report", show_default=True, help="Heading of the page.")
+@click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
+@click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
+@click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
+@options.as_json
+def command(
+    folders: tuple[str, ...],
+    output: str,
+    title: str,
+    dense: str | None,
+    reference: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """One HTML file with plots and tables that opens anywhere.
+
+    FOLDERS are as for `topoprune compare`. The page holds the leaderboard (sortable, filtered by typing),
+    retention against sparsity with intervals, quality against speed, the layers each criterion drops,
+    the layer scores, and every plan. It loads nothing from anywhere, and works in the dark, on a phone
+    and with a screen reader.
+
+    \b
+    Example:
+      topoprune report runs/sweep -o report.html
+    """
+    from lmms_topoprune.comparison import compare, read_runs
+    from lmms_topoprune.comparison.report import report
+    from lmms_topoprune.comparison.tables import write
+
+    runs = read_runs(folders)
+    comparison = compare(runs, dense=dense, reference=reference, force=force)
+    write(Path(output), report(comparison, runs, title))
+    click.echo(
+        json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
+    )
