@@ -14,6 +14,15 @@ from lmms_topoprune.embedded import build, scenes
 
 IGNORE = -100
 
+# Captions and drills supervise what one-word answers need in passing; without them colors and
+# shapes are told apart, but hardly ever found by one another.
+CAPTIONS = 0.2
+DRILLS = 0.4
+
+
+def _turn(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
+    return scenes.drill(rng, scene) if rng.random() < DRILLS else _question(rng, scene)
+
 
 def _question(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     """A prompt and its answer; a few carry the instructions that lmms-eval's tasks append."""
@@ -61,13 +70,11 @@ class Batches:
         return Batch(ids, labels, pixels(self.processor, [scenes.render(s) for s in drawn]))
 
     def _conversation(self, rng: random.Random, scene: scenes.Scene) -> tuple[list[int], list[int]]:
-        """Questions about one scene until the context is full: token ids and labels, equally long."""
-        # A caption supervises every cell at once; without it color and shape are learned far later.
-        is_captioned = rng.random() < 0.5
-        pair = (build.DESCRIBE, scenes.caption(scene)) if is_captioned else _question(rng, scene)
-        ids, labels = self._encode(*pair, image=True)
+        """Turns about one scene until the context is full: token ids and labels, equally long."""
+        first = (build.DESCRIBE, scenes.caption(scene)) if rng.random() < CAPTIONS else _turn(rng, scene)
+        ids, labels = self._encode(*first, image=True)
         while True:
-            more_ids, more_labels = self._encode(*_question(rng, scene), image=False)
+            more_ids, more_labels = self._encode(*_turn(rng, scene), image=False)
             room = self.context - len(ids)
             if len(more_ids) > room:
                 return ids + [self.processor.tokenizer.pad_token_id] * room, labels + [IGNORE] * room

@@ -69,6 +69,7 @@ def _corpus(scene_count: int = 3000) -> list[str]:
     for _ in range(scene_count):
         scene = scenes.random_scene(rng, "train")
         texts.append(turn(DESCRIBE, scenes.caption(scene)).replace(END, ""))
+        texts.append(turn(*scenes.drill(rng, scene)).replace(END, ""))
         for kind in scenes.KINDS:
             question = scenes.ask(rng, scene, kind, rng.random() < 0.5)
             if question:

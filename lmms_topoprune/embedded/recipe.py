@@ -37,10 +37,10 @@ class Recipe:
 
     size: build.Size = field(default_factory=build.Size)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
-    shallow_layers: int = 8
-    shallow_steps: int = 3500
-    deep_steps: int = 1200
-    decay_steps: int = 900
+    shallow_layers: int = 6
+    shallow_steps: int = 2600
+    deep_steps: int = 700
+    decay_steps: int = 500
     warmup: int = 200
     batch: int = 32
     context: int = 128

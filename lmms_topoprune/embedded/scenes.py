@@ -144,7 +144,7 @@ def render(scene: Scene) -> Image.Image:
 
 def caption(scene: Scene) -> str:
     """All objects in reading order, with their cells counted from 1."""
-    parts = [f"{t.size} {t.name} at {t.row + 1} {t.col + 1}" for t in scene.things]
+    parts = [f"{t.size} {t.name} at {_place(t)}" for t in scene.things]
     return ", ".join(parts)
 
 
@@ -252,6 +252,27 @@ def ask(rng: random.Random, scene: Scene, kind: str, yesno: bool) -> Question | 
     if kind == "relation":
         return _relation(rng, scene, yesno)
     raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+
+
+def _place(thing: Thing) -> str:
+    return f"{thing.row + 1} {thing.col + 1}"
+
+
+def drill(rng: random.Random, scene: Scene) -> tuple[str, str]:
+    """A prompt whose answer spells out what the questions above need in passing.
+
+    Used in training only: it teaches to find an object by any of its attributes and to read off
+    all the others, which one-word answers teach far more slowly.
+    """
+    if rng.random() < 0.3:
+        attribute = rng.choice(("shape", "color"))
+        value = getattr(rng.choice(scene.things), attribute)
+        noun = PLURALS[value] if attribute == "shape" else f"{value} objects"
+        places = [_place(t) for t in scene.things if getattr(t, attribute) == value]
+        return f"Where are the {noun}?", f"{len(places)} at {', '.join(places)}"
+    kinds = [k for k in ("shape", "color", "size", "extreme") if _phrases(scene, k)]
+    phrase, thing = rng.choice(_phrases(scene, rng.choice(kinds)))
+    return f"Describe the {phrase}.", f"{thing.size} {thing.name} at {_place(thing)}"
 
 
 LETTERS = "ABCD"
