@@ -78,8 +78,8 @@ def run(
 
     with Screen() as screen:
         screen.say("Loading the model ...")
-        from lmms_topoprune.comparison.sweep import sweep
         from lmms_topoprune.cli.loading import readers
+        from lmms_topoprune.comparison.sweep import sweep
         from lmms_topoprune.harness.session import Session
 
         precision = f",dtype={dtype}" if dtype else ""

@@ -21,7 +21,9 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem
 caption{text-align:left;color:var(--soft);padding:.5rem 0;max-width:60rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line)} td{text-align:right;white-space:nowrap}
 th{text-align:left;vertical-align:bottom}
-thead button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:left} th[aria-sort=ascending] button::after{content:" \\2191"}
+thead button{font:inherit;font-weight:600;color:inherit;background:none;
+border:0;padding:0;cursor:pointer;text-align:left}
+th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
 input{font:inherit;padding:.2rem .5rem;color:inherit;background:var(--fill);border:1px solid var(--soft);
 border-radius:4px} pre{overflow-x:auto;background:var(--fill);padding:.75rem;font-size:.8rem}
