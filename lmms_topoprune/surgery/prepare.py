@@ -71,7 +71,7 @@ def _outside(dense: Dense, pruned: PreTrainedModel) -> Iterator[Change]:
 
 
 def _of_blocks(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Change]:
-    """Tensors outside the layers that have one block a layer, such as per-layer embeddings, or are for some layers only."""
+    """Tensors outside the layers that have one block a layer (per-layer embeddings) or go altogether."""
     after = outside_modules(pruned, dense.place.path)
     for name, module in outside_modules(dense.twin, dense.place.path).items():
         for key, tensor in tensors(module).items():

@@ -94,7 +94,9 @@ def blip(kind: str, text_kind: str) -> Callable[[], PreTrainedConfig]:
         outer = getattr(hf, kind)
         qformer = tiny(type(outer().qformer_config), encoder_hidden_size=32)
         given = (
-            {"dropout_rate": 0.0} if text_kind == "T5Config" else {"word_embed_proj_dim": 32, "dropout": 0.0}
+            {"dropout_rate": 0.0, "decoder_start_token_id": 0, "bos_token_id": 1}
+            if text_kind == "T5Config"
+            else {"word_embed_proj_dim": 32, "dropout": 0.0}
         )
         return nested(kind, text_kind, given, qformer_config=qformer, num_query_tokens=4)
 
@@ -343,7 +345,9 @@ FAMILIES: dict[str, Family] = {
         sets=((0,), (LAYERS - 1,), (1, 2)),
     ),
     "kosmos2": Family(
-        "Kosmos2ForConditionalGeneration", lambda: nested("Kosmos2Config", None, {"dropout": 0.0})
+        "Kosmos2ForConditionalGeneration",
+        lambda: nested("Kosmos2Config", None, {"dropout": 0.0}, latent_query_num=4),
+        "kosmos2",
     ),
     "kosmos2_5": Family(
         "Kosmos2_5ForConditionalGeneration", lambda: nested("Kosmos2_5Config", None, {"dropout": 0.0})
