@@ -19,8 +19,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # a temporary file is closed to everybody else
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~_umask())  # a temporary file is closed to everybody else
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
