@@ -19,17 +19,11 @@ from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
-from lmms_topoprune.criteria.scoring import (
-    layer_values,
-    score,
-    score_parameters,
-    scores_from_json,
-    scores_to_json,
-)
+from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
-from lmms_topoprune.selection import LayerScores, PairScores, select
+from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
@@ -294,7 +288,7 @@ def _plan(
         criterion=options.criterion,
         parameters=parameters(options),
         calibration=calibration or {},
-        scores=None if scores is None else layer_values(scores),
+        scores=None if scores is None else tuple(layer_values(scores).tolist()),
         versions=_versions(),
         stages=stages or {},
     )

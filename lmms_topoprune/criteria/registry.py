@@ -77,9 +77,8 @@ def criteria() -> dict[str, Criterion]:
 
 
 def _criterion(table: dict[str, Any]) -> Criterion:
-    return Criterion(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Criterion(**values)
 
 
 def get(name: str) -> Criterion:

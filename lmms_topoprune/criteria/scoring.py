@@ -36,9 +36,3 @@ def scores_to_json(scores: LayerScores | PairScores) -> dict[str, Any]:
 def scores_from_json(data: Mapping[str, Any]) -> LayerScores | PairScores:
     kind = PairScores if data["kind"] == "PairScores" else LayerScores
     return kind(np.array(data["values"]), data["name"])
-
-
-def layer_values(scores: LayerScores | PairScores) -> tuple[float, ...]:
-    """One number a layer: its score, or the similarity of its input and output."""
-    values = scores.values if isinstance(scores, LayerScores) else np.diagonal(scores.values, 1)
-    return tuple(float(v) for v in values)
