@@ -36,7 +36,10 @@ def command(
     """
     from lmms_topoprune.options import PruningOptions
 
+    from lmms_topoprune.plan import PruningPlan
+
     wanted = PruningOptions(plan=plan_file)
+    PruningPlan.load(plan_file)  # a mistake costs no loading
     from lmms_topoprune import planning, surgery
     from lmms_topoprune.cli.loading import load
     from lmms_topoprune.surgery.export import export

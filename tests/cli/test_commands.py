@@ -1,0 +1,169 @@
+"""Commands that need no evaluation, and how mistakes end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lmms_topoprune.cli.evaluate import lmms_eval_command
+from lmms_topoprune.cli.main import COMMANDS, exit_code, main
+from lmms_topoprune.cli.options import given
+from lmms_topoprune.errors import (
+    GenerationError,
+    InputError,
+    MissingExtraError,
+    SurgeryError,
+    UnreachableError,
+)
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_with_an_example(topoprune, name):
+    code, out, _ = topoprune(name, "--help")
+    assert code == 0
+    assert "Usage: topoprune" in out and (name in ("doctor",) or "topoprune " in out.partition("\n\n")[2])
+
+
+def test_help_imports_nothing_heavy():
+    script = "import sys; from lmms_topoprune.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script += "print(sorted({'torch', 'numpy', 'transformers', 'lmms_eval', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_help_is_quick():
+    def spent() -> float:
+        start = time.process_time(), time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "lmms_topoprune.cli.main", "--help"], check=True, capture_output=True
+        )
+        return time.perf_counter() - start[1]
+
+    assert min(spent() for _ in range(3)) < 1.5
+
+
+def test_unknown_command_and_option(topoprune):
+    code, _, err = topoprune("swep")
+    assert code == 2 and "did you mean 'sweep'?" in err
+    code, _, err = topoprune("tasks", "--bogus")
+    assert code == 2 and "No such option" in err
+    code, _, err = topoprune("sweep", "--criteria", "topolgy", "-o", "x")
+    assert code == 2 and err.startswith("topoprune: criterion is 'topolgy'") and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sweep", "-o", "x", "--sparsities", "1.5"], "sparsity is 1.5"),
+        (["sweep", "-o", "x", "--sparsities", "a"], "sparsities is 'a'"),
+        (["sweep", "-o", "x", "--seeds", ","], "seeds is ','"),
+        (["sweep", "-o", "x", "--criteria", "dense"], "criterion is 'dense'"),
+        (["compare", "nowhere"], "does not exist"),
+        (["regress", "nowhere"], "baseline is missing"),
+        (["plan", "--sparsity", "0.3", "--layers", "3"], "sparsity and layers are given together"),
+        (["plan", "--pretrained", "no/such/place"], "pretrained"),
+        (["export", "--plan", "nowhere.json", "-o", "x"], "nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_sentence(topoprune, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = topoprune(*arguments)
+    assert code in (2, 3)
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("topoprune: ") and words in last
+    assert "Traceback" not in err
+
+
+def test_errors_as_json(topoprune):
+    code, out, _ = topoprune("compare", "nowhere", "--json")
+    assert code == 2
+    assert json.loads(out)["kind"] == "InputError"
+
+
+def test_exit_codes():
+    assert [exit_code(kind("x")) for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
+    assert [exit_code(kind("x")) for kind in (SurgeryError, GenerationError)] == [4, 4]
+
+
+def test_tasks(topoprune):
+    code, out, _ = topoprune("tasks", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["tasks"]["topoprune"] == "group"
+    assert topoprune("tasks", "--path")[1].strip() == found["folder"]
+
+
+def test_eval_adds_the_tasks_folder_once(topoprune):
+    folder = topoprune("tasks", "--path")[1].strip()
+    assert lmms_eval_command(("--tasks", "mme"))[-2:] == ["--include_path", folder]
+    assert lmms_eval_command(("--include_path", "mine"))[-2:] == ["--include_path", "mine"]
+    assert lmms_eval_command(("--include_path=mine",))[-1] == "--include_path=mine"
+
+
+def test_every_pruning_option_is_on_the_command_line(topoprune):
+    out = topoprune("plan", "--help")[1]
+    for name in set(PruningOptions.names()) - {"plan", "on_error", "self_test"}:
+        assert f"--{name.replace('_', '-')}" in out
+
+
+def test_only_what_was_written_down_is_given():
+    assert given({"sparsity": 0.2, "k": None, "output": "x"}) == {"sparsity": 0.2}
+
+
+def test_plan_score_and_export(topoprune, model_folder, tmp_path):
+    common = ("--pretrained", model_folder, "--samples", 16, "--sparsity", 0.4)
+    code, out, _ = topoprune("plan", *common, "--criterion", "cosine", "-o", tmp_path / "plan.json", "--json")
+    plan = PruningPlan.load(tmp_path / "plan.json")
+    assert code == 0 and json.loads(out)["dropped"] == list(plan.dropped) and len(plan.dropped) == 2
+    code, out, _ = topoprune("score", *common, "--criteria", "cosine,last_n", "--json")
+    scored = json.loads(out)["plans"]
+    assert code == 0 and scored["cosine"]["hash"] == plan.hash
+    assert scored["last_n"]["dropped"] == [3, 4]
+    target = (
+        "export",
+        "--pretrained",
+        model_folder,
+        "--plan",
+        tmp_path / "plan.json",
+        "-o",
+        tmp_path / "out",
+    )
+    code, out, _ = topoprune(*target, "--json")
+    assert code == 0 and json.loads(out)["layers"] == 4
+    code, _, err = topoprune(*target)
+    assert code == 2 and "not empty" in err
+
+
+def test_doctor(topoprune):
+    _, out, _ = topoprune("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(out)["findings"]}
+    for what in ("lmms-eval", "entry point", "registered with lmms-eval", "embedded tasks"):
+        assert findings[what]["works"], findings[what]
+    assert any(what.startswith("family llava") and f["works"] for what, f in findings.items())
+
+
+def test_doctor_fails_when_the_registration_does(topoprune, monkeypatch):
+    import lmms_eval.models
+
+    monkeypatch.setattr(lmms_eval.models, "list_available_models", lambda **_: ["llava_hf"])
+    code, out, _ = topoprune("doctor")
+    assert code == 1 and "FAIL registered with lmms-eval: missing:" in out
+
+
+def test_interrupted(monkeypatch, capsys):
+    from lmms_topoprune.cli import tasks
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "shared_path", lambda name: stop())
+    with pytest.raises(SystemExit) as end:
+        main(["tasks"])
+    assert end.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
