@@ -35,7 +35,6 @@ def command(
       topoprune export --plan plan.json -o pruned-model
     """
     from lmms_topoprune.options import PruningOptions
-
     from lmms_topoprune.plan import PruningPlan
 
     wanted = PruningOptions(plan=plan_file)
