@@ -3,7 +3,7 @@
     python benchmarks/surgery.py --out surgery.json
 
 On a GPU the model is LLaVA-1.5-7B in bfloat16, on a CPU a LLaVA of 0.6 billion parameters in float32, both
-with random weights. The ideal is layers kept / layers; embeddings, head and vision tower keep a model above it.
+with random weights. The ideal is layers kept / layers; embeddings, head and vision tower stay whole.
 On a busy CPU use one thread (OMP_NUM_THREADS=1) and --clock cpu, which counts this process's time only.
 """
 
@@ -248,10 +248,10 @@ def show(result: dict[str, Any]) -> None:
     print(f"{result['model']} on {result['machine']['device']}; every ratio is to the dense model")
     print("sparsity  ideal  prefill  decode  tokens/s  weights   peak")
     for row in result["rows"]:
-        peak = f"{row['peak_ratio']:6.2f}" if "peak_ratio" in row else "     -"
         print(
-            f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f}"
-            f" {row['decode_ratio']:7.2f} {row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f} {peak}"
+            f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f} {row['decode_ratio']:7.2f} "
+            f"{row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f}",
+            f"{row['peak_ratio']:6.2f}" if "peak_ratio" in row else "     -",
         )
     for dtype in ("bfloat16", "float32"):
         if found := result.get("loading", {}).get(f"to_{dtype}"):

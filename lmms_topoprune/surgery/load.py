@@ -15,14 +15,14 @@ import torch
 import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.delete import delete_layers
 from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.locate import locate
-from lmms_topoprune.surgery.placement import place, renumber
+from lmms_topoprune.surgery.placement import place
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -64,9 +64,6 @@ def load_pruned(
     loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     delete_layers(model, plan.dropped)
-    if hasattr(model, "hf_device_map"):
-        numbers = {dense: pruned for pruned, dense in enumerate(plan.kept)}
-        model.hf_device_map = renumber(model.hf_device_map, where.path, numbers)
     return loaded
 
 
@@ -95,7 +92,8 @@ def _verify(
     path: Path | str, plan: PruningPlan, model_class: Any, dtype: torch.dtype, hub: Mapping[str, Any]
 ) -> None:
     """Raise if samples of the checkpoint tell that the plan was made for another one."""
-    folder = Path(cached_file(path, "config.json", **hub)).parent
+    config = cached_file(str(path), "config.json", **hub)
+    folder = Path(str(config)).parent
     if _stored_types(folder) != {str(dtype).removeprefix("torch.")}:
         return
     # Mapped, not read: on the CPU and in the stored type transformers keeps the files' pages as they are.

@@ -45,7 +45,7 @@ def place(pruned: PreTrainedModel, path: str, plan: PruningPlan, wanted: Any, ma
         InputError: `wanted` is a map that names no device for a kept layer.
     """
     if isinstance(wanted, str) and wanted in POLICIES:
-        wanted = renumber(_infer(pruned, wanted, max_memory), path, dict(enumerate(plan.kept)))
+        wanted = _dense_names(_infer(pruned, wanted, max_memory), path, plan)
     elif not isinstance(wanted, Mapping):
         wanted = {"": torch.get_default_device() if wanted is None else wanted}
     devices = Placement(wanted)
@@ -61,16 +61,13 @@ def place(pruned: PreTrainedModel, path: str, plan: PruningPlan, wanted: Any, ma
     return devices
 
 
-def renumber(devices: Mapping[str, Device], path: str, numbers: Mapping[int, int]) -> dict[str, Device]:
-    """The same devices after layer i has become layer numbers[i]; entries of other layers go."""
-    renamed = {}
-    for key, device in devices.items():
-        match = re.fullmatch(rf"{re.escape(path)}\.(\d+)(.*)", key)
-        if match is None:
-            renamed[key] = device
-        elif int(match[1]) in numbers:
-            renamed[f"{path}.{numbers[int(match[1])]}{match[2]}"] = device
-    return renamed
+def _dense_names(devices: Mapping[str, Device], path: str, plan: PruningPlan) -> dict[str, Device]:
+    """A map of the pruned model's modules in terms of the dense model."""
+
+    def dense(match: re.Match[str]) -> str:
+        return f"{path}.{plan.kept[int(match[1])]}"
+
+    return {re.sub(rf"^{re.escape(path)}\.(\d+)", dense, key): device for key, device in devices.items()}
 
 
 def _device_around(name: str, devices: Mapping[str, Device]) -> Device:

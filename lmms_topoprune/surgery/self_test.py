@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ def check_structure(model: PreTrainedModel) -> None:
     try:
         place = locate(model)
         twin = build_twin(model, model.config.to_dict())
-        built = twin.get_submodule(place.path)
+        built = list(cast(nn.ModuleList, twin.get_submodule(place.path)))
     except Exception as error:  # a configuration class or a constructor objects to its own model
         raise SelfTestError(f"the configuration does not describe the model: {_say(error)}") from error
     if len(built) != len(place.layers):
@@ -81,13 +81,15 @@ def _check_copies(model: PreTrainedModel, place: Place) -> None:
 
 
 def _check_generation(model: PreTrainedModel, processor: Any) -> None:
-    inputs = text_prompt(model, processor)
+    inputs: Mapping[str, Any] = text_prompt(model, processor)
     try:
         cached = _generate(model, inputs, use_cache=True)
     except Exception as error:
-        inputs = image_prompt(model, processor)
-        if inputs is None:
-            raise SelfTestError(f"generation fails: {_say(error)}") from error
+        with_image = image_prompt(model, processor)
+        if with_image is None:
+            hint = "" if processor else " (with a processor an image is tried too)"
+            raise SelfTestError(f"generation fails{hint}: {_say(error)}") from error
+        inputs = with_image
         cached = _try_generate(model, inputs, use_cache=True)
     _check_finite(cached[1])
     uncached = _try_generate(model, inputs, use_cache=False)
@@ -98,8 +100,8 @@ def _check_generation(model: PreTrainedModel, processor: Any) -> None:
 Answer = tuple[list[int], list[torch.Tensor]]  # STEPS tokens, and the logits (V,) each was chosen from
 
 
-def _generate(model: PreTrainedModel, inputs: Mapping[str, Any], use_cache: bool) -> Answer:
-    settings = GenerationConfig(
+def _generate(model: Any, inputs: Mapping[str, Any], use_cache: bool) -> Answer:
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         num_beams=1,
         max_new_tokens=STEPS,
@@ -149,7 +151,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,0 +1,205 @@
+"""An exported folder is complete, loads in plain transformers, and appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor, PreTrainedModel
+
+from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery import decoder_layers, delete_layers, export, fingerprint, load_pruned
+from lmms_topoprune.surgery.mergekit import mergekit_yaml
+from lmms_topoprune.surgery.model_card import model_card
+
+IMAGE = Image.new("RGB", (64, 48), "red")
+IDS = {"input_ids": torch.arange(3, 12)[None]}
+MESSAGE = [
+    {"role": "user", "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "How many?"}]}
+]
+PLAN = PruningPlan(
+    "org/dense",
+    "0123456789abcdef",
+    6,
+    (1, 2, 4),
+    "topology",
+    {"k": "5", "alpha": 0.0},
+    {"source": "embedded"},
+    versions={"torch": "2.6"},
+)
+
+
+@pytest.fixture
+def pruned(tiny_llava: Callable[..., PreTrainedModel]) -> PreTrainedModel:
+    model = tiny_llava(layers=6)
+    delete_layers(model, PLAN.dropped)
+    return model
+
+
+def test_plain_transformers_loads_it(
+    pruned: PreTrainedModel, embedded_processor: LlavaProcessor, tmp_path: Path
+) -> None:
+    folder = export(pruned, embedded_processor, PLAN, tmp_path / "new" / "pruned")
+    model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not {key: keys for key, keys in report.items() if keys}
+    assert model.config.text_config.num_hidden_layers == len(decoder_layers(model)) == 3
+    with torch.no_grad():
+        assert torch.equal(model(**IDS).logits, pruned(**IDS).logits)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor.chat_template == embedded_processor.chat_template
+    wanted = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    inputs = [each.apply_chat_template(MESSAGE, **wanted) for each in (processor, embedded_processor)]
+    assert torch.equal(inputs[0].input_ids, inputs[1].input_ids)
+    assert torch.equal(inputs[0].pixel_values, inputs[1].pixel_values)
+
+
+def test_the_folder_is_complete_and_safe(
+    pruned: PreTrainedModel, embedded_processor: LlavaProcessor, tmp_path: Path
+) -> None:
+    folder = export(pruned, embedded_processor, PLAN, tmp_path / "pruned", max_shard_size="100KB")
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "plan.json",
+        "mergekit.yaml",
+        "README.md",
+    }
+    assert {Path(name).suffix for name in names} == {".json", ".safetensors", ".jinja", ".yaml", ".md"}
+    assert PruningPlan.load(folder / "plan.json") == PLAN
+    assert [path.name for path in tmp_path.iterdir()] == ["pruned"]
+
+
+def test_a_lean_load_can_be_exported(
+    tiny_llava: Callable[..., PreTrainedModel], embedded_processor: LlavaProcessor, tmp_path: Path
+) -> None:
+    dense = tiny_llava(layers=6)
+    dense.save_pretrained(tmp_path / "dense")
+    plan = replace(PLAN, fingerprint=fingerprint(dense))
+    export(load_pruned(tmp_path / "dense", plan), embedded_processor, plan, tmp_path / "pruned")
+    delete_layers(dense, plan.dropped)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "pruned")
+    with torch.no_grad():
+        assert torch.equal(model(**IDS).logits, dense(**IDS).logits)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interrupted_export_leaves_nothing(
+    error: Any,
+    overwrite: bool,
+    pruned: PreTrainedModel,
+    embedded_processor: LlavaProcessor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "pruned"
+    if overwrite:
+        folder.mkdir()
+        (folder / "old").write_text("old")
+
+    def stop(draft: Path) -> None:
+        assert (draft / "model.safetensors").exists()
+        raise error
+
+    monkeypatch.setattr(embedded_processor, "save_pretrained", stop)
+    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+        export(pruned, embedded_processor, PLAN, folder, overwrite=overwrite)
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
+    assert left == (["pruned", "pruned/old"] if overwrite else [])
+
+
+def test_an_interrupted_replacement_keeps_the_old_folder(
+    pruned: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pruned"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    rename = Path.rename
+
+    def stop(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export(pruned, None, PLAN, folder, overwrite=True)
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
+    assert left == ["pruned", "pruned/old"]
+
+
+def test_replaces_only_when_told(pruned: PreTrainedModel, tmp_path: Path) -> None:
+    folder = tmp_path / "pruned"
+    folder.mkdir()
+    export(pruned, None, PLAN, folder)  # empty
+    (folder / "old").write_text("old")
+    with pytest.raises(OptionError, match="not empty; allowed: a new or an empty folder, or any with"):
+        export(pruned, None, PLAN, folder)
+    with pytest.raises(OptionError, match="is a file"):
+        export(pruned, None, PLAN, folder / "old", overwrite=True)
+    assert (folder / "old").exists()
+    export(pruned, None, PLAN, folder, overwrite=True)
+    assert not (folder / "old").exists() and (folder / "model.safetensors").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pruned"]
+
+
+def test_refuses_a_model_the_plan_was_not_carried_out_on(
+    tiny_llava: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="model has 6 decoder layers but the plan keeps 3 of 6"):
+        export(tiny_llava(layers=6), None, PLAN, tmp_path / "pruned")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mergekit_yaml_keeps_the_same_layers() -> None:
+    merge = yaml.safe_load(mergekit_yaml(PLAN, 'a "quoted": path', "float16"))
+    assert merge["merge_method"] == "passthrough" and merge["dtype"] == "float16"
+    sources = [source for part in merge["slices"] for source in part["sources"]]
+    assert {source["model"] for source in sources} == {'a "quoted": path'}
+    kept = [layer for source in sources for layer in range(*source["layer_range"])]
+    assert tuple(kept) == PLAN.kept
+
+
+def card(plan: PruningPlan = PLAN, **more: Any) -> str:
+    return model_card(plan, model_class="LlavaForConditionalGeneration", parameters=1234567, **more)
+
+
+def test_the_card_tells_plan_figures_and_provenance() -> None:
+    text = card(figures={"MME": {"dense": 1500, "pruned": 1400.123456, "kept": "93 %"}, "GQA": {"dense": 62}})
+    metadata = yaml.safe_load(text.split("---")[1])
+    assert metadata["base_model"] == "org/dense" and metadata["pipeline_tag"] == "image-text-to-text"
+    for line in (
+        "# dense without 3 of its 6 layers",
+        "| benchmark | dense | pruned | kept |",
+        "| MME | 1500 | 1400 | 93 % |",
+        "| GQA | 62 |  |  |",
+        "| deleted | 1-2+4 |",
+        "| kept | 0+3+5 |",
+        "| parameters after deletion | 1,234,567 |",
+        f"| plan | {PLAN.hash} |",
+        "| fingerprint of the dense model | 0123456789abcdef |",
+        "| calibration source | embedded |",
+        "| torch | 2.6 |",
+        "model = LlavaForConditionalGeneration.from_pretrained(",
+    ):
+        assert line in text, line
+    assert "2410.11042" in text
+
+
+def test_the_card_credits_only_the_method_that_was_used() -> None:
+    text = card(replace(PLAN, criterion="random"), source="/home/me/models/dense", multimodal=False)
+    assert "2410.11042" not in text and "Figures" not in text
+    metadata = yaml.safe_load(text.split("---")[1])
+    assert "base_model" not in metadata and metadata["pipeline_tag"] == "text-generation"

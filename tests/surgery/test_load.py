@@ -1,0 +1,180 @@
+"""Lean loading gives what delete_layers makes of the dense model, and holds no weight of a dropped layer."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families.properties import build, logits
+from families.table import FAMILIES
+from families.tiny import LAYERS
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from lmms_topoprune.errors import InputError, SurgeryError
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load, load_pruned, self_test
+
+IDS = {"input_ids": torch.arange(3, 12)[None]}
+
+
+def plan_for(model: PreTrainedModel, *dropped: int) -> PruningPlan:
+    return PruningPlan("dense", fingerprint(model), len(decoder_layers(model)), dropped, "given")
+
+
+def small(layers: int, vocabulary: int, width: int, **more: Any) -> LlamaConfig:
+    return LlamaConfig(
+        num_hidden_layers=layers,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=4,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[LlamaForCausalLM, Path]:
+    """12 layers, so that "layers.1" is the beginning of another name; tied embeddings; many shards."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(small(12, 128, 32, tie_word_embeddings=True)).eval()
+    folder = tmp_path_factory.mktemp("llama")
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("*.safetensors"))) > 5
+    return model, folder
+
+
+@pytest.mark.parametrize("shards", ["20KB", "1GB"])
+@pytest.mark.parametrize("name", ["llava_llama", "qwen2_vl", "qwen3_vl_moe", "gemma3n", "mllama", "gpt_neox"])
+def test_equals_delete_layers(name: str, shards: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    dense = build(family, "sdpa")
+    dense.save_pretrained(tmp_path, max_shard_size=shards)
+    plan = plan_for(dense, *family.sets[-1])
+    model, report = load_pruned(tmp_path, plan, output_loading_info=True)
+    dense = type(dense).from_pretrained(tmp_path)
+    delete_layers(dense, plan.dropped)
+    assert not {key: keys for key, keys in report.items() if keys}
+    assert type(model) is type(dense)
+    assert model.config.to_dict() == dense.config.to_dict()
+    assert torch.equal(logits(model, IDS), logits(dense, IDS))
+    self_test(model)
+
+
+def layers_on(device: str, *layers: int) -> dict[str, str]:
+    return {f"model.layers.{layer}": device if layer in layers else "cpu" for layer in range(12)}
+
+
+OUTSIDE = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+
+
+@pytest.mark.parametrize(
+    "device_map",
+    [
+        None,
+        "cpu",
+        "auto",
+        "sequential",
+        torch.device("cpu"),
+        {"": "cpu"},
+        {"model": "cpu", "lm_head": "cpu"},
+        {**OUTSIDE, **layers_on("disk", 1, 5, 11)},
+    ],
+    ids=str,
+)
+def test_goes_where_the_device_map_says(
+    device_map: Any, llama: tuple[LlamaForCausalLM, Path], tmp_path: Path
+) -> None:
+    dense, folder = llama
+    plan = plan_for(dense, 1, 3, 9)
+    model = load_pruned(folder, plan, device_map=device_map, offload_folder=tmp_path)
+    with delete_layers(dense, plan.dropped):
+        assert torch.equal(logits(model, IDS), logits(dense, IDS))
+    offloaded = isinstance(device_map, dict) and "disk" in device_map.values()
+    if offloaded:
+        moved = {name for name, device in model.hf_device_map.items() if device == "disk"}
+        assert moved == {"model.layers.3", "model.layers.8"}  # 5 and 11 before the deletion
+    else:
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+        assert not any(hasattr(module, "_hf_hook") for module in model.modules())
+    assert model.lm_head.weight is model.model.embed_tokens.weight or offloaded
+
+
+def test_a_device_map_with_a_gap_is_refused(llama: tuple[LlamaForCausalLM, Path]) -> None:
+    with pytest.raises(InputError, match=r"no device for model\.layers\.0"):
+        load_pruned(llama[1], plan_for(llama[0], 1), device_map=OUTSIDE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
+def test_converts_the_type(dtype: Any, llama: tuple[LlamaForCausalLM, Path]) -> None:
+    plan = plan_for(llama[0], 1, 3, 9)
+    model = load_pruned(llama[1], plan, dtype=dtype, model_class=AutoModelForCausalLM)
+    dense = AutoModelForCausalLM.from_pretrained(llama[1], dtype=dtype)
+    delete_layers(dense, plan.dropped)
+    assert str(model.dtype).endswith(str(dtype).removeprefix("torch."))
+    assert torch.equal(logits(model, IDS), logits(dense, IDS))
+
+
+def test_dropped_layers_have_no_storage(
+    llama: tuple[LlamaForCausalLM, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[list[str]] = []
+
+    def spy(model: PreTrainedModel, layers: Any) -> Any:
+        devices.append([layer.mlp.up_proj.weight.device.type for layer in decoder_layers(model)])
+        return delete_layers(model, layers)
+
+    monkeypatch.setattr(load, "delete_layers", spy)
+    load_pruned(llama[1], plan_for(llama[0], 1, 3, 9))
+    assert devices[-1] == ["meta" if layer in (1, 3, 9) else "cpu" for layer in range(12)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_follows_the_kept_layers(tmp_path: Path) -> None:
+    dense = LlamaForCausalLM(small(8, 64, 512)).to(torch.bfloat16)
+    dense.save_pretrained(tmp_path)  # 68 MB
+    plan = plan_for(dense, *range(1, 7))
+    del dense
+
+    def growth(load_it: Callable[[], Any]) -> int:
+        before = resident_bytes()
+        model = load_it()
+        return resident_bytes() - before if model else 0
+
+    whole = growth(lambda: LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
+    lean = growth(lambda: load_pruned(tmp_path, plan, dtype=torch.float32))
+    assert whole > 100e6 and lean < 0.4 * whole  # 2 of 8 layers, and noise
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_another_model_is_refused(llama: tuple[LlamaForCausalLM, Path]) -> None:
+    folder = llama[1]
+    with pytest.raises(InputError, match=r"the plan is for 6 layers, .* has 12"):
+        load_pruned(folder, PruningPlan("dense", "", LAYERS, (1,), "given"))
+    other = PruningPlan("dense", "0" * 16, 12, (1,), "given")
+    with pytest.raises(InputError, match="pass verify=False"):
+        load_pruned(folder, other)
+    load_pruned(folder, other, verify=False)
+    load_pruned(folder, other, dtype=torch.bfloat16)  # samples in another type tell nothing
+
+
+def test_refuses_before_reading_weights(tmp_path: Path) -> None:
+    dense = build(FAMILIES["qwen3_vl"], "sdpa")
+    dense.config.save_pretrained(tmp_path)
+    with pytest.raises(SurgeryError, match=r"layer 0 .* DeepStack"):
+        load_pruned(tmp_path, plan_for(dense, 0, 4))
+
+
+def test_names_the_model_by_its_configuration(llama: tuple[LlamaForCausalLM, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(llama[1], tmp_path / "copy")
+    config = LlamaConfig.from_pretrained(copy)
+    config.architectures = None
+    config.save_pretrained(copy)
+    assert isinstance(load_pruned(copy, plan_for(llama[0], 1), verify=False), LlamaForCausalLM)
