@@ -1,0 +1,65 @@
+"""The demo from end to end, in lmms-eval itself, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lmms_topoprune.comparison import read_run
+from lmms_topoprune.comparison.results import read_samples
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+def demo(topoprune, model_folder, output):
+    options = ("--limit", 4, "--samples", 16, "--criteria", "topology,cosine,block_influence", "-o", output)
+    return topoprune("demo", "--pretrained", model_folder, "--batch-size", 4, *options, "--json")
+
+
+def test_demo(topoprune, model_folder, output):
+    code, out, err = demo(topoprune, model_folder, output)
+    assert code == 0, err
+    table = json.loads(out)
+    labels = {row["label"] for row in table["rows"]}
+    assert labels == {"dense", "topology 30 %", "cosine 30 %", "block_influence 30 %"}
+    assert set(table["tasks"]) == {"topoprune_yesno", "topoprune_vqa", "topoprune_choice"}
+    assert all(row["dropped"].count("-") + row["dropped"].count("+") == 1 for row in table["rows"][1:])
+    assert "lmms_eval" not in err and "Traceback" not in err
+    assert "evaluated dense" in err
+    assert (output / "comparison.md").exists() and (output / "lmms-eval.log").stat().st_size > 0
+
+
+def test_demo_again_evaluates_nothing(topoprune, model_folder, output):
+    code, _, err = demo(topoprune, model_folder, output)
+    assert code == 0 and "already evaluated" in err and "evaluated dense" not in err
+
+
+def test_a_cell_equals_the_command_it_names(topoprune, model_folder, output, tmp_path):
+    """The same layers through lmms-eval's own path give the same answers to every question."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    from lmms_topoprune.shared_files import shared_path
+
+    plan = json.loads((output / "plans" / "cosine-0.3-seed0.json").read_text())
+    layers = "+".join(map(str, plan["dropped"]))
+    ours = read_run(next((output / "layers").glob("[0-9]*")))
+    place = next(
+        p for p in (output / "layers").iterdir() if read_run(p).plan.dropped == tuple(plan["dropped"])
+    )
+    ours = read_run(place)
+    theirs = simple_evaluate(
+        model="topopruned_llava",
+        model_args=f"pretrained={model_folder},layers={layers}",
+        tasks=["topoprune_vqa"],
+        task_manager=TaskManager("ERROR", include_path=str(shared_path("tasks")), include_defaults=False),
+        batch_size=4,
+        limit=4,
+    )
+    expected = {s["doc_id"]: s["filtered_resps"][0] for s in theirs["samples"]["topoprune_vqa"]}
+    found = {row["doc_id"]: row["filtered_resps"] for row in read_samples(ours.path, "topoprune_vqa")}
+    assert found == expected

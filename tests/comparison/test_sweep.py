@@ -1,0 +1,162 @@
+"""The sweep: every cell once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import folders
+import pytest
+
+from lmms_topoprune import planning
+from lmms_topoprune.comparison import compare, read_runs
+from lmms_topoprune.comparison.cells import read_sweep
+from lmms_topoprune.comparison.grid import Cell, Grid
+from lmms_topoprune.comparison.planner import Planner
+from lmms_topoprune.comparison.sweep import sweep
+from lmms_topoprune.errors import InputError, OptionError, unknown
+from lmms_topoprune.plan import format_layers
+
+CHEAP = Grid(("last_n", "uniform"), (0.34, 0.5))
+
+
+class Evaluator:
+    """Stands in for lmms-eval: the answers depend on the dropped layers alone."""
+
+    name, model_args, batch_size = "dense_llava", "pretrained=tiny", 4
+
+    def __init__(self, model: Any, processor: Any, stop_after: int = 10**6, kill: bool = False) -> None:
+        self.model, self.processor = model, processor
+        self.evaluated: list[str] = []
+        self.stop_after, self.kill = stop_after, kill
+
+    def check_tasks(self, tasks: Any) -> None:
+        if list(tasks) != ["vqa"]:
+            raise unknown("task", tasks[0], ["vqa"])
+
+    def evaluate(self, plan, tasks, output, *, model, model_args, limit=None, progress=None) -> Path:
+        scores = [float((i * 7 + len(plan.dropped)) % 5 > len(plan.dropped)) for i in range(20)]
+        path = folders.write(output / "tiny", {"vqa": folders.exact(scores)}, plan, model=model)
+        if len(self.evaluated) >= self.stop_after:
+            path.write_text(path.read_text()[:50])
+            if self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise KeyboardInterrupt
+        self.evaluated.append(format_layers(plan.dropped))
+        return path
+
+
+@pytest.fixture
+def evaluator(tiny_llava, embedded_processor):
+    return lambda **options: Evaluator(tiny_llava(layers=6), embedded_processor, **options)
+
+
+def test_every_cell_has_a_run_and_equal_layers_are_evaluated_once(evaluator, tmp_path):
+    grid = Grid(("last_n", "uniform", "reverse:uniform"), (0.34, 0.5), seeds=(0, 1))
+    once = evaluator()
+    runs = sweep(once, grid, ["vqa"], tmp_path)
+    assert len(runs) == 1 + 3 * 2 * 2
+    assert sorted(once.evaluated) == sorted({run.dropped for run in runs})
+    assert len(read_sweep(tmp_path)) == len(runs)
+    labels = [row.label for row in compare(read_runs([tmp_path])).rows]
+    assert labels[0] == "dense" and len(set(labels)) == len(labels)
+
+
+def test_an_interrupted_sweep_repeats_nothing(evaluator, tmp_path):
+    first, second, third = evaluator(stop_after=2), evaluator(), evaluator()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(first, CHEAP, ["vqa"], tmp_path)
+    whole = sweep(second, CHEAP, ["vqa"], tmp_path)
+    assert len(first.evaluated) == 2 and not set(first.evaluated) & set(second.evaluated)
+    assert {run.dropped for run in whole} == {*first.evaluated, *second.evaluated}
+    sweep(third, CHEAP, ["vqa"], tmp_path)
+    assert third.evaluated == []
+
+
+def test_kill_minus_nine_in_the_middle_of_a_write(evaluator, tmp_path, tiny_llava, embedded_processor):
+    tiny_llava(layers=6).save_pretrained(tmp_path / "model")
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from transformers import LlavaForConditionalGeneration
+from test_sweep import CHEAP, Evaluator, sweep
+model = LlavaForConditionalGeneration.from_pretrained({str(tmp_path / "model")!r})
+sweep(Evaluator(model, None, stop_after=2, kill=True), CHEAP, ["vqa"], {str(tmp_path / "sweep")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    finished = {path.name for path in (tmp_path / "sweep" / "layers").iterdir() if path.name[0] != "."}
+    assert len(finished) == 2
+    rest = evaluator()
+    runs = sweep(rest, CHEAP, ["vqa"], tmp_path / "sweep")
+    assert not finished & set(rest.evaluated)
+    assert {run.dropped for run in runs} == finished | set(rest.evaluated)
+
+
+def test_a_finished_sweep_can_grow(evaluator, tmp_path):
+    sweep(evaluator(), Grid(("last_n",), (0.34,)), ["vqa"], tmp_path)
+    more = evaluator()
+    runs = sweep(more, Grid(("last_n",), (0.34, 0.5)), ["vqa"], tmp_path)
+    assert len(more.evaluated) == 1 and len(runs) == 3
+
+
+def test_another_sweep_in_the_same_folder_is_refused(evaluator, tmp_path):
+    sweep(evaluator(), CHEAP, ["vqa"], tmp_path)
+    with pytest.raises(InputError, match="holds a sweep with limit None"):
+        sweep(evaluator(), CHEAP, ["vqa"], tmp_path, limit=5)
+
+
+def test_mistakes_are_found_before_anything_is_written(evaluator, tmp_path):
+    with pytest.raises(OptionError, match="task is 'vqb'"):
+        sweep(evaluator(), CHEAP, ["vqb"], tmp_path / "out")
+    with pytest.raises(OptionError, match="leave 4 to drop"):
+        sweep(evaluator(), Grid(("last_n",), (0.9,)), ["vqa"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        sweep(evaluator(), CHEAP, ["vqa"], tmp_path / "file" / "out")
+
+
+def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, embedded_processor):
+    model = tiny_llava(layers=6)
+    shared = {"samples": 24}
+    cells = [
+        Cell(name, s) for name in ("topology", "cosine", "block_influence", "gardinazzi") for s in (0.2, 0.4)
+    ]
+    planner = Planner(model, embedded_processor, "tiny")
+    plans = planner.plans([cell.options(shared) for cell in cells])
+    assert planner.passes == 1
+    for cell, plan in zip(cells, plans, strict=True):
+        alone = planning.make_plan(
+            model, embedded_processor, cell.options(shared), name="tiny", progress=False, cache=_no_cache()
+        )
+        assert (plan.dropped, plan.hash) == (alone.dropped, alone.hash), cell.name
+    again = Planner(model, embedded_processor, "tiny")
+    again.plans([cell.options(shared) for cell in cells])
+    assert again.passes == 0
+
+
+def _no_cache():
+    from lmms_topoprune.calibration.cache import Cache
+
+    return Cache(None)
+
+
+def test_grid_refuses_what_cannot_be_swept():
+    with pytest.raises(OptionError, match="criterion is 'dense'"):
+        Grid(("dense",), (0.3,))
+    with pytest.raises(OptionError, match="sparsity is 0"):
+        Grid(("cosine",), (0,))
+    with pytest.raises(OptionError, match="seeds is empty"):
+        Grid(("cosine",), (0.3,), ())
+
+
+def test_settings_are_readable(evaluator, tmp_path):
+    sweep(evaluator(), CHEAP, ["vqa"], tmp_path)
+    settings = json.loads((tmp_path / "sweep.json").read_text())
+    assert settings["tasks"] == ["vqa"] and settings["schema"] == "topoprune-sweep/1"
