@@ -38,7 +38,7 @@ GENERAL = (
     "How many people are in this image?",
     "Which detail of this picture would most people overlook?",
 )
-FORMS = (*scenes.KINDS, "choice", "caption")
+FORMS = (*scenes.KINDS, "choice", "caption", "drill")
 
 
 def calibration_samples(count: int = SIZE, seed: int = 0) -> list[Sample]:
@@ -79,6 +79,8 @@ def _instruction(rng: random.Random, scene: scenes.Scene, form: str) -> str | No
     """An instruction about the scene, or None if the scene has none of this form."""
     if form == "caption":
         return DESCRIBE
+    if form == "drill":
+        return scenes.drill(rng, scene)[0]
     if form != "choice":
         question = scenes.ask(rng, scene, form, rng.random() < 0.5)
         return question and question.text

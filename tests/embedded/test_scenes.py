@@ -76,6 +76,25 @@ def test_objects_have_their_own_cells_looks_and_colors(seed: int) -> None:
         assert nearest == t.color
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_drills_and_captions_describe_what_is_there(seed: int) -> None:
+    rng = random.Random(seed)
+    scene = scenes.random_scene(rng)
+    places = {f"{t.row + 1} {t.col + 1}" for t in scene.things}
+    there = {f"{t.size} {t.name} at {t.row + 1} {t.col + 1}" for t in scene.things}
+    assert set(scenes.caption(scene).split(", ")) == there
+    text, answer = scenes.drill(rng, scene)
+    if text.startswith("Describe"):
+        assert answer in there
+    else:
+        number, places = answer.split(" at ")
+        assert int(number) == len(places.split(", "))
+        assert all(
+            any(place == f"{t.row + 1} {t.col + 1}" for t in scene.things) for place in places.split(", ")
+        )
+
+
 def test_the_same_seed_gives_the_same_scene_and_pixels() -> None:
     first, again = (scenes.random_scene(random.Random(7), "test") for _ in range(2))
     assert first == again
