@@ -1,0 +1,191 @@
+"""Every criterion against an independent computation from its paper's definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lmms_topoprune.criteria import (
+    angular,
+    block_influence,
+    controls,
+    cosine,
+    gardinazzi,
+    position,
+    random,
+    registry,
+    relative_magnitude,
+    reverse,
+    topology,
+)
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import LayerScores, PairScores, select
+from lmms_topoprune.topology import inter_layer_persistence, jaccard, zigzag_barcode
+
+torch = pytest.importorskip("torch")
+LAYERS, SAMPLES, WIDTH = 5, 30, 8
+OPTIONS = PruningOptions(sparsity=0.4, state="residual", k="3", samples=SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def states():
+    """A walk (L + 1, N, d): every layer adds something, layer 2 next to nothing."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(LAYERS + 1, SAMPLES, WIDTH)) * np.array([1, 1, 1, 0.01, 1, 1])[:, None, None]
+    return steps.cumsum(0).astype(np.float32)
+
+
+@pytest.fixture
+def evidence(states):
+    sums = {"token_cosine": np.array([0.1, 0.5, 0.99, 0.4, 0.2]), "relative_magnitude": np.arange(5) / 10}
+    tensors = {"residual": torch.from_numpy(states), "norm": torch.from_numpy(states + 1)}
+    return Evidence(LAYERS, tensors, sums, calibration={"samples": SAMPLES})
+
+
+def test_cosine(evidence, states):
+    expected = [
+        np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(states[i], states[i + 1], strict=True)])
+        for i in range(LAYERS)
+    ]
+    found = cosine.score(evidence, OPTIONS)
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)
+    assert select(found, 1, protect_first=0, protect_last=0) == (2,)
+
+
+def test_angular(evidence, states):
+    x = states.astype(float)
+    unit = x / np.sqrt((x * x).sum(-1))[..., None]
+    expected = 1 - np.arccos(np.einsum("ind,jnd->ijn", unit, unit).clip(-1, 1)).mean(-1) / np.pi
+    found = angular.score(evidence, OPTIONS)
+    np.testing.assert_allclose(found.values, expected, atol=1e-3)
+    # Gromov et al. drop the contiguous block whose two ends are closest.
+    start = min(range(LAYERS - 1), key=lambda i: 1 - expected[i, i + 2])
+    rule = registry.get("angular").rule
+    assert select(found, 2, rule=rule, protect_first=0, protect_last=0) == (start, start + 1)
+
+
+def test_block_influence_drops_the_layer_that_turns_least(evidence):
+    found = block_influence.score(evidence, OPTIONS).values
+    np.testing.assert_allclose(-found, 1 - np.array([0.1, 0.5, 0.99, 0.4, 0.2]))  # -BI
+
+
+def test_relative_magnitude_drops_the_smallest_update(evidence):
+    found = relative_magnitude.score(evidence, OPTIONS)
+    assert select(found, 2, protect_first=0, protect_last=0) == (0, 1)
+
+
+def test_topology_is_the_jaccard_of_the_barcode(evidence, states):
+    expected = jaccard(zigzag_barcode(states, k=3, dimensions=(1,)), 1)
+    np.testing.assert_array_equal(topology.pairwise(evidence, OPTIONS).values, expected)
+
+
+def test_several_scales_are_averaged(evidence):
+    one, two, both = (topology.pairwise(evidence, _with(k=k)).values for k in ("3", "4", "3+4"))
+    np.testing.assert_allclose(both, (one + two) / 2)
+    assert (one != two).any()
+
+
+def test_gardinazzi_scores_the_layers_and_not_the_final_norm(evidence, states):
+    expected = inter_layer_persistence(zigzag_barcode(states + 1, k=3, dimensions=(1,)), 1, 0.5)
+    found = gardinazzi.score(evidence, _with(state="norm", alpha=0.5))
+    np.testing.assert_array_equal(found.values, expected[:LAYERS])
+
+
+def test_static_homology_bounds_the_jaccard(evidence, states):
+    """Its Betti numbers are those of each state alone, computed without a zigzag."""
+    gudhi = pytest.importorskip("gudhi")
+    numbers = np.array([_betti_one(gudhi, x, 3) for x in states], float)
+    low, high = np.minimum.outer(numbers, numbers), np.maximum.outer(numbers, numbers)
+    found = controls.static_homology(evidence, OPTIONS).values
+    np.testing.assert_allclose(found, np.where(high > 0, low / np.maximum(high, 1), 1))
+    assert (topology.pairwise(evidence, OPTIONS).values <= found + 1e-12).all()
+
+
+def _betti_one(gudhi, points, k):
+    distances = ((points[:, None] - points[None]) ** 2).sum(-1)
+    np.fill_diagonal(distances, np.inf)
+    tree = gudhi.SimplexTree()
+    for i, row in enumerate(distances):
+        for j in np.argsort(row)[:k]:
+            tree.insert([i, int(j)])
+    tree.expansion(2)
+    tree.compute_persistence(persistence_dim_max=True)
+    return tree.betti_numbers()[1]
+
+
+def test_shuffled_layers_is_the_score_of_states_in_another_order(evidence, states):
+    order = np.random.default_rng(OPTIONS.seed).permutation(len(states))
+    expected = jaccard(zigzag_barcode(states[order], k=3, dimensions=(1,)), 1)
+    found = controls.shuffled(evidence, OPTIONS).values
+    for a, i in enumerate(order):
+        for b, j in enumerate(order):
+            assert found[i, j] == expected[a, b]
+
+
+def test_random_is_a_seeded_order():
+    first, again, other = (random.score(Evidence(12), _with(seed=s)).values for s in (0, 0, 1))
+    assert sorted(first) == list(range(12)) and (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "expected"), [(0.1, (6,)), (0.25, (2, 6, 9)), (0.5, (1, 3, 5, 6, 8, 10))]
+)
+def test_uniform_is_evenly_spaced(sparsity, expected):
+    options = _with(sparsity=sparsity)
+    found = select(position.uniform(Evidence(12), options), options.drop_count(12))
+    assert found == expected
+    gaps = np.diff(found)
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+def test_uniform_spaces_around_what_must_stay():
+    options = _with(sparsity=0.25)
+    found = select(position.uniform(Evidence(12, forbidden=frozenset({2, 6})), options), 3, forbidden={2, 6})
+    assert len(found) == 3 and not {2, 6} & set(found)
+
+
+def test_last_n_keeps_the_last_layer_only_when_protected():
+    scores = position.last_n(Evidence(6), OPTIONS)
+    assert select(scores, 2) == (3, 4)
+    assert select(scores, 2, protect_last=0) == (4, 5)
+
+
+def test_reverse_turns_any_criterion_round(evidence):
+    plain = registry.get("cosine").function()(evidence, OPTIONS)
+    turned = registry.get("reverse:cosine").function()(evidence, OPTIONS)
+    assert isinstance(turned, LayerScores)
+    assert (np.argsort(turned.values) == np.argsort(plain.values)[::-1]).all()
+    pairs = reverse.score(evidence, OPTIONS)
+    assert isinstance(pairs, PairScores)
+    np.testing.assert_allclose(pairs.values, 1 - topology.pairwise(evidence, OPTIONS).values)
+
+
+@pytest.mark.parametrize("name", [n for n, c in registry.criteria().items() if c.score])
+def test_every_declared_criterion_exists_and_its_options_are_valid(name):
+    criterion = registry.get(name)
+    assert callable(criterion.function())
+    options = PruningOptions(**registry.defaults(name))
+    assert options.criterion == name
+    assert all(hasattr(options, p) for p in criterion.parameters)
+
+
+def test_an_unknown_criterion_is_refused_with_the_nearest():
+    with pytest.raises(OptionError, match="did you mean 'cosine'"):
+        registry.get("cosin")
+    with pytest.raises(OptionError, match="criterion is 'none'"):
+        registry.get("reverse:none")
+
+
+def test_what_was_not_collected_is_named():
+    with pytest.raises(InputError, match="state is 'norm'; kept in this calibration: none"):
+        Evidence(3).state("norm")
+    with pytest.raises(InputError, match="token_cosine was not collected"):
+        block_influence.score(Evidence(3), OPTIONS)
+    with pytest.raises(InputError, match="needs the model itself"):
+        _ = Evidence(3).likelihood
+
+
+def _with(**changes):
+    return PruningOptions(**{"sparsity": 0.4, "state": "residual", "k": "3", "samples": SAMPLES, **changes})
