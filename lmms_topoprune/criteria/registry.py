@@ -46,7 +46,7 @@ class Criterion:
     state: str = "residual"
     sums: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    rule: str = "auto"
+    rule: str = "rank"
     rule_without_sparsity: str | None = None
     likelihood: bool = False
     reversed: bool = False

@@ -1,0 +1,98 @@
+"""Loss-based criteria against a computation by hand, one sample at a time and without padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.calibration.likelihood import ANSWER_TOKENS, Likelihood
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.criteria import greedy, taylor
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import select
+from lmms_topoprune.surgery import decoder_layers, delete_layers
+
+OPTIONS = PruningOptions(sparsity=0.3, criterion="greedy")  # 2 of 6 layers
+
+
+@pytest.fixture(scope="module")
+def llava(tiny_llava, embedded_processor, samples):
+    """A model, its likelihood, and every sample's sequence with the place where the answer begins."""
+    model = tiny_llava()
+    chosen = samples[:6]
+    likelihood = Likelihood.of(model, embedded_processor, chosen, batch_size=4)
+    return model, likelihood, [_answered(model, embedded_processor, s) for s in chosen]
+
+
+@pytest.fixture(scope="module")
+def language_model(embedded_processor):
+    tokenizer = embedded_processor.tokenizer
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).eval()
+    texts = ["Is the red circle left of the blue square?", "How many?", "The scene has two large crosses."]
+    likelihood = Likelihood.of(model, tokenizer, [Sample(t) for t in texts], batch_size=2)
+    return model, likelihood, [({"input_ids": tokenizer(t, return_tensors="pt").input_ids}, 1) for t in texts]
+
+
+def _answered(model, processor, sample):
+    prompt = f"USER: <image>\n{sample.instruction} ASSISTANT:"
+    inputs = dict(processor(text=[prompt], images=[sample.image], return_tensors="pt"))
+    start = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = model.generate(**inputs, max_new_tokens=ANSWER_TOKENS, do_sample=False)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return inputs, start
+
+
+def _by_hand(model, sequences):
+    """The mean negative log-likelihood of all tokens from `start` on, differentiable."""
+    losses = []
+    for inputs, start in sequences:
+        logs = model(**inputs, use_cache=False).logits[0].log_softmax(-1)
+        ids = inputs["input_ids"][0]
+        losses += [-logs[i - 1, ids[i]] for i in range(start, len(ids))]
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("setting", ["llava", "language_model"])
+def test_the_loss(setting, request):
+    model, likelihood, sequences = request.getfixturevalue(setting)
+    assert likelihood.mean() == pytest.approx(_by_hand(model, sequences).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["llava", "language_model"])
+def test_taylor_is_the_sum_of_weight_times_gradient(setting, request):
+    model, likelihood, sequences = request.getfixturevalue(setting)
+    _by_hand(model, sequences).backward()
+    expected = [
+        sum((p * p.grad).abs().sum().item() for p in layer.parameters() if p.dim() == 2)
+        for layer in decoder_layers(model)
+    ]
+    model.zero_grad()
+    found = taylor.score(Evidence(6, make_likelihood=lambda: likelihood), OPTIONS)
+    np.testing.assert_allclose(-found.values, expected, rtol=1e-4)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("setting", ["llava", "language_model"])
+def test_greedy_removes_the_layer_that_the_loss_misses_least(setting, request):
+    model, likelihood, sequences = request.getfixturevalue(setting)
+    removed = []
+    for _ in range(2):
+        losses = {}
+        for layer in {1, 2, 3, 4} - set(removed):
+            with torch.no_grad(), delete_layers(model, [*removed, layer]):
+                losses[layer] = _by_hand(model, sequences).item()
+        removed.append(min(losses, key=losses.get))
+    scores = greedy.score(Evidence(6, make_likelihood=lambda: likelihood), OPTIONS)
+    assert np.argsort(-scores.values)[:2].tolist() == removed
+    assert select(scores, 2) == tuple(sorted(removed))
+
+
+def test_greedy_leaves_alone_what_cannot_be_deleted(language_model):
+    _, likelihood, _ = language_model
+    evidence = Evidence(6, forbidden=frozenset({1, 2}), make_likelihood=lambda: likelihood)
+    assert set(np.flatnonzero(greedy.score(evidence, OPTIONS).values)) == {3, 4}

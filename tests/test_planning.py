@@ -1,0 +1,191 @@
+"""From a model and options to a plan: what is recorded, what is refused, what is not computed twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmms_topoprune import planning
+from lmms_topoprune.calibration.cache import Cache
+from lmms_topoprune.criteria import registry
+from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.selection import PairScores
+from lmms_topoprune.surgery import fingerprint
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llava):
+    return tiny_llava(layers=6)
+
+
+@pytest.fixture
+def plan_for(model, embedded_processor, samples):
+    def make(criterion="topology", **changes):
+        options = PruningOptions.take({"samples": 32, "k": "3", **changes}, **registry.defaults(criterion))
+        cache = Cache(None)
+        return planning.make_plan(
+            model, embedded_processor, options, name="tiny", samples=samples, progress=False, cache=cache
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("criterion", [n for n, c in registry.criteria().items() if c.score])
+def test_every_criterion_makes_a_plan(plan_for, model, criterion):
+    plan = plan_for(criterion, sparsity=0.3, k="3")
+    assert plan.layers == 6 and len(plan.dropped) == 2 and set(plan.dropped) <= {0, 1, 2, 3, 4, 5}
+    assert plan.criterion == criterion and plan.fingerprint == fingerprint(model)
+    assert len(plan.scores) == 6 and np.isfinite(plan.scores).all()
+    assert json.loads(json.dumps(plan.to_json()))
+
+
+def test_a_plan_says_what_it_depends_on(plan_for):
+    plan = plan_for(sparsity=0.3)
+    assert plan.parameters == {
+        "version": 1, "k": "3", "dimension": 1, "metric": "euclidean", "sparsity": 0.3, "selection": "path",
+        "protect_first": 1, "protect_last": 1, "state": "residual",
+    }  # fmt: skip
+    assert plan.calibration.keys() == {"source", "samples", "seed", "token", "state", "fingerprint"}
+    assert plan.calibration["samples"] == 32
+    assert {"calibrate", "score", "select"} == set(plan.stages)
+    assert all(stage["seconds"] >= 0 and stage["peak_bytes"] > 0 for stage in plan.stages.values())
+    assert {"python", "torch", "transformers"} <= set(plan.versions)
+
+
+def test_the_batch_size_does_not_matter(plan_for):
+    one, eight = (plan_for(sparsity=0.3, calibration_batch=b) for b in (1, 8))
+    assert one.dropped == eight.dropped and one.hash == eight.hash
+    np.testing.assert_allclose(one.scores, eight.scores, atol=1e-6)
+
+
+def test_the_token_and_the_samples_change_the_hash(plan_for, model, embedded_processor, samples):
+    assert plan_for(sparsity=0.3).hash != plan_for(sparsity=0.3, token="ret").hash
+    options = PruningOptions(sparsity=0.3, criterion="cosine")
+    fewer = planning.make_plan(
+        model, embedded_processor, options, name="tiny", samples=samples[1:], progress=False
+    )
+    assert fewer.hash != plan_for("cosine", sparsity=0.3).hash
+
+
+def test_pair_scores_become_one_number_a_layer(plan_for, monkeypatch):
+    values = np.linspace(0, 1, 49).reshape(7, 7)
+    monkeypatch.setattr(planning, "score", lambda *_: PairScores(values))
+    assert plan_for(sparsity=0.3).scores == pytest.approx([values[i, i + 1] for i in range(6)])
+
+
+def test_no_sparsity_needs_no_calibration(model, monkeypatch):
+    monkeypatch.setattr(planning, "load_samples", None)
+    plan = planning.make_plan(model, None, PruningOptions(), name="tiny")
+    assert plan.dropped == () and plan.scores is None and plan.calibration == {}
+
+
+def test_random_layers_need_no_samples(model, monkeypatch):
+    monkeypatch.setattr(planning, "load_samples", None)
+    options = PruningOptions(sparsity=0.3, criterion="random", seed=3)
+    assert len(planning.make_plan(model, None, options, name="tiny").dropped) == 2
+
+
+def test_gardinazzi_finds_the_count_by_itself(plan_for):
+    plan = plan_for("gardinazzi")
+    wanted = [i for i, s in enumerate(plan.scores) if s >= 0.9 * max(plan.scores) and s > 0]
+    assert plan.dropped == tuple(wanted)
+    assert plan.parameters["selection"] == "threshold" and plan.parameters["state"] == "norm"
+
+
+def test_a_threshold_and_a_sparsity_contradict_each_other(plan_for):
+    with pytest.raises(OptionError, match=r"selection is 'threshold' and sparsity is 0\.3"):
+        plan_for(sparsity=0.3, selection="threshold")
+
+
+def test_what_cannot_be_deleted_stays(plan_for, monkeypatch):
+    monkeypatch.setattr(planning, "undeletable", lambda _: {1: "a reason", 3: "another"})
+    for criterion in ("topology", "cosine", "random", "uniform", "last_n", "greedy"):
+        assert plan_for(criterion, sparsity=0.3).dropped == (2, 4)
+
+
+@pytest.mark.parametrize("sparsity", [0.8, 0.95])
+def test_a_sparsity_that_cannot_be_met_is_refused_before_calibration(model, monkeypatch, sparsity):
+    monkeypatch.setattr(planning, "load_samples", None)
+    with pytest.raises(
+        OptionError, match=rf"sparsity is {sparsity}, which drops . of 6 layers, .* leave 4 to drop"
+    ):
+        planning.make_plan(model, None, PruningOptions(sparsity=sparsity), name="tiny")
+
+
+def test_too_few_samples_for_k_are_refused(model, embedded_processor, samples):
+    with pytest.raises(InputError, match="k is '5', but there are only 4 calibration samples"):
+        planning.make_plan(
+            model, embedded_processor, PruningOptions(sparsity=0.3), name="tiny", samples=samples[:4]
+        )
+
+
+def test_layers_by_hand(model):
+    plan = planning.make_plan(model, None, PruningOptions(layers="1-2+4"), name="tiny")
+    assert plan.dropped == (1, 2, 4) and plan.criterion == "given"
+    with pytest.raises(InputError, match="layer 6 does not exist; the model has layers 0 to 5"):
+        planning.make_plan(model, None, PruningOptions(layers="6"), name="tiny")
+
+
+def test_a_plan_file_is_used_for_its_own_model_only(model, tiny_llava, tmp_path):
+    path = tmp_path / "plan.json"
+    made = planning.make_plan(model, None, PruningOptions(layers="1-2"), name="tiny")
+    made.save(path)
+    options = PruningOptions(plan=str(path))
+    assert planning.make_plan(model, None, options, name="elsewhere").hash == made.hash
+    with pytest.raises(InputError, match=r"was made for 'tiny' with fingerprint .*make a new plan"):
+        planning.make_plan(tiny_llava(layers=6, seed=1), None, options, name="other")
+    with pytest.raises(InputError, match="is for 6 layers, but 'short' has 4"):
+        planning.make_plan(tiny_llava(layers=4), None, options, name="short")
+
+
+def test_equal_settings_calibrate_once(model, embedded_processor, samples, monkeypatch, tmp_path):
+    passes = []
+    collect = planning.collect
+    monkeypatch.setattr(planning, "collect", lambda *a, **k: passes.append(1) or collect(*a, **k))
+
+    def make(**changes):
+        options = PruningOptions(**{"sparsity": 0.3, "k": "3", "samples": 32, **changes})
+        given = {"name": "tiny", "samples": samples, "progress": False, "cache": Cache(tmp_path)}
+        return planning.make_plan(model, embedded_processor, options, **given)
+
+    first, second = make(), make()
+    assert len(passes) == 1 and (first.hash, first.scores) == (second.hash, second.scores)
+    assert isinstance(second, PruningPlan) and second.dropped == first.dropped
+    assert len(make(sparsity=0.5).dropped) == 3 and len(passes) == 1  # other counts from the same scores
+    make(k="4")
+    assert len(passes) == 2
+    for path in tmp_path.glob("*.json"):
+        path.write_text("{")
+    make()
+    assert len(passes) == 3
+    monkeypatch.setitem(registry.criteria(), "topology", replace(registry.get("topology"), version=2))
+    make()
+    assert len(passes) == 4
+
+
+def test_two_processes_make_the_plan_of_one(plan_for, tmp_path):
+    """Real gloo processes share the samples; then one of them fails and both say so."""
+    command = [sys.executable, str(HERE / "calibration" / "two_ranks.py"), str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(r)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for r in (0, 1)
+    ]
+    output = [process.communicate(timeout=300)[0] for process in processes]
+    assert [p.returncode for p in processes] == [0, 0], output
+    plans = [PruningPlan.load(tmp_path / f"plan-{r}.json") for r in (0, 1)]
+    alone = plan_for("cosine", sparsity=0.3)
+    assert plans[0].to_json() == plans[1].to_json()
+    assert plans[0].hash == alone.hash and plans[0].dropped == alone.dropped
+    np.testing.assert_allclose(plans[0].scores, alone.scores, atol=1e-6)
+    problems = [(tmp_path / f"problem-{r}.txt").read_text() for r in (0, 1)]
+    assert problems[0] == problems[1] and "process 1 of 2 failed: rank 1 has a broken sample" in problems[0]
