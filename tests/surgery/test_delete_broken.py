@@ -1,0 +1,108 @@
+"""The properties catch broken deletions: each mistake that others have made fails the check meant for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import properties as holds
+from families.inputs import prompts
+from families.table import FAMILIES
+from transformers import PreTrainedModel
+
+from lmms_topoprune.surgery import Deletion, decoder_layers, delete_layers, identity_layers, text_config
+
+BROKEN = (AssertionError, IndexError, ValueError, RuntimeError, KeyError)
+
+
+def pruned(name: str, layers: tuple[int, ...]) -> tuple[PreTrainedModel, Deletion, dict[str, Any]]:
+    """A pruned model of a family, its deletion, and the dense fields of its decoder's configuration."""
+    model = holds.build(FAMILIES[name], "eager")
+    fields = dict(vars(text_config(model)))
+    return model, delete_layers(model, layers), fields
+
+
+def forget_renumbering(model: PreTrainedModel, kept: tuple[int, ...]) -> None:
+    for old, layer in zip(kept, decoder_layers(model), strict=True):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = old
+
+
+@pytest.mark.parametrize("name", ["llama", "llava_qwen2", "qwen3_5", "gemma3", "llama4"])
+def test_no_renumbering_breaks_the_cache(name: str) -> None:
+    model, deletion, _ = pruned(name, (0, 1))
+    holds.cache_agrees(model, FAMILIES[name].inputs)
+    forget_renumbering(model, deletion.kept)
+    with pytest.raises(BROKEN):
+        holds.cache_agrees(model, FAMILIES[name].inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("llama", "num_hidden_layers"),
+        ("gemma3", "layer_types"),
+        ("llama4", "no_rope_layers"),
+        ("llama4", "moe_layers"),
+        ("mllama", "cross_attention_layers"),
+        ("qwen3_vl_moe", "mlp_only_layers"),
+        ("glm4v_moe", "first_k_dense_replace"),
+        ("gemma3n", "intermediate_size"),
+        ("gemma3n", "activation_sparsity_pattern"),
+        ("molmo2", "rope_scaling_layers"),
+    ],
+)
+def test_a_field_left_as_it_was_breaks_the_reload(name: str, field: str, tmp_path: Path) -> None:
+    layers = FAMILIES[name].sets[-1] if name != "glm4v_moe" else (0,)
+    model, _, fields = pruned(name, layers)
+    vars(text_config(model))[field] = fields[field]
+    with pytest.raises(BROKEN):
+        holds.reload_agrees(model, FAMILIES[name].inputs, tmp_path)
+
+
+def test_a_copy_of_a_list_on_a_module_left_as_it_was_breaks_the_logits() -> None:
+    model = holds.build(FAMILIES["mllama"], "eager")
+    singles, _ = prompts(model, "mllama")
+    with identity_layers(model, [0, 1]):
+        references = [holds.logits(model, inputs) for inputs in singles]
+    delete_layers(model, [0, 1])
+    holds.equals_identity(model, references, "mllama")
+    model.model.language_model.cross_attention_layers = [1, 4]
+    with pytest.raises(BROKEN):
+        holds.equals_identity(model, references, "mllama")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2_vl", "gemma4", "instructblip_t5"])
+def test_the_wrong_layer_breaks_the_logits(name: str) -> None:
+    family = FAMILIES[name]
+    model = holds.build(family, "eager")
+    right, wrong = ((1,), (4,)) if name == "instructblip_t5" else ((0,), (1,))
+    singles, _ = prompts(model, family.inputs)
+    with identity_layers(model, right):
+        references = [holds.logits(model, inputs) for inputs in singles]
+    with delete_layers(model, wrong), pytest.raises(AssertionError, match="identity"):
+        holds.equals_identity(model, references, family.inputs)
+
+
+def test_deleting_nothing_is_seen() -> None:
+    model = holds.build(FAMILIES["llama"], "eager")
+    dense = [holds.logits(model, inputs) for inputs in prompts(model, "text")[0]]
+    with pytest.raises(AssertionError, match="change nothing"):
+        holds.differs(dense, dense)
+
+
+def test_unsliced_per_layer_embeddings_break_the_logits() -> None:
+    family = FAMILIES["gemma3n"]
+    model = holds.build(family, "eager")
+    singles, _ = prompts(model, family.inputs)
+    with identity_layers(model, [0]):
+        references = [holds.logits(model, inputs) for inputs in singles]
+    dense = model.model.embed_tokens_per_layer.weight
+    delete_layers(model, [0])
+    holds.equals_identity(model, references, family.inputs)
+    model.model.embed_tokens_per_layer.weight = torch.nn.Parameter(dense[:, : -dense.shape[1] // 6].clone())
+    with pytest.raises(AssertionError, match="identity"):
+        holds.equals_identity(model, references, family.inputs)
