@@ -180,7 +180,11 @@ def test_two_processes_make_the_plan_of_one(plan_for, tmp_path):
         subprocess.Popen([*command, str(r)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for r in (0, 1)
     ]
-    output = [process.communicate(timeout=300)[0] for process in processes]
+    try:
+        output = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [p.returncode for p in processes] == [0, 0], output
     plans = [PruningPlan.load(tmp_path / f"plan-{r}.json") for r in (0, 1)]
     alone = plan_for("cosine", sparsity=0.3)

@@ -77,7 +77,7 @@ def collect(
 @contextmanager
 def _listening(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Inference that records states and makes no logits but the last position's."""
-    with recorder.listening(), evaluation_mode(model), torch.inference_mode(), last_logits(model):
+    with recorder.listening(), evaluation_mode(model), torch.no_grad(), last_logits(model):
         yield
 
 

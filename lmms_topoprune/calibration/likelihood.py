@@ -56,7 +56,7 @@ class Likelihood:
         samples = samples[:MAX_TEXTS]
         prompter = Prompter(processor)
         texts = []
-        with evaluation_mode(model), torch.inference_mode():
+        with evaluation_mode(model), torch.no_grad():
             for batch in by_length(prompter, samples, batch_size):
                 chosen = [samples[i] for i in batch]
                 make = _plain if chosen[0].image is None else _answered
@@ -80,7 +80,7 @@ class Likelihood:
         Raises:
             InputError: there is no token to predict.
         """
-        with evaluation_mode(self.model), torch.inference_mode():
+        with evaluation_mode(self.model), torch.no_grad():
             found = [(loss.item(), count) for loss, count in self.losses()]
         tokens = sum(count for _, count in found)
         if tokens == 0:

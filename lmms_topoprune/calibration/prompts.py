@@ -42,6 +42,8 @@ class Prompter:
 
     def prompt(self, sample: Sample) -> str:
         """The prompt up to where the model starts to answer."""
+        if sample.video is not None:
+            raise InputError("a calibration sample has a video; allowed: images and text alone")
         if self.text_only and sample.image is not None:
             raise InputError("a calibration sample has an image, but the model has only a tokenizer")
         if not self.has_template:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +77,11 @@ def test_a_tokenizer_is_enough_for_a_text_only_model(embedded_processor):
 def test_a_tokenizer_cannot_take_images(embedded_processor, samples):
     with pytest.raises(InputError, match="has an image, but the model has only a tokenizer"):
         Prompter(embedded_processor.tokenizer).prompt(samples[0])
+
+
+def test_a_video_is_refused(embedded_processor):
+    with pytest.raises(InputError, match="has a video; allowed: images and text alone"):
+        Prompter(embedded_processor).prompt(Sample("What moves?", video=Path("clip.mp4")))
 
 
 def test_a_missing_padding_token_is_lent_and_taken_back(embedded_processor):
