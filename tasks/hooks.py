@@ -95,6 +95,12 @@ def mean_score(items: list[Item | None]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
+def mean_of_tasks(scores: list[float | None], _sizes: list[int], _weight_by_size: bool) -> float | None:
+    """A group's score; a small --limit leaves kinds out of some tasks, which then do not count."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
+
+
 def chance(items: list[Item]) -> float:
     """Share right when each sort of question gets its most frequent answer, whatever the image."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
