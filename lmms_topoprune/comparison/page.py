@@ -18,9 +18,9 @@ h1{font-size:1.7rem;line-height:1.2} h2{font-size:1.25rem;margin-top:2.5rem}
 nav ul,.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.25rem 1rem}
 a{color:var(--c0)} .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-caption{text-align:left;color:var(--soft);padding:.5rem 0;max-width:60rem}
+#explained{color:var(--soft);font-size:.9rem;max-width:60rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line)} td{text-align:right;white-space:nowrap}
-th{text-align:left;vertical-align:bottom}
+th{text-align:left;vertical-align:bottom} tbody th{white-space:nowrap}
 thead button{font:inherit;font-weight:600;color:inherit;background:none;
 border:0;padding:0;cursor:pointer;text-align:left}
 th[aria-sort=ascending] button::after{content:" \\2191"}

@@ -26,10 +26,10 @@ def report(comparison: Comparison, runs: Sequence[Run], title: str = "Pruning re
     pruned = [(label, plan) for label, plan in plans if plan.dropped]
     sections = [
         ("leaderboard", "Leaderboard", leaderboard(comparison)),
-        ("retention", "Retention against sparsity", charts.retention_chart(comparison)),
-        ("speed", "Quality against speed", charts.pareto_chart(comparison)),
+        ("retention", "Retention against sparsity", _scrolling(charts.retention_chart(comparison))),
+        ("speed", "Quality against speed", _scrolling(charts.pareto_chart(comparison))),
         ("layers", "Which layers go", _scrolling(charts.layer_strips(_by_criterion(pruned)))),
-        ("scores", "Layer scores", charts.score_curves(pruned)),
+        ("scores", "Layer scores", _scrolling(charts.score_curves(pruned))),
         ("provenance", "Provenance", provenance(known)),
     ]
     return page.document(title, summary(comparison), [s for s in sections if s[2]])
@@ -75,8 +75,9 @@ def leaderboard(comparison: Comparison) -> str:
     return (
         '<p><label>Show runs with <input id="filter" type="search" placeholder="topology"></label> '
         '<output id="shown" aria-live="polite"></output></p>'
-        f'<div class="wide" tabindex="0"><table id="board"><caption>{html.escape(tables.caption(comparison))}'
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p id="explained">{html.escape(tables.caption(comparison))}</p>'
+        '<div class="wide" tabindex="0"><table id="board" aria-describedby="explained">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"{_by_task(comparison)}"
     )
 

@@ -47,7 +47,6 @@ def test_a_cell_equals_the_command_it_names(topoprune, model_folder, output, tmp
 
     plan = json.loads((output / "plans" / "cosine-0.3-seed0.json").read_text())
     layers = "+".join(map(str, plan["dropped"]))
-    ours = read_run(next((output / "layers").glob("[0-9]*")))
     place = next(
         p for p in (output / "layers").iterdir() if read_run(p).plan.dropped == tuple(plan["dropped"])
     )
