@@ -24,7 +24,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from lmms_topoprune import files
 from lmms_topoprune.embedded import build, vision
-from lmms_topoprune.embedded.batches import IGNORE, Batch, Batches
+from lmms_topoprune.embedded.batches import DEEP, IGNORE, SHALLOW, Batch, Batches
 from lmms_topoprune.embedded.evaluate import first_token_accuracy
 from lmms_topoprune.embedded.optimizer import Optimizer
 from lmms_topoprune.embedded.recipe import Recipe
@@ -149,7 +149,8 @@ def train(
     batches = Batches(run.processor, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     started, losses = time.monotonic(), []
     while run.step < recipe.steps:
-        losses.append(run.advance(batches[run.step]))
+        mix = SHALLOW if run.step < recipe.shallow_steps else DEEP
+        losses.append(run.advance(batches.draw(run.step, mix)))
         if run.step % 20 == 0:
             pace = (time.monotonic() - started) / len(losses)
             left = pace * (recipe.steps - run.step) / 60
