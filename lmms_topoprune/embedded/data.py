@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -59,7 +60,7 @@ def calibration_samples(count: int = SIZE, seed: int = 0) -> list[Sample]:
 
 
 @cache
-def photos() -> tuple[dict, ...]:
+def photos() -> tuple[dict[str, Any], ...]:
     """What is known of each photograph: file, title, author, license, source, package, instructions."""
     return tuple(json.loads((FOLDER / "photos.json").read_text(encoding="utf-8")))
 
@@ -83,7 +84,7 @@ def _instruction(rng: random.Random, scene: scenes.Scene, form: str) -> str | No
         return scenes.drill(rng, scene)[0]
     if form != "choice":
         question = scenes.ask(rng, scene, form, rng.random() < 0.5)
-        return question and question.text
+        return None if question is None else question.text
     question = scenes.ask(rng, scene, rng.choice(scenes.KINDS), False)
     if question is None or question.is_yesno:
         return None
@@ -101,7 +102,7 @@ def _photo_samples(rng: random.Random) -> Iterator[Sample]:
                 yield Sample(asked[file].pop(), image.convert("RGB"))
 
 
-def _instructions(rng: random.Random, photo: dict) -> list[str]:
+def _instructions(rng: random.Random, photo: dict[str, Any]) -> list[str]:
     """The photograph's own instructions and two general ones, shuffled."""
     texts = [*photo["instructions"], *rng.sample(GENERAL, 2)]
     rng.shuffle(texts)

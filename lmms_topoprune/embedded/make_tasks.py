@@ -72,10 +72,11 @@ def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], di
         if any(scene.things == other.things for other in drawn):
             continue
         asked = list(_rows(rng, scene, len(drawn), targets))
-        if None in asked:
+        complete = [row for row in asked if row is not None]
+        if len(complete) < len(asked):
             continue
         drawn.append(scene)
-        for task, row in asked:
+        for task, row in complete:
             if task != "yesno":
                 targets.take(task, row["kind"], row["half"])
             rows[task].append({"id": f"{task}-{len(rows[task]):04d}", **row})
@@ -93,18 +94,18 @@ def _rows(
     rng.shuffle(order)
     for answer in order:
         question = _find(rng, scene, kind, True, answer)
-        yield question and ("yesno", {**shared, **_row(question)})
+        yield None if question is None else ("yesno", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
         kind = scenes.KINDS[position % len(scenes.KINDS)]
         wanted = targets.next("vqa", kind, half)
         question = _find(rng, scene, kind, False, wanted)
-        yield question and ("vqa", {**shared, **_row(question)})
+        yield None if question is None else ("vqa", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
         kind = CHOICE_KINDS[position % len(CHOICE_KINDS)]
         wanted = targets.next("choice", kind, half)
         question = _find(rng, scene, kind, False, wanted)
         place = targets.asked["choice", kind, half]
-        yield question and ("choice", {**shared, **_choice(rng, question, place)})
+        yield None if question is None else ("choice", {**shared, **_choice(rng, question, place)})
 
 
 def _find(

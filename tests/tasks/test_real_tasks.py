@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     (written,) = (folder / "out").rglob("*_results.json")
