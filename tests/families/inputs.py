@@ -43,6 +43,8 @@ def _with_images(ids: torch.Tensor, mask: torch.Tensor, images: Inputs, rows: in
         inputs["cross_attention_mask"] = images["cross_attention_mask"].expand(rows, ids.shape[1], -1, -1)
     if "image_embeds_position_mask" in images:
         inputs["image_embeds_position_mask"] = ids == 99
+    if "token_type_ids" in images:  # all of it is the prompt
+        inputs["token_type_ids"] = torch.zeros_like(ids)
     if "mm_token_type_ids" in images:
         inputs["mm_token_type_ids"] = (ids == int(images["mm_token_type_ids"])).long()
     if "qformer_input_ids" in images:
@@ -68,6 +70,10 @@ def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
         "mm_token_type_ids": torch.tensor([config.image_token_id]),
     }
     return torch.tensor(prefix), images
+
+
+def paligemma(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    return torch.tensor([1]), {"token_type_ids": torch.tensor([0])}
 
 
 def mllama(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
@@ -112,6 +118,7 @@ KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor
     "llava": llava,
     "qwen_vl": qwen_vl,
     "mllama": mllama,
+    "paligemma": paligemma,
     "blip": blip,
     "kosmos2": kosmos2,
     "granite": granite,

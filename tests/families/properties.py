@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers as hf
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 
 from families.inputs import Inputs, decoder_start, prompts
 from families.table import Family
@@ -19,6 +20,9 @@ NEW_TOKENS = 3
 def build(family: Family, attention: str) -> PreTrainedModel:
     """A random model of the family; no tensor is all zeros, so that every layer matters."""
     torch.manual_seed(0)
+    # Llama4ForConditionalGeneration of transformers 5.24 reads this name from its text model's output.
+    if not hasattr(MoeCausalLMOutputWithPast, "image_outputs"):
+        MoeCausalLMOutputWithPast.image_outputs = None
     model = getattr(hf, family.model)._from_config(family.config(), attn_implementation=attention).eval()
     with torch.no_grad():
         for tensor in model.parameters():

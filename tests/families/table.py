@@ -24,6 +24,7 @@ class Family:
         inputs: name of the function in inputs.py that makes what the model needs besides text.
         sets: sets of layers to delete.
         stay: layers that must be refused.
+        attentions: attention implementations that the family has.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Family:
     inputs: str = "text"
     sets: tuple[tuple[int, ...], ...] = ((0,), (LAYERS - 1,), (1, 2, 4))
     stay: tuple[int, ...] = ()
+    attentions: tuple[str, ...] = ("eager", "sdpa")
 
 
 def text(kind: str, layers: int = LAYERS, **given: Any) -> PreTrainedConfig:
@@ -73,6 +75,7 @@ SMALL_VQ = {
     "hidden_size": 32,
     "attn_resolutions": [],
 }
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 GLM_ROPE = {**MROPE, "partial_rotary_factor": 1.0}
 QWEN_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2}
 SLIDING = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 3}
@@ -217,11 +220,13 @@ FAMILIES: dict[str, Family] = {
         ),
     ),
     "paligemma": Family(
-        "PaliGemmaForConditionalGeneration", lambda: nested("PaliGemmaConfig", "GemmaConfig")
+        "PaliGemmaForConditionalGeneration", lambda: nested("PaliGemmaConfig", "GemmaConfig"), "paligemma"
     ),
     "paligemma2": Family(
         "PaliGemmaForConditionalGeneration",
         lambda: nested("PaliGemmaConfig", "Gemma2Config", {"layer_types": ALTERNATING}),
+        "paligemma",
+        attentions=("eager",),  # Gemma 2 has no other
     ),
     "gemma3": Family(
         "Gemma3ForConditionalGeneration",
@@ -420,7 +425,7 @@ FAMILIES: dict[str, Family] = {
         lambda: nested(
             "Molmo2Config",
             None,
-            {"rope_scaling_layers": [1, 3, 5], "additional_vocab_size": 8},
+            {"rope_scaling_layers": [1, 3, 5], "additional_vocab_size": 8, "rope_parameters": LINEAR_ROPE},
             vision_config=tiny(hf.Molmo2VisionConfig, image_size=[28, 28]),
             adapter_config=tiny(hf.Molmo2AdapterConfig, text_hidden_size=32, vision_feature_layer=[0]),
         ),

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from lmms_topoprune.surgery import Deletion, decoder_layers, delete_layers, identity_layers, text_config
 
-BROKEN = (AssertionError, IndexError, ValueError, RuntimeError, KeyError)
+# Each check first passes on the right deletion, so any error afterwards is the mistake that was made.
+BROKEN = (Exception,)
 
 
 def pruned(name: str, layers: tuple[int, ...]) -> tuple[PreTrainedModel, Deletion, dict[str, Any]]:
@@ -58,21 +59,23 @@ def test_no_renumbering_breaks_the_cache(name: str) -> None:
 def test_a_field_left_as_it_was_breaks_the_reload(name: str, field: str, tmp_path: Path) -> None:
     layers = FAMILIES[name].sets[-1] if name != "glm4v_moe" else (0,)
     model, _, fields = pruned(name, layers)
+    holds.reload_agrees(model, FAMILIES[name].inputs, tmp_path / "right")
     vars(text_config(model))[field] = fields[field]
     with pytest.raises(BROKEN):
-        holds.reload_agrees(model, FAMILIES[name].inputs, tmp_path)
+        holds.reload_agrees(model, FAMILIES[name].inputs, tmp_path / "wrong")
 
 
 def test_a_copy_of_a_list_on_a_module_left_as_it_was_breaks_the_logits() -> None:
+    """Without an image Mllama skips the layers that its decoder's own list names."""
     model = holds.build(FAMILIES["mllama"], "eager")
-    singles, _ = prompts(model, "mllama")
+    singles, _ = prompts(model, "text")
     with identity_layers(model, [0, 1]):
         references = [holds.logits(model, inputs) for inputs in singles]
     delete_layers(model, [0, 1])
-    holds.equals_identity(model, references, "mllama")
+    holds.equals_identity(model, references, "text")
     model.model.language_model.cross_attention_layers = [1, 4]
     with pytest.raises(BROKEN):
-        holds.equals_identity(model, references, "mllama")
+        holds.equals_identity(model, references, "text")
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2_vl", "gemma4", "instructblip_t5"])

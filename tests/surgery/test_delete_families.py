@@ -13,11 +13,10 @@ from families.table import FAMILIES
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery import decoder_layers, delete_layers, identity_layers, undeletable
 
-PRUNABLE = [name for name, family in FAMILIES.items() if family.sets]
+CASES = [(name, attention) for name, f in FAMILIES.items() if f.sets for attention in f.attentions]
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("name", "attention"), CASES)
 def test_the_five_properties_hold_and_a_restore_is_bit_equal(
     name: str, attention: str, tmp_path: Path
 ) -> None:
