@@ -249,8 +249,8 @@ def show(result: dict[str, Any]) -> None:
     print("sparsity  ideal  prefill  decode  tokens/s  weights   peak")
     for row in result["rows"]:
         print(
-            f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f} {row['decode_ratio']:7.2f} "
-            f"{row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f}",
+            f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f}",
+            f"{row['decode_ratio']:7.2f} {row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f}",
             f"{row['peak_ratio']:6.2f}" if "peak_ratio" in row else "     -",
         )
     for dtype in ("bfloat16", "float32"):

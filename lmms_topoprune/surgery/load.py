@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.delete import delete_layers
 from lmms_topoprune.surgery.fingerprint import fingerprint
@@ -25,6 +25,7 @@ from lmms_topoprune.surgery.locate import locate
 from lmms_topoprune.surgery.placement import place
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+_SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
 
 
 def load_pruned(
@@ -60,10 +61,12 @@ def load_pruned(
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
         kwargs["device_map"] = place(skeleton, where.path, plan, wanted, max_memory)
         if verify:
-            _verify(path, plan, model_class, skeleton.dtype, hub)
+            same = {name: kwargs[name] for name in (*_HUB, *_SAME) if name in kwargs}
+            _verify(path, plan, model_class, skeleton.dtype, same)
     loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     delete_layers(model, plan.dropped)
+    _check_loaded(model)
     return loaded
 
 
@@ -89,19 +92,29 @@ def _is_quantized(config: Any, kwargs: Mapping[str, Any]) -> bool:
 
 
 def _verify(
-    path: Path | str, plan: PruningPlan, model_class: Any, dtype: torch.dtype, hub: Mapping[str, Any]
+    path: Path | str, plan: PruningPlan, model_class: Any, dtype: torch.dtype, same: Mapping[str, Any]
 ) -> None:
     """Raise if samples of the checkpoint tell that the plan was made for another one."""
-    config = cached_file(str(path), "config.json", **hub)
+    config = cached_file(str(path), "config.json", **{name: same[name] for name in _HUB if name in same})
     folder = Path(str(config)).parent
     if _stored_types(folder) != {str(dtype).removeprefix("torch.")}:
         return
     # Mapped, not read: on the CPU and in the stored type transformers keeps the files' pages as they are.
-    dense = model_class.from_pretrained(path, dtype=dtype, device_map="cpu", **hub)
+    dense = model_class.from_pretrained(path, dtype=dtype, device_map="cpu", **same)
     if (found := fingerprint(dense)) != plan.fingerprint:
         raise InputError(
             f"the plan was made for a model with fingerprint {plan.fingerprint}, {str(path)!r} has {found} "
             f"in {dtype}; pass verify=False if you know that they are the same"
+        )
+
+
+def _check_loaded(model: PreTrainedModel) -> None:
+    """No kept layer may have stayed on the meta device, except where accelerate fetches it when needed."""
+    left = [name for name, tensor in model.named_parameters() if tensor.device.type == "meta"]
+    if left and not hasattr(model, "hf_device_map"):
+        raise SurgeryError(
+            f"{left[0]} was not loaded, which this version of transformers may be the cause of; "
+            "load the dense model and use delete_layers"
         )
 
 

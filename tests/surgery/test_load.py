@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load, load_pruned, self_test
+from lmms_topoprune.surgery.placement import Placement
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
 
@@ -152,6 +153,16 @@ def test_memory_follows_the_kept_layers(tmp_path: Path) -> None:
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_a_kept_layer_that_was_not_loaded_is_noticed(
+    llama: tuple[LlamaForCausalLM, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map that lacks an entry for each layer, which transformers takes to speak for layer 10 as well."""
+    naive = Placement({"": "cpu", "model.layers.1": "meta"})
+    monkeypatch.setattr(load, "place", lambda *given: naive)
+    with pytest.raises(SurgeryError, match=r"model\.layers\.9\..* was not loaded"):
+        load_pruned(llama[1], plan_for(llama[0], 1))
 
 
 def test_another_model_is_refused(llama: tuple[LlamaForCausalLM, Path]) -> None:
