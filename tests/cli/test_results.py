@@ -1,0 +1,63 @@
+"""Commands that read result folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "comparison"))
+import folders
+
+GOOD = [1.0] * 80 + [0.0] * 20
+BAD = [1.0] * 50 + [0.0] * 50
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folders.write(tmp_path / "dense", {"vqa": folders.exact(GOOD)}, folders.plan((), "dense"))
+    folders.write(tmp_path / "pruned", {"vqa": folders.exact(BAD)}, folders.plan())
+    return tmp_path
+
+
+def test_compare(topoprune, runs):
+    outputs = [runs / f"board.{kind}" for kind in ("md", "csv", "html", "json")]
+    options = [part for output in outputs for part in ("-o", output)]
+    code, out, _ = topoprune("compare", runs / "dense", runs / "pruned", *options)
+    assert code == 0 and "topology 20 %" in out and "62.5" in out
+    assert all(output.stat().st_size > 100 for output in outputs)
+    assert float(list(csv.DictReader(outputs[1].open()))[-1]["retention"]) == pytest.approx(0.625)
+    assert json.loads(topoprune("compare", runs, "--json")[1]) == json.loads(outputs[3].read_text())
+
+
+def test_compare_refuses_and_can_be_forced(topoprune, runs):
+    folders.write(runs / "other", {"vqa": folders.exact(BAD)}, folders.plan((1,)), limit=5)
+    code, out, err = topoprune("compare", runs)
+    assert code == 2 and "limit (None and 5)" in err and out == ""
+    assert topoprune("compare", runs, "--force")[0] == 0
+
+
+def test_report(topoprune, runs):
+    code, out, _ = topoprune("report", runs, "-o", runs / "report.html", "--json")
+    assert code == 0 and json.loads(out)["runs"] == 2
+    assert "topology 20 %" in (runs / "report.html").read_text()
+    code, _, err = topoprune("report", runs, "-o", runs / "report.html" / "below.html")
+    assert code == 2 and "cannot be written" in err
+
+
+def test_regress(topoprune, runs, monkeypatch):
+    baseline, junit, summary = runs / "baseline.json", runs / "junit.xml", runs / "summary.md"
+    assert topoprune("regress", runs / "dense", "--save-baseline", baseline)[0] == 0
+    code, out, _ = topoprune("regress", runs / "dense", "--baseline", baseline, "--same-plan")
+    assert code == 0 and out.count("ok  ") == 3
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    code, out, err = topoprune("regress", runs / "pruned", "--baseline", baseline, "--junit", junit, "--json")
+    assert code == 1 and json.loads(out)["passed"] is False
+    assert err.startswith("::error title=vqa::vqa: -30.0 points")
+    assert ElementTree.parse(junit).getroot().get("failures") == "2"
+    assert "**worse**" in summary.read_text()
