@@ -39,8 +39,8 @@ class Recipe:
     vision: VisionRecipe = field(default_factory=VisionRecipe)
     shallow_layers: int = 6
     shallow_steps: int = 2600
-    deep_steps: int = 1000
-    decay_steps: int = 600
+    deep_steps: int = 700
+    decay_steps: int = 400
     warmup: int = 200
     batch: int = 32
     context: int = 128
