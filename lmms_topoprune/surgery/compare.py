@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.surgery.exceptions import is_blocked
+from lmms_topoprune.surgery.exceptions import is_blocked, meaning
 from lmms_topoprune.surgery.twin import MISSING, configs, differences, tensors
 
 
@@ -46,9 +46,8 @@ def layer_changes(
         _same_tensors(name, module, new[name])
         for key, (was, becomes) in differences(module, new[name]).items():
             if key not in ignored and not _is_number(was, becomes, renumber, counts):
-                raise SurgeryError(
-                    f"its {_dotted(name, key)} would change from {_say(was)} to {_say(becomes)}"
-                )
+                change = f"its {_dotted(name, key)} would change from {_say(was)} to {_say(becomes)}"
+                raise SurgeryError(change + meaning(key))
             yield name, key, was, becomes
 
 

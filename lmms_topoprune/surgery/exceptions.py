@@ -16,6 +16,7 @@ _BLOCKED = ("embed_tokens_per_layer.weight", "per_layer_model_projection.weight"
 # Attributes that only matter if some layer has another attribute set: whoever stores keys and values for
 # later layers (Gemma 3n, Gemma 4) may change when no layer reads them.
 _INERT = {"store_full_length_kv": "is_kv_shared_layer"}
+_MEANING = {"store_full_length_kv": ", since later layers read the keys and values of the deleted layer"}
 # Layers without keys and values: a cache cannot tell its length from them.
 _WITHOUT_LENGTH = {"linear_attention", "conv", "moe"}
 
@@ -31,6 +32,11 @@ def inert_attributes(layers: nn.ModuleList) -> set[str]:
         for attribute, reader in _INERT.items()
         if not any(getattr(module, reader, False) for module in layers.modules())
     }
+
+
+def meaning(attribute: str) -> str:
+    """What a change of this attribute stands for, to be appended to a message; often nothing."""
+    return _MEANING.get(attribute, "")
 
 
 def must_stay(model: PreTrainedModel, layers: int) -> dict[int, str]:
