@@ -9,7 +9,7 @@ from lmms_topoprune.topology.descriptors import (
     inter_layer_persistence,
     jaccard,
 )
-from lmms_topoprune.topology.zigzag import complexes_barcode, zigzag_barcode
+from lmms_topoprune.topology.zigzag import complexes_barcode, graphs_barcode, zigzag_barcode
 
 __all__ = [
     "Barcode",
@@ -18,6 +18,7 @@ __all__ = [
     "complexes_barcode",
     "consistency",
     "effective_persistence_image",
+    "graphs_barcode",
     "inter_layer_persistence",
     "jaccard",
     "zigzag_barcode",

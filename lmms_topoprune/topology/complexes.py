@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.topology.fastzigzag import Cells
@@ -63,3 +64,14 @@ def _linked(runs: list[tuple[int, int, int, Simplex]], states: int, dimension: i
         -1, 3
     )
     return Cells(table[:, 0], table[:, 1], table[:, 2], facets, states)
+
+
+def flag_simplices(graph: NDArray[np.bool_], dimension: int) -> list[Simplex]:
+    """The cliques of a graph (N, N) up to `dimension`."""
+    near = [set(np.flatnonzero(row).tolist()) for row in graph]
+    level: list[Simplex] = [(v,) for v in range(len(graph))]
+    found = list(level)
+    for _ in range(dimension):
+        level = [(*s, w) for s in level for w in sorted(set.intersection(*(near[v] for v in s))) if w > s[-1]]
+        found += level
+    return found

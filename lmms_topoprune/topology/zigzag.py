@@ -2,68 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError, unknown
-from lmms_topoprune.topology import neighbors
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.complexes import cells_of
-from lmms_topoprune.topology.fastzigzag import reduce_cells
+from lmms_topoprune.topology.complexes import cells_of, flag_simplices
+from lmms_topoprune.topology.neighbors import graphs as neighbor_graphs
 
 METRICS = ("euclidean", "cosine")
 
 
 def zigzag_barcode(
-    states: Any, *, k: int, metric: str = "euclidean", dimensions: Sequence[int] = (0, 1)
+    states: Any, *, k: int, metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
 ) -> Barcode:
-    """The zigzag barcode of the kNN flag complexes of point clouds.
+    """The zigzag barcode of the flag complexes of kNN graphs.
 
     Args:
-        states: (S, N, d) floats; state s has N points.
+        states: (S, N, d) floats, a NumPy array or a torch tensor; row n of every state is sample n. On a
+            GPU the distances are computed there.
         k: neighbors, 1 <= k < N.
         metric: "euclidean" or "cosine".
-        dimensions: homology dimensions.
+        dimensions: homology dimensions; 0 and 1 are fast, higher ones go through a general reduction.
+
+    Raises:
+        InputError: the states are not (S, N, d), or a sample is not finite (or zero, for "cosine").
+        OptionError: k, metric or dimensions are not allowed.
     """
-    states = np.asarray(states)
-    check_states(states, k, metric)
-    graphs = neighbors.graphs(states, k, metric)
-    complexes = [_flag(graph, max(dimensions) + 1) for graph in graphs]
-    return complexes_barcode(complexes, dimensions=dimensions)
+    return graphs_barcode(neighbor_graphs(checked(states, k, metric), k, metric), dimensions=dimensions)
+
+
+def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (0, 1)) -> Barcode:
+    """The zigzag barcode of the flag complexes of graphs (S, N, N): boolean, symmetric, no loops."""
+    _check_dimensions(dimensions)
+    graphs = np.asarray(graphs)
+    if graphs.ndim != 3 or graphs.shape[1] != graphs.shape[2] or graphs.dtype != bool or 0 in graphs.shape:
+        raise InputError(f"graphs has shape {graphs.shape} of {graphs.dtype}; allowed: (S, N, N) of bool")
+    for s, graph in enumerate(graphs):
+        if (graph != graph.T).any() or graph.diagonal().any():
+            raise InputError(f"graph {s} is not symmetric or has loops; allowed: undirected graphs without loops")
+    if max(dimensions) > 1:
+        top = max(dimensions) + 1
+        return complexes_barcode([flag_simplices(graph, top) for graph in graphs], dimensions=dimensions)
+    from lmms_topoprune.topology.flag_zigzag import flag_bars  # compiled on import
+
+    return Barcode.of(_only(flag_bars(graphs, frozenset(dimensions)), dimensions), len(graphs))
 
 
 def complexes_barcode(
-    complexes: Sequence[Iterable[Sequence[int]] | Any], *, dimensions: Sequence[int] = (0, 1)
+    complexes: Sequence[Iterable[Sequence[int]] | Any], *, dimensions: Collection[int] = (0, 1)
 ) -> Barcode:
-    """The barcode of K_0 > K_0 n K_1 < K_1 > ... for any complexes (gudhi.SimplexTree or simplices)."""
-    bars = reduce_cells(cells_of(complexes, max(dimensions) + 1))
-    return Barcode.of(bars[np.isin(bars[:, 0], list(dimensions))], len(complexes))
+    """The barcode of K_0 > K_0 n K_1 < K_1 > ... for any simplicial complexes.
+
+    A simplex may come and go any number of times. Where one complex holds the next the intersection is
+    the smaller one, so every zigzag of inclusions can be written in this way.
+
+    Args:
+        complexes: each a gudhi.SimplexTree, or simplices as lists of vertices; faces are added.
+        dimensions: homology dimensions.
+    """
+    _check_dimensions(dimensions)
+    cells = cells_of(complexes, max(dimensions) + 1)
+    from lmms_topoprune.topology.fastzigzag import reduce_cells  # compiled on first use
+
+    return Barcode.of(_only(reduce_cells(cells), dimensions), len(complexes))
 
 
-def check_states(states: Any, k: int, metric: str) -> None:
-    """Raise one sentence for what cannot be used."""
+def checked(states: Any, k: int, metric: str) -> Any:
+    """The states as they are used, or one sentence on what is wrong with them."""
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    if states.ndim != 3:
-        raise InputError(f"states has shape {tuple(states.shape)}; allowed: (states, samples, width)")
-    if len(states) < 1:
-        raise InputError(f"states holds {len(states)} states; allowed: at least 1")
-    if not np.isfinite(states).all():
-        s, n = np.argwhere(~np.isfinite(states))[0][:2]
-        raise InputError(f"sample {n} of state {s} holds NaN or infinite numbers; allowed: finite numbers")
-    if not 1 <= k < states.shape[1]:
-        raise OptionError(f"k is {k} for {states.shape[1]} samples; allowed: 1 <= k < samples")
+    if not hasattr(states, "detach"):
+        try:
+            states = np.asarray(states)
+        except ValueError:
+            raise InputError("states have different shapes; allowed: (states, samples, width)") from None
+        if states.dtype.kind not in "fiu":
+            raise InputError(f"states hold {states.dtype}; allowed: real numbers")
+    if states.ndim != 3 or 0 in states.shape:
+        raise InputError(f"states has shape {tuple(states.shape)}; allowed: (states, samples, width), none 0")
+    if not 1 <= k < states.shape[1] or k != int(k):
+        raise OptionError(
+            f"k is {k} for {states.shape[1]} samples; allowed: whole numbers from 1 to samples - 1 "
+            f"({states.shape[1] - 1})"
+        )
+    return states
 
 
-def _flag(graph: Any, dimension: int) -> list[tuple[int, ...]]:
-    near = [set(np.flatnonzero(row)) for row in graph]
-    out: list[tuple[int, ...]] = [(v,) for v in range(len(graph))]
-    level = list(out)
-    for _ in range(dimension):
-        level = [
-            (*s, int(w)) for s in level for w in sorted(set.intersection(*(near[v] for v in s))) if w > s[-1]
-        ]
-        out += level
-    return out
+def _check_dimensions(dimensions: Collection[int]) -> None:
+    if not dimensions or min(dimensions) < 0:
+        raise OptionError(f"dimensions is {tuple(dimensions)}; allowed: one or more whole numbers from 0")
+
+
+def _only(bars: NDArray[np.int64], dimensions: Collection[int]) -> NDArray[np.int64]:
+    return bars[np.isin(bars[:, 0], list(dimensions))]
