@@ -37,14 +37,14 @@ def _best() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def find_dtype(asked: object, device: str) -> object:
-    """float32 on a CPU, the checkpoint's own elsewhere ("auto"), unless the user says otherwise.
+def find_dtype(asked: str | torch.dtype | None, device: str) -> str | torch.dtype | None:
+    """What the user says, else float32 on a CPU and the wrapped class's own choice (None) elsewhere.
 
     Raises:
         OptionError: not the name of a floating-point dtype.
     """
     if asked is None:
-        return "float32" if device.startswith("cpu") else "auto"
+        return "float32" if device.startswith("cpu") else None
     if isinstance(asked, torch.dtype) and asked.is_floating_point:
         return asked
     if asked not in DTYPES:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.device import find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest
@@ -27,7 +29,7 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
     Raises:
         OptionError: an unknown name or a value that is not allowed.
     """
-    names = {*PruningOptions.names(), *allowed}
+    names = {*PruningOptions.names(), *allowed, "dtype"}
     for name in arguments:
         if name not in names:
             raise OptionError(
@@ -48,14 +50,28 @@ def _refuse_pruning(model: Registered, options: PruningOptions) -> None:
             raise OptionError(f"{name} is {value!r}; {model.name} deletes nothing, so leave it out")
 
 
-def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> str:
-    """Fill in device, device_map and dtype where the wrapped class takes them; return the device.
+def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | None:
+    """Fill in device, device_map and dtype where the wrapped class takes them.
+
+    Returns:
+        What the loaded model has to be cast to, where the wrapped class has a dtype of its own.
 
     Raises:
-        OptionError: a device or dtype that does not exist here.
+        OptionError: a device, dtype or batch size that cannot be.
     """
     device = find_device(arguments.get("device"))
     chosen = {"device": device, "device_map": arguments.get("device_map") or device}
-    chosen["dtype"] = find_dtype(arguments.get("dtype"), device)
     arguments.update({name: value for name, value in chosen.items() if name in allowed})
-    return device
+    if "batch_size" in arguments:
+        arguments["batch_size"] = _batch_size(arguments["batch_size"])
+    dtype = find_dtype(arguments.pop("dtype", None), device)
+    if dtype is not None and "dtype" in allowed:
+        arguments["dtype"] = dtype
+        return None
+    return getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+
+
+def _batch_size(given: Any) -> int:
+    if not str(given).isdecimal() or int(given) < 1:
+        raise OptionError(f"batch_size is {given!r}; allowed: whole numbers from 1")
+    return int(given)

@@ -11,18 +11,16 @@ from loguru import logger
 from transformers import PreTrainedModel
 
 from lmms_topoprune import planning, surgery
+from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.sources import load_samples
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError
 from lmms_topoprune.files import digest
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import pretrained, response_cache, results
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.harness.processes import first_process, from_first_process, gathered
-from lmms_topoprune.harness.task_samples import task_samples
-from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.harness.foresight import foresee
+from lmms_topoprune.harness.processes import gathered
 from lmms_topoprune.registration import Registered
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery.self_test import self_test
@@ -54,14 +52,14 @@ class PrunedModel(lmms):
         with one_sentence():
             allowed = sorting.parameters(self.wrapped)
             self.options = sorting.take_options(self.registered, arguments, allowed)
-            device = sorting.place(arguments, allowed)
+            dtype = sorting.place(arguments, allowed)
             self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
             arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
             self.answers = Answers()
             self.stages: Stages = {}
-            samples = self._samples()
+            samples = foresee(self.options, arguments["pretrained"])
             with measured(self.stages, "load"):
-                self._load(arguments, device)
+                self._load(arguments, dtype)
             self._prune(samples)
             response_cache.tell_plans_apart()
 
@@ -80,7 +78,7 @@ class PrunedModel(lmms):
         results.leave_plan(model, results.tracker_of_caller())
         return model
 
-    def _load(self, arguments: dict[str, Any], device: str) -> None:
+    def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
         try:
             super().__init__(**arguments)
         except TopopruneError:
@@ -90,28 +88,17 @@ class PrunedModel(lmms):
             raise InputError(
                 f"pretrained is {self.source!r}, which {self.registered.wraps} cannot load: {reason}"
             ) from error
-        if device.startswith("cpu") and "dtype" not in arguments:
-            self._model.float()
-
-    def _samples(self) -> list[Sample] | None:
-        """The calibration samples, read before the model so that a mistake costs no loading."""
-        options = self.options
-        if options.plan is not None:
-            PruningPlan.load(options.plan)
-        if options.plan is not None or options.layers is not None:
-            return None
-        options = planning.resolved(options)
-        nothing = options.selection != "threshold" and options.sparsity == 0
-        if nothing or not registry.get(options.criterion).needs_samples or not first_process():
-            return None
-        return load_samples(
-            options.calibration, options.samples, options.seed, readers={"task": task_samples}
-        )
+        if dtype is not None:
+            self._model.to(dtype)
+        tokenizer = getattr(self.hf_processor, "tokenizer", self.hf_processor)
+        if tokenizer is not None:
+            tokenizer.padding_side = "left"
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
     def _prune(self, samples: list[Sample] | None) -> None:
         model, processor = self.network, self.hf_processor
-        self.plan = from_first_process(
-            lambda: planning.make_plan(model, processor, self.options, name=self.source, samples=samples)
+        self.plan = planning.make_plan(
+            model, processor, self.options, name=self.source, samples=samples, ranks=Ranks.current()
         )
         with measured(self.stages, "delete"):
             surgery.delete_layers(model, self.plan.dropped)

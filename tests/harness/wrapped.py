@@ -22,7 +22,9 @@ TURNS = (
 )
 
 
-def tokenizer(*special: str, image: str = "", named: dict[str, str] | None = None) -> hf.PreTrainedTokenizerFast:
+def tokenizer(
+    *special: str, image: str = "", named: dict[str, str] | None = None
+) -> hf.PreTrainedTokenizerFast:
     """One token a byte, and the special ones; the chat template writes `image` for an image."""
     names = [PAD, END, BEGIN, *special]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -67,7 +69,14 @@ def _qwen(kind: str, video: str, **vision: Any) -> tuple[Any, Any]:
     start, end, image, film = (words.convert_tokens_to_ids(name) for name in QWEN)
     outer = getattr(hf, f"{kind}Config")
     section = type(outer().vision_config)
-    patch = {"depth": 2, "hidden_size": 32, "num_heads": 4, "spatial_merge_size": 2, "patch_size": 14, **vision}
+    patch = {
+        "depth": 2,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "spatial_merge_size": 2,
+        "patch_size": 14,
+        **vision,
+    }
     config = outer(
         text_config=text(type(outer().text_config), words, rope_parameters=ROPE).to_dict(),
         vision_config=tiny(section, **patch).to_dict(),
@@ -91,7 +100,9 @@ def qwen2_vl() -> tuple[Any, Any]:
 
 
 def qwen2_5_vl() -> tuple[Any, Any]:
-    return _qwen("Qwen2_5_VL", "Qwen2VLVideoProcessor", window_size=28, fullatt_block_indexes=[1], out_hidden_size=32)
+    return _qwen(
+        "Qwen2_5_VL", "Qwen2VLVideoProcessor", window_size=28, fullatt_block_indexes=[1], out_hidden_size=32
+    )
 
 
 def qwen3_vl() -> tuple[Any, Any]:
@@ -161,8 +172,13 @@ def idefics2() -> tuple[Any, Any]:
         text_config=text(hf.MistralConfig, words, sliding_window=4096).to_dict(),
         vision_config=tiny(type(hf.Idefics2Config().vision_config), image_size=56, patch_size=14).to_dict(),
         perceiver_config={
-            "resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 4, "hidden_size": 32,
-            "resampler_head_dim": 8, "num_key_value_heads": 2, "hidden_act": "silu",
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 4,
+            "hidden_size": 32,
+            "resampler_head_dim": 8,
+            "num_key_value_heads": 2,
+            "hidden_act": "silu",
         },  # fmt: skip
         image_token_id=words.convert_tokens_to_ids("<image>"),
         pad_token_id=0,
@@ -178,17 +194,35 @@ def idefics2() -> tuple[Any, Any]:
 
 def llama_vision() -> tuple[Any, Any]:
     words = tokenizer("<|image|>", "<|python_tag|>", image="<|image|>")
-    layers = {"num_hidden_layers": LAYERS, "cross_attention_layers": [2], "hidden_size": 32, "intermediate_size": 48}
+    layers = {
+        "num_hidden_layers": LAYERS,
+        "cross_attention_layers": [2],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+    }
     rope = {"rope_type": "default", "rope_theta": 10000.0}
     config = hf.MllamaConfig(
         vision_config=tiny(
-            type(hf.MllamaConfig().vision_config), image_size=28, patch_size=14, num_hidden_layers=2,
-            num_global_layers=1, intermediate_layers_indices=[0, 1], vision_output_dim=96, max_num_tiles=4,
+            type(hf.MllamaConfig().vision_config),
+            image_size=28,
+            patch_size=14,
+            num_hidden_layers=2,
+            num_global_layers=1,
+            intermediate_layers_indices=[0, 1],
+            vision_output_dim=96,
+            max_num_tiles=4,
             supported_aspect_ratios=[[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
         ).to_dict(),  # fmt: skip
         text_config=dict(
-            layers, vocab_size=len(words), num_attention_heads=4, num_key_value_heads=2, pad_token_id=0,
-            eos_token_id=1, bos_token_id=2, rope_parameters=rope, max_position_embeddings=512,
+            layers,
+            vocab_size=len(words),
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+            rope_parameters=rope,
+            max_position_embeddings=512,
         ),  # fmt: skip
         image_token_index=words.convert_tokens_to_ids("<|image|>"),
     )
@@ -205,7 +239,9 @@ def instructblip() -> tuple[Any, Any]:
     kind = hf.InstructBlipConfig
     config = kind(
         vision_config=tiny(type(kind().vision_config), image_size=28, patch_size=14).to_dict(),
-        qformer_config=tiny(type(kind().qformer_config), encoder_hidden_size=32, vocab_size=len(words)).to_dict(),
+        qformer_config=tiny(
+            type(kind().qformer_config), encoder_hidden_size=32, vocab_size=len(words)
+        ).to_dict(),
         text_config=text(hf.LlamaConfig, words).to_dict(),
         num_query_tokens=4,
         image_token_index=words.convert_tokens_to_ids("<image>"),
@@ -220,16 +256,31 @@ def instructblip() -> tuple[Any, Any]:
 
 
 def glm4v() -> tuple[Any, Any]:
-    marks = ("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|video|>")
+    marks = (
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+        "<|video|>",
+    )
     words = tokenizer(*marks, image="<|begin_of_image|><|image|><|end_of_image|>")
     ids = dict(zip(("image_start_token_id", "image_end_token_id", "image_token_id", "video_start_token_id",
                     "video_end_token_id", "video_token_id"), map(words.convert_tokens_to_ids, marks)))  # fmt: skip
     kind = hf.Glm4vConfig
     config = kind(
-        text_config=text(type(kind().text_config), words, rope_parameters={**ROPE, "partial_rotary_factor": 1.0}).to_dict(),
+        text_config=text(
+            type(kind().text_config), words, rope_parameters={**ROPE, "partial_rotary_factor": 1.0}
+        ).to_dict(),
         vision_config=tiny(
-            type(kind().vision_config), depth=2, hidden_size=32, num_heads=4, patch_size=14, spatial_merge_size=2,
-            image_size=56, out_hidden_size=32,
+            type(kind().vision_config),
+            depth=2,
+            hidden_size=32,
+            num_heads=4,
+            patch_size=14,
+            spatial_merge_size=2,
+            image_size=56,
+            out_hidden_size=32,
         ).to_dict(),  # fmt: skip
         **ids,
     )
@@ -245,7 +296,15 @@ def glm4v() -> tuple[Any, Any]:
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     made.__name__: made
     for made in (
-        qwen2_vl, qwen2_5_vl, qwen3_vl, internvl_hf, gemma3, idefics2, llama_vision, instructblip, glm4v
+        qwen2_vl,
+        qwen2_5_vl,
+        qwen3_vl,
+        internvl_hf,
+        gemma3,
+        idefics2,
+        llama_vision,
+        instructblip,
+        glm4v,
     )  # fmt: skip
 }
 
