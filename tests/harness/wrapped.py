@@ -79,7 +79,7 @@ def _qwen(kind: str, video: str, **vision: Any) -> tuple[Any, Any]:
     }
     config = outer(
         text_config=text(type(outer().text_config), words, rope_parameters=ROPE).to_dict(),
-        vision_config=tiny(section, **patch).to_dict(),
+        vision_config=tiny(section, **{**patch, "patch_size": 14, **vision}).to_dict(),
         image_token_id=image,
         video_token_id=film,
         vision_start_token_id=start,
@@ -179,7 +179,7 @@ def idefics2() -> tuple[Any, Any]:
             "resampler_head_dim": 8,
             "num_key_value_heads": 2,
             "hidden_act": "silu",
-        },  # fmt: skip
+        },
         image_token_id=words.convert_tokens_to_ids("<image>"),
         pad_token_id=0,
     )
@@ -212,7 +212,7 @@ def llama_vision() -> tuple[Any, Any]:
             vision_output_dim=96,
             max_num_tiles=4,
             supported_aspect_ratios=[[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
-        ).to_dict(),  # fmt: skip
+        ).to_dict(),
         text_config=dict(
             layers,
             vocab_size=len(words),
@@ -223,7 +223,7 @@ def llama_vision() -> tuple[Any, Any]:
             bos_token_id=2,
             rope_parameters=rope,
             max_position_embeddings=512,
-        ),  # fmt: skip
+        ),
         image_token_index=words.convert_tokens_to_ids("<|image|>"),
     )
     processor = hf.MllamaProcessor(
@@ -256,22 +256,20 @@ def instructblip() -> tuple[Any, Any]:
 
 
 def glm4v() -> tuple[Any, Any]:
-    marks = (
-        "<|begin_of_image|>",
-        "<|end_of_image|>",
-        "<|image|>",
-        "<|begin_of_video|>",
-        "<|end_of_video|>",
-        "<|video|>",
-    )
-    words = tokenizer(*marks, image="<|begin_of_image|><|image|><|end_of_image|>")
-    ids = dict(zip(("image_start_token_id", "image_end_token_id", "image_token_id", "video_start_token_id",
-                    "video_end_token_id", "video_token_id"), map(words.convert_tokens_to_ids, marks)))  # fmt: skip
+    marks = {
+        "image_start_token_id": "<|begin_of_image|>",
+        "image_end_token_id": "<|end_of_image|>",
+        "image_token_id": "<|image|>",
+        "video_start_token_id": "<|begin_of_video|>",
+        "video_end_token_id": "<|end_of_video|>",
+        "video_token_id": "<|video|>",
+    }
+    words = tokenizer(*marks.values(), image="<|begin_of_image|><|image|><|end_of_image|>")
+    ids = {name: words.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    rope = {**ROPE, "partial_rotary_factor": 1.0}
     kind = hf.Glm4vConfig
     config = kind(
-        text_config=text(
-            type(kind().text_config), words, rope_parameters={**ROPE, "partial_rotary_factor": 1.0}
-        ).to_dict(),
+        text_config=text(type(kind().text_config), words, rope_parameters=rope).to_dict(),
         vision_config=tiny(
             type(kind().vision_config),
             depth=2,
@@ -281,7 +279,7 @@ def glm4v() -> tuple[Any, Any]:
             spatial_merge_size=2,
             image_size=56,
             out_hidden_size=32,
-        ).to_dict(),  # fmt: skip
+        ).to_dict(),
         **ids,
     )
     processor = hf.Glm4vProcessor(
@@ -305,7 +303,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
         llama_vision,
         instructblip,
         glm4v,
-    )  # fmt: skip
+    )
 }
 
 

@@ -1,0 +1,81 @@
+"""Every registered family loads, prunes and answers through lmms-eval's own wrapper, and hides no failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wrapped
+from lmms_eval import models
+
+from lmms_topoprune.errors import GenerationError
+from lmms_topoprune.registration import registered
+
+SMALL_IMAGES = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
+GIVEN = {name: SMALL_IMAGES for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")}
+FAMILIES = {name.removesuffix("_hf"): name for name in wrapped.BUILDERS}
+# The wrappers that turn an exception in generate() into an empty answer by themselves.
+SWALLOWING = ("internvl", "instructblip")
+
+
+@pytest.fixture(scope="module")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = wrapped.save(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder
+
+
+def create(name: str, folder: Path, **arguments: Any) -> tuple[Any, str]:
+    made = models.get_model(name)
+    lm = made(pretrained=str(folder), **arguments)
+    return lm, "simple" if lm.is_simple else "chat"
+
+
+@pytest.fixture(scope="module")
+def few(asked: Any) -> Any:
+    return type(asked)(asked.docs[:3])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_answers_pruned(family, family_folder, few):
+    folder, given = family_folder(FAMILIES[family]), GIVEN.get(family, {})
+    lm, kind = create(f"topopruned_{family}", folder, layers="3", **given)
+    assert lm.network.config.get_text_config().num_hidden_layers == wrapped.LAYERS - 1
+    assert str(lm.network.dtype) == "torch.float32"
+    assert len(few.ask(lm, few.requests(kind))) == 3
+    assert lm.answers.total == 3
+
+
+@pytest.mark.parametrize("family", SWALLOWING)
+def test_a_swallowed_exception_stops_the_run_or_is_counted(family, family_folder, few):
+    folder = family_folder(FAMILIES[family])
+    lm, kind = create(f"dense_{family}", folder, self_test=False)
+    lm.network.generate = lambda *_, **__: 1 / 0
+    with pytest.raises(GenerationError, match="ZeroDivisionError"):
+        few.ask(lm, few.requests(kind))
+    lm, kind = create(f"dense_{family}", folder, self_test=False, on_error="record")
+    lm.network.generate = lambda *_, **__: 1 / 0
+    assert few.ask(lm, few.requests(kind)) == ["", "", ""]
+    assert len(lm.answers.failures) == 3
+
+
+def test_requests_keep_their_settings(family_folder, few):
+    settings = {"max_new_tokens": 2, "until": ["\n\n"]}
+    lm, kind = create("dense_idefics2", family_folder("idefics2"), self_test=False)
+    few.ask(lm, few.requests(kind, settings))
+    assert settings == {"max_new_tokens": 2, "until": ["\n\n"]}
+
+
+def test_the_generic_wrapper_generates(family_folder, few):
+    lm, kind = create("topopruned_huggingface", family_folder("gemma3"), layers="3", self_test=False)
+    assert len(few.ask(lm, few.requests(kind))) == 3
+
+
+def test_every_tested_family_is_registered():
+    assert {f"topopruned_{family}" for family in (*FAMILIES, "llava", "huggingface")} <= set(registered())
