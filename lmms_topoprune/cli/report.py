@@ -39,12 +39,19 @@ def command(
       topoprune report runs/sweep -o report.html
     """
     from lmms_topoprune.comparison import compare, read_runs
+    from lmms_topoprune.comparison.cells import SweepFolder, is_sweep
     from lmms_topoprune.comparison.report import report
     from lmms_topoprune.comparison.tables import write
 
     runs = read_runs(folders)
     comparison = compare(runs, dense=dense, reference=reference, force=force)
-    write(Path(output), report(comparison, runs, title))
+    similar = {
+        name: values
+        for folder in folders
+        if is_sweep(folder)
+        for name, values in SweepFolder(Path(folder)).similarities().items()
+    }
+    write(Path(output), report(comparison, runs, title, similar))
     click.echo(
         json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
     )

@@ -2,6 +2,7 @@
 
     sweep.json              what all cells share
     plans/CELL.json         which layers each cell drops
+    similarity/CELL.json    how alike the states are to a criterion that compares pairs of them
     layers/3-5+9/           lmms-eval's results with these layers dropped
 
 Everything appears under its name only once it is complete, so that a sweep can be killed at any moment.
@@ -68,6 +69,28 @@ class SweepFolder:
         """The plan of a cell, if it was made."""
         path = self.plan_path(cell)
         return PruningPlan.load(path) if path.exists() else None
+
+    def keep(self, cell: str, plan: PruningPlan, similarity: list[list[float]] | None = None) -> None:
+        """Write a cell's plan, after what belongs to it.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        try:
+            if similarity is not None:
+                value = {"criterion": plan.criterion, "values": similarity}
+                files.write_json(self.path / "similarity" / f"{cell}.json", value)
+            plan.save(self.plan_path(cell))
+        except OSError as error:
+            raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def similarities(self) -> dict[str, list[list[float]]]:
+        """Criterion -> (S, S), of the first cell of each criterion."""
+        found: dict[str, list[list[float]]] = {}
+        for file in sorted((self.path / "similarity").glob("*.json")):
+            value = json.loads(file.read_text(encoding="utf-8"))
+            found.setdefault(value["criterion"], value["values"])
+        return found
 
     def evaluation(self, plan: PruningPlan) -> Path:
         """The folder of the results with a plan's layers dropped."""

@@ -152,3 +152,24 @@ def score_curves(plans: Sequence[tuple[str, PruningPlan]]) -> str:
         for i, v in enumerate(scaled):
             chart.mark(i, float(v), series, f"{criterion}, layer {i}: {values[i]:.4g}")
     return chart.render() + svg.legend(list(curves))
+
+
+def heat_map(criterion: str, similarity: Sequence[Sequence[float]]) -> str:
+    """How much of state i is still there at state j, for a criterion that compares pairs of states."""
+    states, size, left = len(similarity), 14, 34
+    parts = [
+        f'<rect class="heat" x="{left + j * size}" y="{18 + i * size}" width="{size}" height="{size}" '
+        f'fill-opacity="{max(0.0, min(1.0, value)):.2f}"><title>{i}, {j}: {value:.2f}</title></rect>'
+        for i, row in enumerate(similarity)
+        for j, value in enumerate(row)
+    ]
+    for i in range(0, states, 4):
+        middle = (i + 0.5) * size
+        parts.append(f'<text class="small" x="{left + middle}" y="12" text-anchor="middle">{i}</text>')
+        parts.append(f'<text class="small" x="{left - 6}" y="{22 + middle}" text-anchor="end">{i}</text>')
+    next_to = [f"{similarity[i][i + 1]:.2f}" for i in range(states - 1)]
+    said = f"Similarity of every state to the next: {', '.join(next_to)}"
+    side = states * size
+    image = svg.figure(f"State similarity, {criterion}", said, left + side + 4, 22 + side, parts)
+    caption = f"{html.escape(criterion)}: state i (down) and state j (across)"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

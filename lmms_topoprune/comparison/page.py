@@ -32,6 +32,7 @@ svg{width:100%;height:auto;display:block} .legend svg{display:inline-block;width
 .wide>svg{min-width:34rem} svg text{fill:var(--fg);font:12px system-ui,sans-serif} svg .small{font-size:10px;
 fill:var(--soft)} .grid{stroke:var(--line)} .axis{stroke:var(--soft)} .rule{stroke:var(--soft);
 stroke-dasharray:4 4} .line{fill:none;stroke-width:1.8} .front .line{stroke-dasharray:2 4}
+.heat{fill:var(--c0)} figure{display:inline-block;margin:.5rem 1rem .5rem 0;max-width:100%;width:25rem}
 .kept{fill:var(--fill);stroke:var(--line)} .dropped{fill:var(--c1)}
 """ + "".join(f".s{i}{{stroke:var(--c{i})}}.f{i}{{fill:var(--c{i})}}" for i in range(8))
 

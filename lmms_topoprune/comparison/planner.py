@@ -16,6 +16,7 @@ from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.planning import Scored
+from lmms_topoprune.selection import PairScores
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
 
@@ -72,6 +73,11 @@ class Planner:
         for members in groups.values():
             self._collect(members)
         return [self._plan(options) for options in wanted]
+
+    def similarity(self, options: PruningOptions) -> list[list[float]] | None:
+        """(S, S) similarity of states behind a plan that was made here; None for scores of single layers."""
+        found = self._scored[self._key(options)].scores
+        return found.values.tolist() if isinstance(found, PairScores) else None
 
     def _plan(self, options: PruningOptions) -> PruningPlan:
         found = self._scored[self._key(options)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lmms_topoprune.comparison import charts, page, tables
 from lmms_topoprune.comparison.compare import OVERALL, Comparison
@@ -12,13 +12,19 @@ from lmms_topoprune.comparison.results import Run
 from lmms_topoprune.plan import PruningPlan
 
 
-def report(comparison: Comparison, runs: Sequence[Run], title: str = "Pruning report") -> str:
+def report(
+    comparison: Comparison,
+    runs: Sequence[Run],
+    title: str = "Pruning report",
+    similarities: Mapping[str, Sequence[Sequence[float]]] | None = None,
+) -> str:
     """The report's HTML.
 
     Args:
         comparison: what `compare` made of the runs.
         runs: the same runs; their plans are shown.
         title: heading of the page.
+        similarities: criterion -> (S, S) similarity of states, drawn as heat maps.
     """
     order = {row.label: place for place, row in enumerate(comparison.rows)}
     known = sorted((run for run in runs if run.label in order), key=lambda run: order[run.label])
@@ -30,6 +36,7 @@ def report(comparison: Comparison, runs: Sequence[Run], title: str = "Pruning re
         ("speed", "Quality against speed", _scrolling(charts.pareto_chart(comparison))),
         ("layers", "Which layers go", _scrolling(charts.layer_strips(_by_criterion(pruned)))),
         ("scores", "Layer scores", _scrolling(charts.score_curves(pruned))),
+        ("similarity", "How alike the states are", _heat_maps(similarities or {})),
         ("provenance", "Provenance", provenance(known)),
     ]
     return page.document(title, summary(comparison), [s for s in sections if s[2]])
@@ -41,6 +48,10 @@ def _by_criterion(plans: Sequence[tuple[str, PruningPlan]]) -> list[tuple[str, P
 
 def _scrolling(content: str) -> str:
     return f'<div class="wide" tabindex="0">{content}</div>' if content else ""
+
+
+def _heat_maps(similarities: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    return "".join(charts.heat_map(name, values) for name, values in similarities.items())
 
 
 def summary(comparison: Comparison) -> str:

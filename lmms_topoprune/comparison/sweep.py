@@ -11,7 +11,6 @@ from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import DENSE, Grid
 from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.results import Run
-from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery import fingerprint
 
@@ -125,19 +124,13 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
     watcher.planning(len(missing))
     for seed in dict.fromkeys(cell.seed for cell in missing):
         cells = [cell for cell in missing if cell.seed == seed]
-        for cell, plan in zip(cells, planner.plans([c.options(grid.shared) for c in cells]), strict=True):
-            _keep(store, cell.name, plan)
+        wanted = [cell.options(grid.shared) for cell in cells]
+        for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
+            store.keep(cell.name, plan, planner.similarity(options))
     if store.plan(DENSE) is None:
-        _keep(store, DENSE, planner.dense())
+        store.keep(DENSE, planner.dense())
     found = [store.plan(name) for name in (DENSE, *(cell.name for cell in grid.cells()))]
     return [plan for plan in found if plan is not None]
-
-
-def _keep(store: SweepFolder, name: str, plan: PruningPlan) -> None:
-    try:
-        plan.save(store.plan_path(name))
-    except OSError as error:
-        raise InputError(f"{str(store.plan_path(name))!r} cannot be written: {error.strerror}") from None
 
 
 def _evaluate(

@@ -31,7 +31,7 @@ def page(tmp_path):
         plan = folders.plan(dropped, name, scores=tuple(rng.random(10)) if dropped else None)
         folders.write(tmp_path / f"run{len(dropped)}", {"vqa": folders.exact(scores)}, plan, {"vqa": 0.3})
     runs = read_runs([tmp_path])
-    return report(compare(runs), runs)
+    return report(compare(runs), runs, similarities={"topology": [[1, 0.5], [0.5, 1]]})
 
 
 class Outline(HTMLParser):
@@ -61,7 +61,7 @@ def test_well_formed_and_named_for_screen_readers(page):
     outline.feed(page)
     assert outline.open == []
     images = [a for tag, a in outline.seen if tag == "svg" and a.get("aria-hidden") != "true"]
-    assert len(images) == 4 and all(a["role"] == "img" and a["aria-label"] for a in images)
+    assert len(images) == 5 and all(a["role"] == "img" and a["aria-label"] for a in images)
     anchors = {a["href"][1:] for tag, a in outline.seen if tag == "a"}
     ids = [a["id"] for _, a in outline.seen if "id" in a]
     assert anchors <= set(ids) and len(ids) == len(set(ids))
@@ -87,6 +87,10 @@ def test_images_are_valid_svg_inside_their_frame(page):
 def test_every_layer_is_shown(page):
     assert page.count('<rect class="dropped"') == 5
     assert page.count('<rect class="kept"') == 15
+
+
+def test_heat_map(page):
+    assert page.count('class="heat"') == 4 and "0, 1: 0.50" in page
 
 
 def test_dense_alone_makes_a_report(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from lmms_topoprune import planning
 from lmms_topoprune.comparison import compare, read_runs
-from lmms_topoprune.comparison.cells import read_sweep
+from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import Cell, Grid
 from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.sweep import sweep
@@ -139,6 +139,12 @@ def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, em
     again = Planner(model, embedded_processor, "tiny")
     again.plans([cell.options(shared) for cell in cells])
     assert again.passes == 0
+
+
+def test_similarities_are_kept_for_the_report(evaluator, tmp_path):
+    sweep(evaluator(), Grid(("topology", "last_n"), (0.34,), shared={"samples": 16}), ["vqa"], tmp_path)
+    found = SweepFolder(tmp_path).similarities()
+    assert set(found) == {"topology"} and len(found["topology"]) == len(found["topology"][0]) == 7
 
 
 def _no_cache():
