@@ -88,7 +88,10 @@ class SweepFolder:
         """Criterion -> (S, S), of the first cell of each criterion."""
         found: dict[str, list[list[float]]] = {}
         for file in sorted((self.path / "similarity").glob("*.json")):
-            value = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                value = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                raise InputError(f"{str(file)!r} is cut short or not JSON") from None
             found.setdefault(value["criterion"], value["values"])
         return found
 

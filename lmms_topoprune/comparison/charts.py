@@ -132,7 +132,7 @@ def layer_strips(plans: Sequence[tuple[str, PruningPlan]]) -> str:
 def score_curves(plans: Sequence[tuple[str, PruningPlan]]) -> str:
     """Each criterion's scores over the layers, scaled to 0..1; the higher, the earlier dropped."""
     curves: dict[str, Any] = {}
-    for _, plan in plans:
+    for _, plan in sorted(plans, key=lambda entry: entry[1].criterion):
         if plan.scores is not None and len(set(plan.scores)) > 1:
             curves.setdefault(plan.criterion, np.array(plan.scores))
     if not curves:
