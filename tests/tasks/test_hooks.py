@@ -123,6 +123,9 @@ def test_every_document_has_every_metric(hooks: Any, rows: Rows, task: str) -> N
 
 def test_a_kind_that_was_not_asked_has_no_accuracy(hooks: Any) -> None:
     assert hooks.mean_score([None, None]) is None
+    # Nor does it count in the group's mean.
+    assert hooks.mean_of_tasks([0.5, None, 1.0], [1, 1, 1], False) == 0.75
+    assert hooks.mean_of_tasks([None], [1], False) is None
 
 
 def _yaml(task: str) -> dict[str, Any]:
