@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,16 +129,20 @@ def take_blocks(
 
 def shared_tensors(model: nn.Module, path: str, kept: tuple[int, ...] | None) -> set[frozenset[str]]:
     """Groups of names of one tensor, renumbered as if only the `kept` layers stayed (None: as they are)."""
-    names: dict[int, set[str]] = {}
-    renumber = {f"{old}": f"{new}" for new, old in enumerate(kept or ())}
+    groups: dict[int, set[str]] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
-        if kept is not None and name.startswith(path + "."):
-            number, _, rest = name[len(path) + 1 :].partition(".")
-            if number not in renumber:
-                continue
-            name = f"{path}.{renumber[number]}.{rest}"
-        names.setdefault(id(tensor), set()).add(name)
-    return {frozenset(group) for group in names.values() if len(group) > 1}
+        target = name if kept is None else renamed(name, path, kept)
+        if target is not None:
+            groups.setdefault(id(tensor), set()).add(target)
+    return {frozenset(group) for group in groups.values() if len(group) > 1}
+
+
+def renamed(name: str, path: str, kept: Sequence[int]) -> str | None:
+    """What the module or parameter `name` is called after the deletion; None in a deleted layer."""
+    if not name.startswith(path + "."):
+        return name
+    number, dot, rest = name[len(path) + 1 :].partition(".")
+    return f"{path}.{kept.index(int(number))}{dot}{rest}" if int(number) in kept else None
 
 
 def _dotted(name: str, key: str) -> str:

@@ -16,6 +16,7 @@ from lmms_topoprune.surgery.compare import (
     layer_changes,
     outside_changes,
     outside_modules,
+    renamed,
     shared_tensors,
     take_blocks,
 )
@@ -100,14 +101,10 @@ def _of_configs(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) ->
 
 
 def _trios(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> Iterator[Trio]:
-    path, after = dense.place.path, dict(pruned.named_modules())
-    before = dict(dense.twin.named_modules())
-    renumbered = {f"{path}.{old}": f"{path}.{new}" for new, old in enumerate(kept)}
+    before, after = dict(dense.twin.named_modules()), dict(pruned.named_modules())
     for name, module in dense.model.named_modules():
-        prefix = ".".join(name.split(".")[: path.count(".") + 2])
-        target = renumbered.get(prefix, prefix) + name[len(prefix) :]
-        inside = prefix.startswith(path + ".")
-        if name in before and target in after and (prefix in renumbered or not inside):
+        target = renamed(name, dense.place.path, kept)
+        if target in after and name in before:
             yield module, before[name], after[target]
 
 
@@ -115,14 +112,9 @@ def _of_device_map(dense: Dense, kept: tuple[int, ...]) -> Iterator[Change]:
     """The names of layers in accelerate's device map."""
     devices = getattr(dense.model, "hf_device_map", None)
     if devices:
-        path = dense.place.path
-        renumbered = {f"{path}.{old}": f"{path}.{new}" for new, old in enumerate(kept)}
-        names = {name: renumbered.get(name, name) for name in devices if _stays(name, path, renumbered)}
-        yield set_to(vars(dense.model), "hf_device_map", {names[name]: devices[name] for name in names})
-
-
-def _stays(name: str, path: str, renumbered: dict[str, str]) -> bool:
-    return not name.startswith(path + ".") or name in renumbered
+        names = {name: renamed(name, dense.place.path, kept) for name in devices}
+        moved = {new: devices[old] for old, new in names.items() if new is not None}
+        yield set_to(vars(dense.model), "hf_device_map", moved)
 
 
 def _of_list(dense: Dense, kept: tuple[int, ...]) -> Change:

@@ -333,7 +333,7 @@ FAMILIES: dict[str, Family] = {
         lambda: nested(
             "Llama4Config",
             None,
-            {"moe_layers": [1, 3, 5], "no_rope_layers": [1, 1, 0, 1, 1, 0], "attention_chunk_size": 8},
+            {"moe_layers": [1, 3, 5], "no_rope_layers": [1, 1, 0, 0, 1, 1], "attention_chunk_size": 8},
         ),
     ),
     "lfm2_vl": Family(

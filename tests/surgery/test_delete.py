@@ -151,20 +151,13 @@ def test_a_model_without_weights_is_pruned_too() -> None:
 
 def test_the_device_map_follows() -> None:
     model = holds.build(FAMILIES["llama"], "eager")
-    model.hf_device_map = {
-        "model.embed_tokens": 0,
-        **{f"model.layers.{i}": i for i in range(6)},
-        "lm_head": 5,
-    }
+    layers = {f"model.layers.{number}": number for number in range(5)}
+    parts = {"model.layers.5.self_attn": 6, "model.layers.5.mlp": 7}
+    model.hf_device_map = {"model.embed_tokens": 0, **layers, **parts}
     with delete_layers(model, [0, 4]):
-        assert model.hf_device_map == {
-            "model.embed_tokens": 0,
-            "model.layers.0": 1,
-            "model.layers.1": 2,
-            "model.layers.2": 3,
-            "model.layers.3": 5,
-            "lm_head": 5,
-        }
+        moved = {f"model.layers.{number}": number + 1 for number in range(3)}
+        parts = {"model.layers.3.self_attn": 6, "model.layers.3.mlp": 7}
+        assert model.hf_device_map == {"model.embed_tokens": 0, **moved, **parts}
     assert len(model.hf_device_map) == 8
 
 
