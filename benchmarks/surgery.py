@@ -51,10 +51,11 @@ class Load:
 
 
 def llava(size: str) -> LlavaConfig:
-    """LLaVA-1.5-7B, a model of 1.2 GB in bfloat16, or a toy to try the script."""
+    """LLaVA-1.5-7B, models of 1.2 and 2.3 GB in bfloat16, or a toy to try the script."""
     vision, text = {
         "7b": ((24, 1024, 16, 336, 14), (32, 4096, 32, 11008, 32064)),
         "1gb": ((2, 256, 4, 64, 16), (20, 1536, 12, 4096, 8000)),
+        "2gb": ((2, 256, 4, 64, 16), (40, 1536, 12, 4096, 8000)),
         "toy": ((2, 64, 2, 64, 16), (10, 64, 2, 128, 500)),
     }[size]
     return LlavaConfig(
@@ -174,7 +175,9 @@ def measure_loading(size: str, load: Load) -> dict[str, Any]:
     """Lean loading at 50 % against the dense load, each in a process of its own; files are in the cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = build(size, "cpu", torch.bfloat16)
+        model = build(size, "meta", torch.bfloat16).to_empty(device="cpu")
+        for parameter in model.parameters():
+            parameter.data.fill_(0.01)  # which numbers are loaded does not matter
         model.save_pretrained(folder / "dense", max_shard_size="400MB")
         layers = len(decoder_layers(model))
         plan = PruningPlan("dense", fingerprint(model), layers, dropped(layers, 0.5), "given")
@@ -214,16 +217,24 @@ def _child(kind: str, folder: Path, dtype: str, clock: str) -> dict[str, float]:
 
 def load_once(kind: str, folder: Path, dtype: str, clock: str) -> dict[str, float]:
     """Load, touch every weight (the CPU maps them lazily), and report seconds and bytes above the imports."""
+    model = build(
+        "toy", "cpu", torch.bfloat16
+    )  # what is done once in a process is done before the clock starts
+    model.save_pretrained(folder / f"toy-{kind}-{dtype}")
+    _load(kind, folder / f"toy-{kind}-{dtype}", PruningPlan("toy", "", 10, dropped(10, 0.5), "given"), dtype)
     before = peak_bytes()
     start = CLOCKS[clock]()
-    settings = {"dtype": getattr(torch, dtype), "device_map": "cpu"}
-    if kind == "dense":
-        model = LlavaForConditionalGeneration.from_pretrained(folder / "dense", **settings)
-    else:
-        model = load_pruned(folder / "dense", PruningPlan.load(folder / "plan.json"), **settings)
+    model = _load(kind, folder / "dense", PruningPlan.load(folder / "plan.json"), dtype)
     for parameter in model.parameters():
         parameter.view(-1).view(torch.uint8)[::4096].max()
     return {"seconds": CLOCKS[clock]() - start, "bytes": peak_bytes() - before}
+
+
+def _load(kind: str, path: Path, plan: PruningPlan, dtype: str) -> LlavaForConditionalGeneration:
+    settings = {"dtype": getattr(torch, dtype), "device_map": "cpu"}
+    if kind == "dense":
+        return LlavaForConditionalGeneration.from_pretrained(path, **settings)
+    return load_pruned(path, plan, **settings)
 
 
 def peak_bytes() -> int:
@@ -247,7 +258,7 @@ def machine() -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     print(f"{result['model']} on {result['machine']['device']}; every ratio is to the dense model")
     print("sparsity  ideal  prefill  decode  tokens/s  weights   peak")
-    for row in result["rows"]:
+    for row in result.get("rows", ()):
         print(
             f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f}",
             f"{row['decode_ratio']:7.2f} {row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f}",
@@ -270,7 +281,7 @@ def main() -> None:
     parser.add_argument("--text-tokens", type=int, default=48)
     parser.add_argument("--new-tokens", type=int, default=64 if cuda else 8)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--skip-loading", action="store_true")
+    parser.add_argument("--only", choices=("loading", "speed"), help="run one part")
     parser.add_argument("--child", choices=("dense", "lean"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--dtype", help=argparse.SUPPRESS)
@@ -281,11 +292,12 @@ def main() -> None:
     load = Load(args.text_tokens, args.new_tokens, args.rounds, args.clock)
     result: dict[str, Any] = {"model": f"LLaVA {args.size}, random weights", "load": asdict(load)}
     result["machine"] = machine()
-    if not args.skip_loading:  # first, while this process is small
-        result["loading"] = measure_loading("toy" if args.size == "toy" else "1gb", load)
-    model = build(args.size, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
-    result["rows"] = measure(model, load)
-    measure_memory(model, result["rows"], load)
+    if args.only != "speed":  # first, while this process is small
+        result["loading"] = measure_loading("toy" if args.size == "toy" else "2gb", load)
+    if args.only != "loading":
+        model = build(args.size, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
+        result["rows"] = measure(model, load)
+        measure_memory(model, result["rows"], load)
     show(result)
     if args.out:
         files.write_json(args.out, result)

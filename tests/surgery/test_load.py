@@ -170,10 +170,11 @@ def test_another_model_is_refused(llama: tuple[LlamaForCausalLM, Path]) -> None:
     with pytest.raises(InputError, match=r"the plan is for 6 layers, .* has 12"):
         load_pruned(folder, PruningPlan("dense", "", LAYERS, (1,), "given"))
     other = PruningPlan("dense", "0" * 16, 12, (1,), "given")
-    with pytest.raises(InputError, match="pass verify=False"):
-        load_pruned(folder, other)
-    load_pruned(folder, other, verify=False)
-    load_pruned(folder, other, dtype=torch.bfloat16)  # samples in another type tell nothing
+    with pytest.raises(InputError, match="leave verify out"):
+        load_pruned(folder, other, verify=True)
+    load_pruned(folder, other)
+    load_pruned(folder, other, verify=True, dtype=torch.bfloat16)  # samples in another type tell nothing
+    load_pruned(folder, plan_for(llama[0], 1), verify=True)
 
 
 def test_refuses_before_reading_weights(tmp_path: Path) -> None:
@@ -188,4 +189,4 @@ def test_names_the_model_by_its_configuration(llama: tuple[LlamaForCausalLM, Pat
     config = LlamaConfig.from_pretrained(copy)
     config.architectures = None
     config.save_pretrained(copy)
-    assert isinstance(load_pruned(copy, plan_for(llama[0], 1), verify=False), LlamaForCausalLM)
+    assert isinstance(load_pruned(copy, plan_for(llama[0], 1)), LlamaForCausalLM)
