@@ -53,24 +53,29 @@ class Prompter:
 
     def _templated(self, sample: Sample) -> str:
         """Content as a list of parts; as one string for older templates, which can do no other."""
-        image = sample.image is not None
         text = {"type": "text", "text": sample.instruction}
-        forms: list[Any] = [[{"type": "image"}, text] if image else [text]]
-        forms.append(f"{self.image_token}\n{sample.instruction}" if image else sample.instruction)
-        if self.text_only:
-            forms.reverse()
-        problem: Exception | None = None
+        if sample.image is None:
+            found = self._worded(sample.instruction, [text], sample.instruction)
+        else:
+            bare = self._worded(sample.instruction, [text])
+            found = self._worded(sample.instruction, [{"type": "image"}, text])
+            # What an image is called differs between families; that it changes the prompt does not.
+            if found is None or found == bare:
+                found = self._worded(sample.instruction, f"{self.image_token}\n{sample.instruction}")
+        if found is None:
+            raise InputError("the chat template of this model cannot word a calibration sample")
+        return found
+
+    def _worded(self, instruction: str, *forms: Any) -> str | None:
+        """The prompt from the first form of the content that the template can word."""
         for content in forms:
             try:
                 found = self._render([{"role": "user", "content": content}])
-            except Exception as error:  # a template may fail in any way on a form it was not written for
-                problem = error
+            except Exception:  # a template may fail in any way on a form it was not written for
                 continue
-            has_image = not image or self.image_token in found
-            if sample.instruction.strip() in found and "{'type'" not in found and has_image:
+            if instruction.strip() in found and "{'type'" not in found:
                 return found
-        reason = f": {problem}" if problem else ""
-        raise InputError(f"the chat template of this model cannot word a calibration sample{reason}")
+        return None
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         holder = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer

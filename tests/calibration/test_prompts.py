@@ -37,6 +37,12 @@ def test_a_template_that_takes_only_text_gets_text(embedded_processor, samples):
     assert prompter.prompt(Sample("Why?")) == "Q: Why? A:"
 
 
+def test_a_template_may_call_an_image_by_another_name(embedded_processor, samples):
+    parts = "{% for p in messages[0]['content'] %}{{ p.text or '<start_of_image>' }}{% endfor %}"
+    prompter = Prompter(_with_template(embedded_processor, parts))
+    assert prompter.prompt(samples[0]) == f"<start_of_image>{samples[0].instruction}"
+
+
 def test_without_a_template_the_prompt_is_plain(embedded_processor, samples):
     prompter = Prompter(_with_template(embedded_processor, None))
     assert prompter.prompt(samples[0]) == f"<image>\n{samples[0].instruction}"
