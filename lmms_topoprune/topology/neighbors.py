@@ -32,35 +32,38 @@ def graphs(states: Any, k: int, metric: str = "euclidean") -> Bools:
     Raises:
         InputError: a sample is not finite, or is zero where the metric is "cosine".
     """
-    adjacency = np.zeros((len(states), states.shape[1], states.shape[1]), dtype=bool)
+    adjacency = np.empty((len(states), states.shape[1], states.shape[1]), dtype=bool)
+    workers = min(2, os.cpu_count() or 1, len(states))
 
-    def fill(s: int) -> None:
-        adjacency[s] = _graph(states[s], s, k, metric)
+    def fill(first: int) -> None:
+        space = np.empty(states.shape[1:], dtype=np.float32)  # fresh pages for each state would cost more than BLAS
+        for s in range(first, len(states), workers):
+            adjacency[s] = _graph(states[s], s, k, metric, space)
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(fill, range(len(states))))
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(fill, range(workers)))
     return adjacency
 
 
-def _graph(points: Any, state: int, k: int, metric: str) -> Bools:
+def _graph(points: Any, state: int, k: int, metric: str, space: NDArray[np.float32]) -> Bools:
     from lmms_topoprune.topology.nearest import surely_nearest  # compiled on import
 
     on_device = None if isinstance(points, np.ndarray) else points
     points = _to_numpy(points)
     scale = _scale(points, state, metric)
-    gram, slack = _gram(points, scale, on_device)
+    gram, slack = _gram(points, scale, on_device, space)
     n = len(points)
     verdict = np.empty((n, n), dtype=np.int8)
     surely_nearest(gram, slack, k, np.empty((2, k)), verdict)
-    graph = verdict == 1
-    for i in np.flatnonzero((verdict == 2).any(1)):
-        doubtful = np.flatnonzero(verdict[i] == 2)
-        missing = k - int(graph[i].sum())
-        if missing < len(doubtful):
-            difference = _exact(points[doubtful], scale[doubtful]) - _exact(points[i], scale[i])
-            distances = (difference * difference).sum(1)
-            doubtful = doubtful[np.argsort(distances, kind="stable")[:missing]]
-        graph[i, doubtful] = True
+    graph, doubtful = verdict == 1, verdict == 2
+    missing = k - graph.sum(1)
+    settled = doubtful.sum(1) == missing
+    graph[settled] |= doubtful[settled]
+    for i in np.flatnonzero(~settled):
+        few = np.flatnonzero(doubtful[i])
+        difference = _exact(points[few], scale[few]) - _exact(points[i], scale[i])
+        distances = (difference * difference).sum(1)
+        graph[i, few[np.argsort(distances, kind="stable")[: missing[i]]]] = True
     return graph | graph.T
 
 
@@ -89,21 +92,26 @@ def _scale(points: Floats, state: int, metric: str) -> NDArray[np.float64]:
     return 1 / (largest * np.sqrt((scaled * scaled).sum(1)))
 
 
-def _gram(points: Floats, scale: NDArray[np.float64], on_device: Any) -> tuple[NDArray[np.float32], float]:
+def _gram(
+    points: Floats, scale: NDArray[np.float64], on_device: Any, space: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
     """Inner products of the centered samples, and the relative error bound of distances from them.
 
     Subtracting one vector from all and multiplying all by one number moves no neighbor.
     """
-    centered = points - points.mean(0, dtype=np.float32) if points.dtype == np.float32 else None
-    if centered is None or (scale != 1).any() or not _within_range(centered):
+    simple = points.dtype == np.float32 and bool((scale == 1).all())
+    if simple:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(points, points.mean(0, dtype=np.float32), out=space)
+    if not simple or not _within_range(space):
         exact = _exact(points, scale)
         exact -= exact.mean(0)
         exact /= max(float(np.abs(exact).max()), np.finfo(float).tiny)
-        centered = exact.astype(np.float32)
+        space[:] = exact
     slack = (4 * points.shape[1] + 32) * UNIT
     if on_device is not None and on_device.device.type == "cuda":
-        return _cuda_gram(centered, on_device.device), slack
-    return centered @ centered.T, slack
+        return _cuda_gram(space, on_device.device), slack
+    return space @ space.T, slack
 
 
 def _within_range(centered: NDArray[np.float32]) -> bool:
