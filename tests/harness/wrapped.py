@@ -37,8 +37,7 @@ def tokenizer(
         pad_token=PAD,
         eos_token=END,
         bos_token=BEGIN,
-        additional_special_tokens=list(special),
-        extra_special_tokens=named or {},
+        **({"extra_special_tokens": named} if named else {"additional_special_tokens": list(special)}),
         model_max_length=4096,
         padding_side="left",
     )
