@@ -19,7 +19,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Barcode:
-    """Bars [birth, death) over the indices 0..2(S-1): even 2l is state l, odd its intersection with state l + 1.
+    """Bars [birth, death) over the indices 0..2(S-1).
+
+    Index 2l is state l, index 2l + 1 the intersection of states l and l + 1.
 
     Attributes:
         dimension, birth, death: (bars,) int64, sorted by dimension, birth, death.
@@ -45,8 +47,8 @@ class Barcode:
         if len(bad):
             row = bad[0]
             raise InputError(
-                f"bar {row} is ({dimension[row]}, {birth[row]}, {death[row]}); allowed for {self.states} states: "
-                f"dimension >= 0 and 0 <= birth < death <= {2 * self.states - 1}"
+                f"bar {row} is ({dimension[row]}, {birth[row]}, {death[row]}); "
+                f"allowed for {self.states} states: dimension >= 0, 0 <= birth < death <= {2 * self.states - 1}"
             )
         order = np.lexsort((death, birth, dimension))
         for name, column in zip(("dimension", "birth", "death"), whole, strict=True):
@@ -79,21 +81,28 @@ class Barcode:
         return np.stack([self.dimension, self.birth, self.death], axis=1)
 
     @classmethod
-    def of(cls, bars: ArrayLike | Iterable[tuple[int, int, int]], states: int | None = None) -> Barcode:
-        """From rows (dimension, birth, death); without `states`, as few as hold the latest death."""
+    def of(
+        cls, bars: ArrayLike | Iterable[tuple[int, int, int]], states: int | None = None, first: int = 0
+    ) -> Barcode:
+        """From rows (dimension, birth, death); without `states`, as few as hold the latest death.
+
+        `first` is the index of state 0: 1 for barcodes that count from 1.
+        """
         rows = np.asarray(bars if isinstance(bars, np.ndarray) else list(bars), dtype=np.float64)  # type: ignore[arg-type]
+        rows = rows.copy() if rows.base is not None or rows is bars else rows
         rows = rows.reshape(0, 3) if rows.size == 0 else rows
         if rows.ndim != 2 or rows.shape[1] != 3:
             raise InputError(f"bars have shape {rows.shape}; allowed: (bars, 3) with dimension, birth, death")
         if not np.isfinite(rows).all():
             row = int(np.argwhere(~np.isfinite(rows))[0, 0])
             raise InputError(f"bar {row} is {tuple(rows[row].tolist())}; allowed: finite whole numbers")
+        rows[:, 1:] -= first
         if states is None:
             states = int(rows[:, 2].max(initial=1)) // 2 + 1
         return cls(rows[:, 0], rows[:, 1], rows[:, 2], states)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path | str, states: int | None = None) -> Barcode:
+    def load(cls, path: Path | str, states: int | None = None, first: int = 0) -> Barcode:
         """Read a CSV file with the columns dimension, birth, death; a header is optional.
 
         Raises:
@@ -109,9 +118,10 @@ class Barcode:
         for number, row in enumerate(rows):
             if len(row) != 3 or not all(map(_number, row)):
                 raise InputError(
-                    f"barcode {str(path)!r}, bar {number} is {','.join(row)!r}; allowed: dimension,birth,death"
+                    f"barcode {str(path)!r}, bar {number} is {','.join(row)!r}; "
+                    "allowed: dimension,birth,death"
                 )
-        return cls.of([(float(a), float(b), float(c)) for a, b, c in rows], states)  # type: ignore[misc]
+        return cls.of([(float(a), float(b), float(c)) for a, b, c in rows], states, first)  # type: ignore[misc]
 
     def save(self, path: Path | str) -> None:
         lines = ["dimension,birth,death", *(",".join(map(str, bar)) for bar in self.to_array().tolist())]

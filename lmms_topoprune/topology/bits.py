@@ -10,7 +10,6 @@ import numpy as np
 from numba import njit
 
 
-
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile for one signature when the module is imported, and keep the result on disk.
 

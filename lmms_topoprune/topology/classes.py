@@ -47,7 +47,9 @@ class EdgeClasses:
     def part(self) -> Ints:
         """(N,): index of each vertex's component."""
         part = np.empty(len(self.order), dtype=np.int64)
-        part[self.order] = np.cumsum(self.parent[self.order] < 0) - 1  # components are added one after the other
+        part[self.order] = (
+            np.cumsum(self.parent[self.order] < 0) - 1
+        )  # components are added one after the other
         return part
 
     @classmethod
@@ -79,7 +81,10 @@ def _remove(labels, relation, ends):
     add(labels, relation, labels, relation, 0, words)
 
 
-@kernel("int64(int64, int64, int64, int32[:, ::1], uint64[:, ::1], int64[:, ::1], int64[::1], int64[::1], int64[::1])")
+@kernel(
+    "int64(int64, int64, int64, int32[:, ::1], uint64[:, ::1], int64[:, ::1], "
+    "int64[::1], int64[::1], int64[::1])"
+)
 def _spread(v, m, edges, edge, labels, ends, link, stack, seen):
     """Label the edges from v into one connected part of its link; the new number of edges."""
     words = labels.shape[1]
@@ -117,7 +122,7 @@ def _spread(v, m, edges, edge, labels, ends, link, stack, seen):
 def _fill(start, near, edge, labels, ends, work):
     """Fill edge, labels, ends, work[0] = order and work[1] = parent; False if there are too few slots."""
     order, parent, links, link, stack, seen = work[0], work[1], work[2], work[3], work[4], work[5]
-    n, words = len(order), labels.shape[1]
+    n = len(order)
     edges = 0
     for step in range(n):
         v = 0
@@ -168,7 +173,9 @@ def loops(inner: EdgeClasses, outer: EdgeClasses) -> Words:
     return out
 
 
-@kernel("void(int64[::1], int64[::1], int64[:, ::1], int32[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, ::1])")
+@kernel(
+    "void(int64[::1], int64[::1], int64[:, ::1], int32[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, ::1])"
+)
 def _fill_loops(order, parent, ends, edge, labels, potential, out):
     words = labels.shape[1]
     for i in range(len(order)):

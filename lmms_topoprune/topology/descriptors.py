@@ -6,7 +6,9 @@ Definitions: Gardinazzi et al., ICML 2025 (arXiv 2410.11042), but for the Jaccar
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import gudhi
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,7 +50,10 @@ def betti(barcode: Barcode, p: int) -> Ints:
 
 
 def jaccard(barcode: Barcode, p: int) -> Floats:
-    """J (S, S) = A(i, j) / (beta(i) + beta(j) - A(i, j)), in 0..1; two states without features count as alike."""
+    """J (S, S) = A(i, j) / (beta(i) + beta(j) - A(i, j)), in 0..1.
+
+    Two states without features count as alike.
+    """
     shared = alive(barcode, p).astype(float)
     numbers = np.diagonal(shared)
     union = numbers[:, None] + numbers[None, :] - shared
@@ -86,3 +91,42 @@ def effective_persistence_image(barcode: Barcode, p: int) -> Ints:
     image = np.zeros((barcode.states, barcode.states + 1), dtype=np.int64)
     np.add.at(image, (first, last + 1), count)
     return image
+
+
+def births_relative_frequency(barcode: Barcode, p: int, alpha: float = 0.0) -> Floats:
+    """B (S,): share of the bars born at each state, a bar from l to l' weighing |l - l'| ** alpha."""
+    image = effective_persistence_image(barcode, p)
+    weight = distance_weights(image.shape[1], alpha)[: barcode.states]
+    births = (weight * image).sum(1)
+    return births / births.sum() if births.sum() > 0 else births
+
+
+def smooth_persistence_image(
+    barcode: Barcode, p: int, sigma: float = 1.0, weight: Callable[[Floats], Floats] = np.asarray
+) -> Floats:
+    """(S, S): sum over bars of w(tau) exp(-((u - b)^2 + (v - tau)^2) / (2 sigma^2)).
+
+    Rows u are birth states 0..S-1, columns v lifetimes 1..S in states; b and tau = d - b are a bar's own,
+    from the effective persistence image. The default weight is tau itself.
+    """
+    if not sigma > 0:
+        raise OptionError(f"sigma is {sigma}; allowed: sigma > 0")
+    image = effective_persistence_image(barcode, p)
+    birth, death = np.nonzero(image)
+    lifetime = (death - birth).astype(float)
+    grid = np.arange(barcode.states, dtype=float)
+    rows = np.exp(-((grid[:, None] - birth) ** 2) / (2 * sigma**2))
+    columns = np.exp(-((grid[:, None] + 1 - lifetime) ** 2) / (2 * sigma**2))
+    return (rows * (image[birth, death] * weight(lifetime))) @ columns.T
+
+
+def activity(
+    barcode: Barcode, p: int, sigma: float = 1.0, weight: Callable[[Floats], Floats] = np.asarray
+) -> Floats:
+    """(S,): the smooth persistence image summed over lifetimes: how much is born around each state."""
+    return smooth_persistence_image(barcode, p, sigma, weight).sum(1)
+
+
+def bottleneck_distance(one: Barcode, other: Barcode, p: int) -> float:
+    """Bottleneck distance of the p-bars of two barcodes, in indices (GUDHI)."""
+    return float(gudhi.bottleneck_distance(one.bars(p).astype(float), other.bars(p).astype(float)))

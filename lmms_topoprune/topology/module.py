@@ -47,7 +47,9 @@ class Basis:
         return np.stack([self.birth, np.full_like(self.birth, index)], axis=1)
 
 
-def advance(basis: Basis, left: Words, right: Words, live: NDArray[np.bool_], index: int) -> tuple[Basis, Ints]:
+def advance(
+    basis: Basis, left: Words, right: Words, live: NDArray[np.bool_], index: int
+) -> tuple[Basis, Ints]:
     """Go from a state over an intersection to the next state.
 
     Args:
@@ -73,7 +75,10 @@ def advance(basis: Basis, left: Words, right: Words, live: NDArray[np.bool_], in
     vectors[fresh, slots // 64] = np.uint64(1) << (slots % 64).astype(np.uint64)
     owner[slots] = fresh
     lost, killed = basis.birth[work[2, :n] < 0], work[1, :entered][work[3, :entered] < 0]
-    bars = np.concatenate([np.stack([lost, np.full_like(lost, index)]), np.stack([killed, np.full_like(killed, index + 1)])], axis=1)
+    bars = np.concatenate(
+        [np.stack([lost, np.full_like(lost, index)]), np.stack([killed, np.full_like(killed, index + 1)])],
+        axis=1,
+    )
     return Basis(vectors, owner, birth), bars.T
 
 

@@ -43,7 +43,9 @@ def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (
         raise InputError(f"graphs has shape {graphs.shape} of {graphs.dtype}; allowed: (S, N, N) of bool")
     for s, graph in enumerate(graphs):
         if (graph != graph.T).any() or graph.diagonal().any():
-            raise InputError(f"graph {s} is not symmetric or has loops; allowed: undirected graphs without loops")
+            raise InputError(
+                f"graph {s} is not symmetric or has loops; allowed: undirected graphs without loops"
+            )
     if max(dimensions) > 1:
         top = max(dimensions) + 1
         return complexes_barcode([flag_simplices(graph, top) for graph in graphs], dimensions=dimensions)

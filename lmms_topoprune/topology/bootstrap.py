@@ -1,0 +1,83 @@
+"""How much scores and chosen layers depend on the samples: subsampling without replacement.
+
+Politis and Romano 1994. Drawing with replacement would put duplicates next to each other and change every
+neighborhood. The distances are computed once; a replicate only looks for neighbors among its samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmms_topoprune.errors import OptionError
+from lmms_topoprune.topology.barcode import Barcode
+from lmms_topoprune.topology.descriptors import Floats
+from lmms_topoprune.topology.neighbors import Distances
+from lmms_topoprune.topology.zigzag import checked, graphs_barcode
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Attributes:
+    values: (replicates, ...) the score in each replicate.
+    frequency: (L,) share of the replicates that drop each layer, None without a selection.
+    """
+
+    values: Floats
+    frequency: Floats | None
+
+    def interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Lower and upper quantiles of the score over the replicates."""
+        tail = (1 - level) / 2
+        return np.quantile(self.values, tail, axis=0), np.quantile(self.values, 1 - tail, axis=0)
+
+
+def bootstrap(
+    states: Any,
+    score: Callable[[Barcode], Floats],
+    *,
+    k: int,
+    metric: str = "euclidean",
+    dimensions: Collection[int] = (1,),
+    choose: Callable[[Floats], Iterable[int]] | None = None,
+    replicates: int = 20,
+    fraction: float = 0.8,
+    seed: int = 0,
+) -> Bootstrap:
+    """Scores and layers of random subsets of the samples.
+
+    Args:
+        states: (S, N, d).
+        score: of a barcode, such as lambda b: jaccard(b, 1).
+        k, metric, dimensions: as in zigzag_barcode.
+        choose: layers that a score drops, such as lambda v: select(PairScores(v), 3).
+        replicates, fraction, seed: number of subsets, their share of the samples, and how they are drawn.
+    """
+    states = checked(states, k, metric)
+    size = round(fraction * states.shape[1])
+    if replicates < 1 or not k < size <= states.shape[1]:
+        raise OptionError(
+            f"replicates is {replicates} and fraction is {fraction}, which leaves {size} samples; "
+            f"allowed: replicates from 1 and {k + 1} to {states.shape[1]} samples"
+        )
+    clouds = [Distances.of(points, s, metric) for s, points in enumerate(states)]
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(replicates):
+        samples = np.sort(generator.choice(states.shape[1], size, replace=False))
+        graphs = np.stack([cloud.subset(samples).graph(k) for cloud in clouds])
+        values.append(score(graphs_barcode(graphs, dimensions=dimensions)))
+    return Bootstrap(
+        np.stack(values), None if choose is None else _frequency([choose(v) for v in values], len(states))
+    )
+
+
+def _frequency(choices: list[Iterable[int]], states: int) -> NDArray[np.float64]:
+    counts = np.zeros(states - 1)
+    for layers in choices:
+        counts[list(layers)] += 1
+    return counts / len(choices)
