@@ -48,7 +48,8 @@ class Barcode:
             row = bad[0]
             raise InputError(
                 f"bar {row} is ({dimension[row]}, {birth[row]}, {death[row]}); "
-                f"allowed for {self.states} states: dimension >= 0, 0 <= birth < death <= {2 * self.states - 1}"
+                f"allowed for {self.states} states: dimension >= 0, "
+                f"0 <= birth < death <= {2 * self.states - 1}"
             )
         order = np.lexsort((death, birth, dimension))
         for name, column in zip(("dimension", "birth", "death"), whole, strict=True):

@@ -174,7 +174,8 @@ def loops(inner: EdgeClasses, outer: EdgeClasses) -> Words:
 
 
 @kernel(
-    "void(int64[::1], int64[::1], int64[:, ::1], int32[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, ::1])"
+    "void(int64[::1], int64[::1], int64[:, ::1], int32[:, ::1], "
+    "uint64[:, ::1], uint64[:, ::1], uint64[:, ::1])"
 )
 def _fill_loops(order, parent, ends, edge, labels, potential, out):
     words = labels.shape[1]

@@ -14,7 +14,7 @@ UNIT = 2.0**-24  # rounding error of float32
 
 
 def to_numpy(points: Any) -> Floats:
-    """float32 and float64 stay as they are; float16 and bfloat16 fit into float32, whole numbers into float64."""
+    """float32 and float64 stay as they are; 16-bit floats fit into float32, whole numbers into float64."""
     if isinstance(points, np.ndarray):
         if points.dtype in (np.float32, np.float64):
             return points

@@ -20,7 +20,8 @@ def gardinazzi_layers(barcode: Barcode, *, eps: float = 0.9, p: int = 1) -> tupl
     """Algorithm 2: the layers with a persistence of at least eps times the largest.
 
     State l is the norm inside layer l; the last state is the final norm, which takes part in the maximum
-    but belongs to no layer. The authors' files count indices from 1: read them with Barcode.load(path, first=1).
+    but belongs to no layer. The authors' files count indices from 1: read them
+    with Barcode.load(path, first=1).
     """
     values = released_persistence(barcode, p)
     last = len(values) - 1
