@@ -68,7 +68,9 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
     if dtype is not None and "dtype" in allowed:
         arguments["dtype"] = dtype
         return None
-    return getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if dtype is None or dtype == "auto":
+        return None
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
 
 
 def _batch_size(given: Any) -> int:

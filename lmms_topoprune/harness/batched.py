@@ -35,7 +35,7 @@ class Prompt:
     videos: tuple[Any, ...] = ()
 
 
-class BatchedGeneration(lmms):
+class BatchedGeneration(lmms):  # type: ignore[misc]
     """Mixin over PrunedModel for llava_hf, simple and chat."""
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:

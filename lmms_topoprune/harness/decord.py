@@ -35,7 +35,7 @@ def optional() -> Iterator[None]:
         yield
         return
     import lmms_eval.protocol  # noqa: F401
-    from transformers.utils import is_decord_available
+    from transformers.utils.import_utils import is_decord_available
 
     is_decord_available()
     sys.modules["decord"] = _stand_in()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from lmms_topoprune.errors import GenerationError, TopopruneError
 
@@ -16,7 +17,7 @@ def on_command_line() -> bool:
 
     It catches every Exception, prints a traceback and exits with 0, so only SystemExit gets through.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         code = frame.f_code
         if code.co_name == "cli_evaluate" and Path(code.co_filename).parts[-2:] == (

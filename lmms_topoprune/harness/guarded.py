@@ -26,7 +26,7 @@ class _Escape(BaseException):
 def _escaping(network: PreTrainedModel) -> Iterator[None]:
     """Within this block an exception in the network's generate() passes through `except Exception`."""
     own = vars(network).get("generate")
-    generate = network.generate
+    generate: Any = network.generate
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -34,16 +34,16 @@ def _escaping(network: PreTrainedModel) -> Iterator[None]:
         except Exception as error:
             raise _Escape from error
 
-    network.generate = guarded
+    vars(network)["generate"] = guarded
     try:
         yield
     finally:
-        del network.generate
+        del vars(network)["generate"]
         if own is not None:
-            network.generate = own
+            vars(network)["generate"] = own
 
 
-class GuardedGeneration(lmms):
+class GuardedGeneration(lmms):  # type: ignore[misc]
     """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:

@@ -26,7 +26,7 @@ from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery.self_test import self_test
 
 
-class PrunedModel(lmms):
+class PrunedModel(lmms):  # type: ignore[misc]
     """Mixin, placed before a wrapper of lmms-eval in a class's bases.
 
     Attributes:
@@ -64,7 +64,9 @@ class PrunedModel(lmms):
             response_cache.tell_plans_apart()
 
     @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> PrunedModel:
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> PrunedModel:
         """What lmms-eval calls; also arranges for the plan to be written beside its results."""
         with one_sentence():
             try:
@@ -74,7 +76,8 @@ class PrunedModel(lmms):
                     f"model_args is {arg_string!r}; allowed: name=value pairs joined by commas"
                 ) from None
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        model = cls(**{**given, **extra})
+        # The command's --batch_size is 1 by default, so what stands in model_args counts.
+        model = cls(**{**extra, **given})
         results.leave_plan(model, results.tracker_of_caller())
         return model
 
@@ -112,7 +115,7 @@ class PrunedModel(lmms):
     @property
     def network(self) -> PreTrainedModel:
         """The transformers model itself."""
-        model = self._model
+        model: Any = self._model
         return getattr(model, "module", model)
 
     @property
