@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lmms_topoprune.topology.clouds import exact_points, gram_matrix, scales, to_numpy
 
@@ -88,7 +89,7 @@ def multiscale_graphs(states: Any, ks: Sequence[int], metric: str = "euclidean")
     """
     count, n = len(states), states.shape[1]
     adjacency = np.empty((len(ks), count, n, n), dtype=bool)
-    workers = min(2, os.cpu_count() or 1, count)
+    workers = min(4, os.cpu_count() or 1, count)
 
     def fill(first: int) -> None:
         space = np.empty(states.shape[1:], dtype=np.float32)
@@ -97,6 +98,7 @@ def multiscale_graphs(states: Any, ks: Sequence[int], metric: str = "euclidean")
             for i, k in enumerate(ks):
                 adjacency[i, s] = distances.graph(k)
 
-    with ThreadPoolExecutor(workers) as pool:
+    # One BLAS thread a worker: two pools of threads would wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         list(pool.map(fill, range(workers)))
     return adjacency
