@@ -140,7 +140,8 @@ class PruningPlan:
             raise InputError(f"plan {str(path)!r} has schema {found!r}; this version reads {SCHEMA!r}")
         fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept", "run")}
         try:
-            plan = cls(**{**fields, "dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))})
+            lists = {"dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))}
+            plan = cls(**{**fields, **lists})
         except (TypeError, KeyError) as error:
             raise InputError(f"plan {str(path)!r} lacks or misnames a field: {error}") from None
         if data.get("hash") != plan.hash:

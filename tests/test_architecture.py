@@ -25,7 +25,12 @@ MAY_IMPORT = {
     "cli": {"calibration", "criteria", "surgery", "topology", "embedded", "harness", "comparison"},
 }
 ONLY_ROOM = {"lmms_eval": {"harness", "comparison"}, "click": {"cli", "embedded"}}
-NO_TORCH = ("lmms_topoprune", "lmms_topoprune.registration", "lmms_topoprune.cli.main", "lmms_topoprune.options")
+NO_TORCH = (
+    "lmms_topoprune",
+    "lmms_topoprune.registration",
+    "lmms_topoprune.cli.main",
+    "lmms_topoprune.options",
+)
 
 
 def modules() -> list[Path]:

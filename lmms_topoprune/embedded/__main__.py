@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,7 +41,11 @@ def train(
 
     recipe = Recipe(seed=seed, shallow_layers=shallow_layers)
     recipe = replace(recipe, size=replace(recipe.size, layers=layers))
-    given = {"shallow_steps": shallow_steps, "deep_steps": deep_steps, "decay_steps": decay_steps}
+    given: dict[str, Any] = {
+        "shallow_steps": shallow_steps,
+        "deep_steps": deep_steps,
+        "decay_steps": decay_steps,
+    }
     recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
     try:
         run_training(recipe, run, say=click.echo, compiled=compiled)

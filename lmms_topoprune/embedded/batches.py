@@ -14,6 +14,7 @@ from lmms_topoprune.embedded import build, scenes
 
 IGNORE = -100
 
+
 @dataclass(frozen=True)
 class Mix:
     """What the turns of a conversation are: shares of captions, drills and multiple choice, and kinds."""
@@ -80,9 +81,7 @@ class Batches:
         labels = torch.tensor([labels for _, labels in rows])
         return Batch(ids, labels, pixels(self.processor, [scenes.render(s) for s in drawn]))
 
-    def _conversation(
-        self, rng: random.Random, scene: scenes.Scene, mix: Mix
-    ) -> tuple[list[int], list[int]]:
+    def _conversation(self, rng: random.Random, scene: scenes.Scene, mix: Mix) -> tuple[list[int], list[int]]:
         """Turns about one scene until the context is full: token ids and labels, equally long."""
         is_captioned = rng.random() < mix.captions
         first = (build.DESCRIBE, scenes.caption(scene)) if is_captioned else _turn(rng, scene, mix)

@@ -67,7 +67,9 @@ class Run:
         self.processor = build.build_processor()
         self._claim()
         pointer = folder / "checkpoint.json"
-        state = json.loads(pointer.read_text()) if pointer.exists() else {"step": 0, "curve": []}
+        state: dict[str, Any] = (
+            json.loads(pointer.read_text()) if pointer.exists() else {"step": 0, "curve": []}
+        )
         self.step: int = state["step"]
         self.curve: list[dict[str, Any]] = state["curve"]
         # The step of the growth itself was still saved with the shallow model.

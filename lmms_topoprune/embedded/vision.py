@@ -61,7 +61,7 @@ def pretrain(
             nn.functional.cross_entropy(head(features).flatten(0, 1), classes[..., i].flatten(), weights[i])
             for i, head in enumerate(heads)
         ]
-        sum(losses).backward()
+        torch.stack(losses).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
