@@ -184,7 +184,7 @@ def measure_loading(size: str, load: Load) -> dict[str, Any]:
         plan.save(folder / "plan.json")
         bytes_ = sum(file.stat().st_size for file in (folder / "dense").glob("*.safetensors"))
         del model
-        result: dict[str, Any] = {"checkpoint_bytes": bytes_, "sparsity": 0.5}
+        result: dict[str, Any] = {"model": f"LLaVA {size}", "checkpoint_bytes": bytes_, "sparsity": 0.5}
         for dtype in ("bfloat16", "float32"):
             runs: dict[str, list[Row]] = {"dense": [], "lean": []}
             for _ in range(load.rounds):
@@ -257,7 +257,8 @@ def machine() -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     print(f"{result['model']} on {result['machine']['device']}; every ratio is to the dense model")
-    print("sparsity  ideal  prefill  decode  tokens/s  weights   peak")
+    if "rows" in result:
+        print("sparsity  ideal  prefill  decode  tokens/s  weights   peak")
     for row in result.get("rows", ()):
         print(
             f"{row['sparsity']:8.0%} {row['ideal']:6.2f} {row['prefill_ratio']:8.2f}",
@@ -267,7 +268,7 @@ def show(result: dict[str, Any]) -> None:
     for dtype in ("bfloat16", "float32"):
         if found := result.get("loading", {}).get(f"to_{dtype}"):
             print(
-                f"lean loading at 50 % from bfloat16 files to {dtype}: "
+                f"lean loading of {result['loading']['model']} at 50 % from bfloat16 files to {dtype}: "
                 f"time {found['time_ratio']:.2f}, peak memory {found['memory_ratio']:.2f} of the dense load"
             )
 
