@@ -110,7 +110,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
                 self_test(model, processor)
         self.plan = self.plan.with_stages(**self.stages)
         self.setting = self._describe_setting()
-        logger.info(f"{self.registered.name}: {self.plan}")
+        if Ranks.current().rank == 0:
+            logger.info(f"{self.registered.name}: {self.plan}")
 
     @property
     def network(self) -> PreTrainedModel:
