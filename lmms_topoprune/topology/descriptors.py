@@ -12,7 +12,7 @@ import gudhi
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune.errors import OptionError
+from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.topology.barcode import Barcode
 
 Floats = NDArray[np.float64]
@@ -69,8 +69,17 @@ def consistency(barcode: Barcode, p: int) -> Floats:
 
 def inter_layer_persistence(barcode: Barcode, p: int, alpha: float = 0.0) -> Floats:
     """Zbar (S,): mean over j != l of Z(l, j), weighted by |l - j| ** alpha."""
+    compared(barcode)
     weight = distance_weights(barcode.states, alpha)
     return (weight * consistency(barcode, p)).sum(1) / np.maximum(weight.sum(1), np.finfo(float).tiny)
+
+
+def compared(barcode: Barcode) -> None:
+    """Refuse a barcode that leaves nothing to compare."""
+    if barcode.states < 2:
+        raise InputError(
+            f"the barcode has {barcode.states} state; allowed: at least 2, since a score compares states"
+        )
 
 
 def distance_weights(states: int, alpha: float) -> Floats:
@@ -129,4 +138,4 @@ def activity(
 
 def bottleneck_distance(one: Barcode, other: Barcode, p: int) -> float:
     """Bottleneck distance of the p-bars of two barcodes, in indices (GUDHI)."""
-    return float(gudhi.bottleneck_distance(one.bars(p).astype(float), other.bars(p).astype(float)))
+    return float(gudhi.bottleneck_distance(one.bars(p).astype(float), other.bars(p).astype(float), 0.0))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from lmms_topoprune.selection import LayerScores, select
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.descriptors import Floats, consistency
+from lmms_topoprune.topology.descriptors import Floats, compared, consistency
 
 
 def released_persistence(barcode: Barcode, p: int = 1) -> Floats:
     """(S,): mean over all j of A(l, j) / beta(j)."""
+    compared(barcode)
     return consistency(barcode, p).mean(0)
 
 

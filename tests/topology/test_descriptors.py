@@ -1,0 +1,123 @@
+"""Descriptors against their definitions, bar by bar."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmms_topoprune import topology as tp
+from lmms_topoprune.errors import InputError, OptionError
+
+
+@st.composite
+def barcodes(draw):
+    states = draw(st.integers(2, 6))
+    last = 2 * states - 1
+    bars = []
+    for _ in range(draw(st.integers(0, 12))):
+        birth = draw(st.integers(0, last - 1))
+        bars.append((draw(st.integers(0, 1)), birth, draw(st.integers(birth + 1, last))))
+    return tp.Barcode.of(bars, states)
+
+
+def held(barcode, p):
+    """(bars, S): whether each bar is alive at each state, from its indices alone."""
+    even = 2 * np.arange(barcode.states)
+    bars = barcode.bars(p)
+    return (bars[:, :1] <= even) & (even < bars[:, 1:])
+
+
+@settings(deadline=None, max_examples=150)
+@given(barcodes(), st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]))
+def test_descriptors_follow_their_definitions(barcode, alpha: float) -> None:
+    for p in (0, 1):
+        at = held(barcode, p).astype(int)
+        shared = at.T @ at
+        beta = at.sum(0)
+        states = barcode.states
+        assert np.array_equal(tp.alive(barcode, p), shared)
+        assert np.array_equal(tp.betti(barcode, p), beta)
+        averages, jaccards = tp.inter_layer_persistence(barcode, p, alpha), tp.jaccard(barcode, p)
+        for i in range(states):
+            weights = {j: abs(i - j) ** alpha for j in range(states) if j != i}
+            z = {j: shared[i, j] / beta[i] if beta[i] else 0 for j in range(states)}
+            assert averages[i] == pytest.approx(
+                sum(w * z[j] for j, w in weights.items()) / sum(weights.values())
+            )
+            for j in range(states):
+                union = (at[:, i] | at[:, j]).sum()
+                assert jaccards[i, j] == pytest.approx(shared[i, j] / union if union else 1)
+        image = tp.effective_persistence_image(barcode, p)
+        expected = np.zeros_like(image)
+        for birth, death in barcode.bars(p):
+            b, d = -(-birth // 2), -(-death // 2)
+            expected[b if b < states else 0, d] += b != d
+        assert np.array_equal(image, expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(barcodes(), st.floats(0.3, 3))
+def test_smooth_image_is_the_sum_over_bars(barcode, sigma: float) -> None:
+    image = tp.effective_persistence_image(barcode, 1)
+    expected = np.zeros((barcode.states, barcode.states))
+    for b, d in np.argwhere(image):
+        u, v = np.mgrid[: barcode.states, 1 : barcode.states + 1]
+        expected += image[b, d] * (d - b) * np.exp(-((u - b) ** 2 + (v - (d - b)) ** 2) / (2 * sigma**2))
+    assert np.allclose(tp.smooth_persistence_image(barcode, 1, sigma), expected)
+    assert np.allclose(tp.activity(barcode, 1, sigma), expected.sum(1))
+    share = tp.births_relative_frequency(barcode, 1)
+    assert share.sum() == pytest.approx(1 if image.any() else 0)
+
+
+def test_releasing_rule_divides_by_the_other_state() -> None:
+    bars = [(1, 0, 3), (1, 2, 5), (1, 2, 5), (1, 4, 7)]
+    barcode = tp.Barcode.of(bars, 4)
+    shared, beta = tp.alive(barcode, 1), tp.betti(barcode, 1)
+    expected = [np.mean([shared[i, j] / beta[j] for j in range(4)]) for i in range(4)]
+    assert np.allclose(tp.released_persistence(barcode), expected)
+    assert tp.gardinazzi_layers(barcode, eps=0.9) == tuple(
+        i for i in range(3) if expected[i] >= 0.9 * max(expected)
+    )
+
+
+def test_a_published_file_can_be_replayed(tmp_path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text("dimension,birth,death\n1,1,4\n1,3,6\n1,3,6\n1,5,8\n")
+    barcode = tp.Barcode.load(path, first=1)
+    assert barcode == tp.Barcode.of([(1, 0, 3), (1, 2, 5), (1, 2, 5), (1, 4, 7)])
+    assert tp.gardinazzi_layers(barcode) == tp.gardinazzi_layers(tp.Barcode.of(barcode.to_array(), 4))
+    barcode.save(path)
+    assert tp.Barcode.load(path, states=4) == barcode
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1,2\n", "bar 0 is '1,2'"),
+        ("1,4,3\n", "birth < death"),
+        ("0,1,x\n", "bar 0"),
+        ("0,0.5,3\n", "fractions"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text: str, sentence: str) -> None:
+    (tmp_path / "bars.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        tp.Barcode.load(tmp_path / "bars.csv")
+
+
+def test_combined_jaccard_lets_only_scales_with_features_vote() -> None:
+    one, other = tp.Barcode.of([(0, 0, 3), (1, 0, 1)], 2), tp.Barcode.of([(0, 0, 3)], 2)
+    assert tp.combined_jaccard([one, other])[0, 1] == pytest.approx((1 + 0 + 1) / 3)
+    with pytest.raises(InputError, match="different numbers of states"):
+        tp.combined_jaccard([one, tp.Barcode.of([], 3)])
+
+
+def test_options_are_checked() -> None:
+    barcode = tp.Barcode.of([(1, 0, 3)], 2)
+    with pytest.raises(OptionError, match="alpha"):
+        tp.inter_layer_persistence(barcode, 1, float("nan"))
+    with pytest.raises(OptionError, match="sigma"):
+        tp.smooth_persistence_image(barcode, 1, 0)
+    assert tp.bottleneck_distance(barcode, barcode, 1) == 0
