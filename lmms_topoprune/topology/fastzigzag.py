@@ -7,6 +7,7 @@ the cells in the order they appear, then the cones of the cells in the order the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,24 @@ def reduce_cells(cells: Cells) -> Ints:
     low = _reduce(cells.facets, order, place, dimension)
     killer = np.flatnonzero(low >= 0)
     return _bars(cells, order, low[killer], killer)
+
+
+def matrix_of(cells: Cells) -> tuple[list[list[int]], Callable[[Ints], Ints]]:
+    """The boundary matrix as sorted columns, and what turns its reduced columns' lowest rows into bars."""
+    n = len(cells.dimension)
+    order = np.lexsort((np.arange(n), cells.dimension, -cells.last))
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n) + n + 1
+    facets = [[f for f in row if f >= 0] for row in cells.facets.tolist()]
+    columns: list[list[int]] = [[], *([f + 1 for f in sorted(row)] for row in facets)]
+    for cell in order.tolist():
+        columns.append(sorted([cell + 1, *(place[facets[cell]].tolist() or [0])]))
+
+    def bars(low: Ints) -> Ints:
+        killer = np.flatnonzero(low >= 0)
+        return _bars(cells, order, low[killer], killer)
+
+    return columns, bars
 
 
 def _bars(cells: Cells, order: Ints, creator: Ints, killer: Ints) -> Ints:

@@ -60,7 +60,7 @@ class Distances:
         missing = k - graph.sum(1)
         settled = doubtful.sum(1) == missing
         graph[settled] |= doubtful[settled]
-        for i in np.flatnonzero(~settled):
+        for i in np.flatnonzero(~settled).tolist():
             few = np.flatnonzero(doubtful[i])
             graph[i, few[np.argsort(self._squares(i, few), kind="stable")[: missing[i]]]] = True
         return graph | graph.T

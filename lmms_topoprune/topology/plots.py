@@ -19,8 +19,8 @@ def plot_barcode(barcode: Barcode, p: int = 1, ax: Any = None, most: int = 500) 
     ax = _axes(ax)
     bars = barcode.bars(p)
     longest = np.argsort(bars[:, 0] - bars[:, 1], kind="stable")[:most]
-    bars = bars[np.sort(longest)] / 2
-    ax.hlines(np.arange(len(bars)), bars[:, 0], bars[:, 1], color=KEPT, linewidth=1)
+    ends = bars[np.sort(longest)] / 2
+    ax.hlines(np.arange(len(ends)), ends[:, 0], ends[:, 1], color=KEPT, linewidth=1)
     ax.set(xlabel="state", ylabel=f"bar of $H_{p}$", xlim=(0, barcode.states - 0.5))
     return ax
 
