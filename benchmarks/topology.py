@@ -2,8 +2,8 @@
 
     python benchmarks/topology.py --out topology.json
 
-Peers: pyfzz (the authors' FastZigZag), dionysus, oineus (reducing the matrix of FastZigZag), and the recipe of
-the ZigZagLLMs repository (scikit-learn's neighbors, GUDHI's expansion, pyfzz). Every measurement has a
+Peers: pyfzz (the authors' FastZigZag), dionysus, oineus (reducing the matrix of FastZigZag), and the recipe
+of the ZigZagLLMs repository (scikit-learn's neighbors, GUDHI's expansion, pyfzz). Every measurement has a
 process of its own. All peers but the recipe get the same simplices ready-made, and are timed without them;
 "lmms-topoprune" starts from the hidden states, "lmms-topoprune, bars" from the same neighbor graphs.
 

@@ -13,10 +13,17 @@ from numba import njit
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile for one signature when the module is imported, and keep the result on disk.
 
-    Given signatures halve the time to compile. numba writes beside the package, or to the user's cache
-    folder if that is read-only.
+    Given signatures halve the time to compile. numba writes beside the package, to the user's cache folder
+    if that is read-only, and nowhere if both are: then each process compiles anew.
     """
-    return njit(signature, cache=True, nogil=True, error_model="numpy")  # type: ignore[no-any-return]
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return njit(signature, cache=True, nogil=True, error_model="numpy")(function)
+        except RuntimeError:  # no folder to write to
+            return njit(signature, nogil=True, error_model="numpy")(function)
+
+    return compiled
 
 
 ONE = np.uint64(1)

@@ -165,30 +165,14 @@ def _fill(start, near, edge, labels, ends, work):
 
 def loops(inner: EdgeClasses, outer: EdgeClasses) -> Words:
     """(loops, words): the classes in the outer complex of the loops that generate H1 of the inner one."""
-    ends = inner.ends[inner.live]
-    words = outer.labels.shape[1]
-    potential = np.zeros((len(inner.order), words), dtype=np.uint64)
-    out = np.zeros((len(ends), words), dtype=np.uint64)
-    _fill_loops(inner.order, inner.parent, ends, outer.edge, outer.labels, potential, out)
-    return out
-
-
-@kernel(
-    "void(int64[::1], int64[::1], int64[:, ::1], int32[:, ::1], "
-    "uint64[:, ::1], uint64[:, ::1], uint64[:, ::1])"
-)
-def _fill_loops(order, parent, ends, edge, labels, potential, out):
-    words = labels.shape[1]
-    for i in range(len(order)):
-        v = order[i]
-        if parent[v] >= 0:
-            add(potential, v, potential, parent[v], 0, words)
-            add(potential, v, labels, edge[v, parent[v]], 0, words)
-    for i in range(len(ends)):
-        u, v = ends[i, 0], ends[i, 1]
-        add(out, i, potential, u, 0, words)
-        add(out, i, potential, v, 0, words)
-        add(out, i, labels, edge[u, v], 0, words)
+    up = np.where(inner.parent < 0, np.arange(len(inner.parent)), inner.parent)
+    potential = outer.labels[outer.edge[np.arange(len(up)), up]]  # of the edge to the parent
+    potential[inner.parent < 0] = 0
+    while not np.array_equal(up, up[up]):  # doubles the length of the summed paths until all end at a root
+        potential ^= potential[up]
+        up = up[up]
+    u, v = inner.ends[inner.live].T
+    return potential[u] ^ potential[v] ^ outer.labels[outer.edge[u, v]]
 
 
 def parts(inner: EdgeClasses, outer: EdgeClasses) -> Words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -10,9 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.topology.fastzigzag import Cells
 
 Simplex = tuple[int, ...]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells sorted by (first, dimension).
+
+    Attributes:
+        dimension, first, last: (cells,); `first` and `last` are states.
+        facets: (cells, width) indices of the facets, ended by -1.
+        states: S.
+    """
+
+    dimension: Ints
+    first: Ints
+    last: Ints
+    facets: Ints
+    states: int
 
 
 def simplices(complex_: Any) -> set[Simplex]:

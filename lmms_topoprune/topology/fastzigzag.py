@@ -8,30 +8,14 @@ the cells in the order they appear, then the cones of the cells in the order the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from lmms_topoprune.topology.bits import kernel
+from lmms_topoprune.topology.complexes import Cells
+
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Cells sorted by (first, dimension).
-
-    Attributes:
-        dimension, first, last: (cells,); `first` and `last` are states.
-        facets: (cells, width) indices of the facets, ended by -1.
-        states: S.
-    """
-
-    dimension: Ints
-    first: Ints
-    last: Ints
-    facets: Ints
-    states: int
 
 
 def reduce_cells(cells: Cells) -> Ints:
@@ -81,7 +65,7 @@ def _bars(cells: Cells, order: Ints, creator: Ints, killer: Ints) -> Ints:
     return bars[start != end]
 
 
-@njit(cache=True)
+@kernel("int64[::1](int64[:, ::1], int64[::1], int64[::1], int64[::1])")
 def _reduce(facets, order, place, dimension):  # type: ignore[no-untyped-def]
     """low (columns,): the row that each column kills, -1 for none. Highest dimension first, with clearing."""
     n, width = facets.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,13 @@ def zigzag_barcode(
         InputError: the states are not (S, N, d), or a sample is not finite (or zero, for "cosine").
         OptionError: k, metric or dimensions are not allowed.
     """
-    return graphs_barcode(neighbor_graphs(checked(states, k, metric), k, metric), dimensions=dimensions)
+    states = checked(states, k, metric)
+    _check_dimensions(dimensions)
+    with ThreadPoolExecutor(1) as pool:
+        graphs = pool.submit(neighbor_graphs, states, k, metric)
+        import lmms_topoprune.topology.flag_zigzag  # noqa: F401  compiles while the distances are computed
+
+        return graphs_barcode(graphs.result(), dimensions=dimensions)
 
 
 def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (0, 1)) -> Barcode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from lmms_topoprune import topology as tp
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError
 from lmms_topoprune.selection import PairScores, select
-from lmms_topoprune.topology import clouds, neighbors, plots
+from lmms_topoprune.topology import bits, clouds, flag_zigzag, neighbors, plots
 
 rng = np.random.default_rng(0)
 CLOUDS = np.cumsum(rng.normal(size=(5, 40, 6)), axis=0).astype(np.float32)
@@ -196,6 +195,26 @@ def test_plots(monkeypatch) -> None:
     assert [len(c.get_offsets()) for c in ax.collections] == [3, 2]
 
 
-def test_importing_compiles_nothing() -> None:
-    code = "import sys, lmms_topoprune.topology; sys.exit('lmms_topoprune.topology.classes' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+def test_importing_does_not_load_the_compiler() -> None:
+    code = "import sys, lmms_topoprune.topology; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nowhere_to_cache_is_no_error(monkeypatch) -> None:
+    from numba.core.caching import CompileResultCacheImpl
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    assert bits.kernel("int64(int64)")(lambda x: x + 1)(1) == 2
+
+
+def test_wrong_maps_would_be_noticed(monkeypatch) -> None:
+    """The exactness tests can fail: one loop that is followed wrongly changes the barcode."""
+    expected, right = tp.zigzag_barcode(CLOUDS, k=4), flag_zigzag.loops
+
+    def wrong(inner, outer):
+        found = right(inner, outer)
+        found[:1] = 0
+        return found
+
+    monkeypatch.setattr(flag_zigzag, "loops", wrong)
+    assert tp.zigzag_barcode(CLOUDS, k=4) != expected
