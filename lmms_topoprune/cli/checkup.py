@@ -94,12 +94,10 @@ def _entry_point() -> Finding:
 
 def _registered() -> Finding:
     """lmms-eval loads all plugins in one go and only logs what goes wrong, so ask it for our models."""
-    from lmms_eval.models import list_available_models
-
+    from lmms_topoprune.harness.listing import known_models
     from lmms_topoprune.registration import registered
 
-    known = set(list_available_models(include_aliases=True))
-    missing = sorted(set(registered()) - known)
+    missing = sorted(set(registered()) - known_models())
     detail = f"missing: {', '.join(missing)}" if missing else "all models are listed by `lmms-eval models`"
     others = ", ".join(
         sorted({e.name for e in metadata.entry_points(group="lmms_eval.models")} - {"topoprune"})
