@@ -17,7 +17,8 @@ from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.tokens import Misaligned, Tokens, image_token_ids
+from lmms_topoprune.calibration.tokens import Misaligned, Tokens
+from lmms_topoprune.calibration.vision import check, image_token_ids
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.surgery import decoder_layers
 
@@ -54,9 +55,10 @@ def collect(
         Evidence with states (L + 1, N, d) in the model's precision: N x (L + 1) x d numbers a state.
 
     Raises:
-        InputError: a state is not finite, the family has no such norm or token, one sample alone
-            does not fit into memory.
+        InputError: a state is not finite, the family has no such norm or token or takes no such sample,
+            one sample alone does not fit into memory.
     """
+    check(model, samples, token)
     layers = decoder_layers(model)
     recorder = Recorder(Decoder.of(model, layers), states, sums)
     prompter = Prompter(processor, RET_MARKER if token == "ret" else "")

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
 from lmms_topoprune.calibration.decoder import last_logits
-from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.prompts import Prompter, per_token
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError
 
@@ -105,7 +105,7 @@ def _answered(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
     full = model.generate(**to_device(model, inputs), **options).to(prompt.device)
     answer = full[:, prompt.shape[1] :]
     real = _up_to_end(answer, prompter.tokenizer.eos_token_id)
-    extended = {k: _extended(v, prompt, answer.shape[1]) for k, v in inputs.items()}
+    extended = {k: _extended(k, v, answer.shape[1]) for k, v in inputs.items()}
     extended["input_ids"] = torch.cat([prompt, answer], 1)
     extended["attention_mask"] = torch.cat([inputs["attention_mask"], real.long()], 1)
     # One position before the answer predicts its first token.
@@ -121,8 +121,10 @@ def _up_to_end(answer: torch.Tensor, end: int | None) -> torch.Tensor:
     return ends.cumsum(1) - ends == 0
 
 
-def _extended(value: torch.Tensor, prompt: torch.Tensor, count: int) -> torch.Tensor:
-    """Values per token (such as token types) get zeros for the answer's tokens."""
-    if value.shape != prompt.shape:
-        return value
-    return torch.cat([value, value.new_zeros(len(value), count)], 1)
+def _extended(name: str, value: torch.Tensor, count: int) -> torch.Tensor:
+    """A model input for a prompt with `count` more tokens; ids and attention mask are replaced afterwards."""
+    if name == "cross_attention_mask":  # (B, T, images, tiles): an answer sees what the prompt's end sees
+        return torch.cat([value, value[:, -1:].expand(-1, count, -1, -1)], 1)
+    if per_token(name):  # an answer's tokens are text, which is token type 0
+        return torch.cat([value, value.new_zeros(len(value), count)], 1)
+    return value

@@ -47,9 +47,12 @@ class Prompter:
         if self.text_only and sample.image is not None:
             raise InputError("a calibration sample has an image, but the model has only a tokenizer")
         if not self.has_template:
-            image = f"{self.image_token}\n" if sample.image is not None and self.image_token else ""
-            return image + sample.instruction + self.suffix
+            return self._as_text(sample) + self.suffix
         return self._templated(sample) + self.suffix
+
+    def _as_text(self, sample: Sample) -> str:
+        image = f"{self.image_token}\n" if sample.image is not None and self.image_token else ""
+        return image + sample.instruction
 
     def _templated(self, sample: Sample) -> str:
         """Content as a list of parts; as one string for older templates, which can do no other."""
@@ -61,7 +64,7 @@ class Prompter:
             found = self._worded(sample.instruction, [{"type": "image"}, text])
             # What an image is called differs between families; that it changes the prompt does not.
             if found is None or found == bare:
-                found = self._worded(sample.instruction, f"{self.image_token}\n{sample.instruction}")
+                found = self._worded(sample.instruction, self._as_text(sample))
         if found is None:
             raise InputError("the chat template of this model cannot word a calibration sample")
         return found
@@ -97,7 +100,7 @@ class Prompter:
         if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
             options["add_special_tokens"] = False  # the template has put it there already
         with padded(self.tokenizer, side):
-            return self.processor(text=prompts, **options)
+            return aligned(self.processor(text=prompts, **options), side)
 
     def encode_texts(self, texts: Sequence[str]) -> BatchFeature:
         """Plain texts without template or image, padded on the right."""
@@ -108,6 +111,31 @@ class Prompter:
         """Roughly how many tokens a sample takes; only for putting samples of like length together."""
         pixels = sample.image.width * sample.image.height if sample.image is not None else 0
         return len(self.tokenizer(sample.instruction).input_ids) + pixels // 28**2
+
+
+def aligned(batch: BatchFeature, side: str) -> BatchFeature:
+    """The batch with its padding moved to that side.
+
+    InstructBLIP's processor puts image tokens in front of rows that are padded already: left padding
+    then stands between image and text and shifts the distance between them. It pads the text for the
+    Q-Former on the same side, which has learned positions and wants the text at the first ones.
+    """
+    names = [name for name in batch if per_token(name)]
+    _moved(batch, "attention_mask", names, side)
+    _moved(batch, "qformer_attention_mask", ["qformer_input_ids", "qformer_attention_mask"], "right")
+    return batch
+
+
+def _moved(batch: BatchFeature, mask: str, names: list[str], side: str) -> None:
+    if mask in batch:
+        order = batch[mask].argsort(dim=1, descending=side == "right", stable=True)  # (B, T)
+        for name in names:
+            batch[name] = batch[name].gather(1, order)
+
+
+def per_token(name: str) -> bool:
+    """Whether a model input of that name has one number a token (B, T)."""
+    return name in ("input_ids", "attention_mask") or name.endswith("token_type_ids")
 
 
 @contextmanager

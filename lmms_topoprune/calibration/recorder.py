@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,11 @@ def relative_magnitude(before: torch.Tensor, after: torch.Tensor) -> torch.Tenso
 
 # Each maps a layer's input and output (B, T, d) to one number a token (B, T).
 SUMS = {"token_cosine": token_cosine, "relative_magnitude": relative_magnitude}
+
+
+def _check_complete(found: Mapping[int, Any], count: int) -> None:
+    if missing := set(range(count)) - set(found):
+        raise InputError(f"decoder layer {min(missing)} did not run on a calibration sample")
 
 
 class Recorder:
@@ -69,12 +74,11 @@ class Recorder:
         """The batch's vectors (L + 1, B, d) on the CPU; its sums are added to the totals."""
         found = {}
         for name, vectors in self._vectors.items():
-            if len(vectors) < self.layers + 1:
-                missing = min(set(range(self.layers + 1)) - set(vectors))
-                raise InputError(f"decoder layer {missing} did not run on a calibration sample")
+            _check_complete(vectors, self.layers + 1)
             device = vectors[0].device
             found[name] = torch.stack([vectors[i].to(device) for i in range(self.layers + 1)]).cpu()
         for name, sums in self._sums.items():
+            _check_complete(sums, self.layers)
             self.totals[name] += [sums[i].item() for i in range(self.layers)]
         if self._fitted is not None:
             self.tokens_seen += int(self._fitted.mask.sum())

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError
@@ -56,7 +56,7 @@ def load_samples(
     if colon and prefix in known:
         return known[prefix](rest, count, seed)
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         return take(_from_folder(path, seed), count, source, strict)
     if path.is_file():
         return take(_from_jsonl(path, seed), count, source, strict)
@@ -96,9 +96,14 @@ def take(rows: Iterable[Callable[[], Sample]], count: int, source: str, strict: 
 
 
 def open_image(path: Path) -> Image.Image:
-    """An RGB image, read completely."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    """An RGB image, read completely; a truncated file is an error."""
+    # lmms-eval switches this on for the whole process, and the missing part would be gray.
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _from_folder(folder: Path, seed: int) -> Iterator[Callable[[], Sample]]:
@@ -114,9 +119,13 @@ def _described(path: Path) -> Sample:
 
 def _from_jsonl(path: Path, seed: int) -> Iterator[Callable[[], Sample]]:
     """One object a line: "instruction", and "image" or "video", a path beside the file, if it has one."""
-    lines = [(i, text) for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"calibration {str(path)!r} is not a JSONL file; its text is not UTF-8") from None
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     random.Random(seed).shuffle(lines)
-    return (partial(_from_line, path, i, text) for i, text in lines)
+    return (partial(_from_line, path, i, line) for i, line in lines)
 
 
 def _from_line(path: Path, number: int, text: str) -> Sample:
@@ -126,6 +135,9 @@ def _from_line(path: Path, number: int, text: str) -> Sample:
         raise InputError(f"line {number} of {path.name} is not JSON: {error.msg}") from None
     if not isinstance(row, dict) or not isinstance(row.get("instruction"), str):
         raise InputError(f"line {number} of {path.name} has no text under 'instruction'")
+    for key in ("image", "video"):
+        if not isinstance(row.get(key), (str, type(None))):
+            raise InputError(f"line {number} of {path.name} has no path under {key!r}")
     image = open_image(path.parent / row["image"]) if row.get("image") else None
     video = path.parent / row["video"] if row.get("video") else None
     if video is not None and not video.is_file():

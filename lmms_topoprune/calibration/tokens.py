@@ -6,20 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from lmms_topoprune.errors import InputError
 
 
 class Misaligned(Exception):
     """The decoder saw another sequence length than the input ids have, so padding cannot be found."""
-
-
-def image_token_ids(model: nn.Module, processor: Any) -> set[int]:
-    """The ids that stand for image or video features in the input ids."""
-    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
-    owners = (getattr(model, "config", None), processor)
-    return {v for o in owners for n in names if isinstance(v := getattr(o, n, None), int)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,187 @@
+"""Tiny models of every registered family, their processors, and a plain pass that calibration must match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers as hf
+from families.tiny import tiny
+from harness import wrapped
+from PIL import Image, ImageOps
+
+from lmms_topoprune.calibration.samples import Sample
+
+GRID = [[28, 56], [56, 28], [56, 56]]
+SIZE = {"height": 28, "width": 28}
+
+
+def _words(*special: str) -> hf.PreTrainedTokenizerFast:
+    return wrapped.tokenizer("<image>", *special, image="<image>")
+
+
+def llava() -> tuple[Any, Any]:
+    words = _words()
+    config = hf.LlavaConfig(
+        vision_config=tiny(hf.CLIPVisionConfig),
+        text_config=wrapped.text(hf.LlamaConfig, words),
+        image_token_id=3,
+    )
+    processor = hf.LlavaProcessor(
+        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE),
+        tokenizer=words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def llava_next() -> tuple[Any, Any]:
+    words = _words()
+    config = hf.LlavaNextConfig(
+        vision_config=tiny(hf.CLIPVisionConfig),
+        text_config=wrapped.text(hf.MistralConfig, words),
+        image_token_id=3,
+        image_grid_pinpoints=GRID,
+    )
+    processor = hf.LlavaNextProcessor(
+        image_processor=hf.LlavaNextImageProcessor(
+            size={"shortest_edge": 28}, crop_size=SIZE, image_grid_pinpoints=GRID
+        ),
+        tokenizer=words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def llava_onevision() -> tuple[Any, Any]:
+    words = _words("<video>")
+    config = hf.LlavaOnevisionConfig(
+        vision_config=tiny(hf.SiglipVisionConfig),
+        text_config=wrapped.text(hf.Qwen2Config, words),
+        image_token_id=3,
+        video_token_id=4,
+        image_grid_pinpoints=GRID,
+    )
+    processor = hf.LlavaOnevisionProcessor(
+        image_processor=hf.LlavaOnevisionImageProcessor(size=SIZE, image_grid_pinpoints=GRID),
+        tokenizer=words,
+        video_processor=hf.LlavaOnevisionVideoProcessor(size=SIZE),
+        num_image_tokens=4,
+        vision_feature_select_strategy="full",
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+LLAVA: dict[str, Callable[[], tuple[Any, Any]]] = {
+    made.__name__: made for made in (llava, llava_next, llava_onevision)
+}
+BUILDERS = {**LLAVA, **wrapped.BUILDERS}
+# What a prompt holds for an image, as the family's own template writes it.
+MARKS = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "<|vision_start|><|image_pad|><|vision_end|>"),
+    **dict.fromkeys(("llava", "llava_next", "llava_onevision", "idefics2"), "<image>"),
+    "internvl_hf": "<IMG_CONTEXT>\n",
+    "gemma3": "<start_of_image>",
+    "llama_vision": "<|image|>",
+    "instructblip": "",
+    "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
+}
+FINAL_NORMS = ("language_model.norm", "text_model.norm", "language_model.model.norm")
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One sample's hidden states (L + 1, T, d) and where they hold image features, bool (T,)."""
+
+    hidden: torch.Tensor
+    image: torch.Tensor
+
+    def vector(self, token: str) -> torch.Tensor:
+        """(L + 1, d)"""
+        if token == "last":
+            return self.hidden[:, -1]
+        places = {"mean": self.image | True, "mean_image": self.image, "mean_text": ~self.image}[token]
+        return self.hidden[:, places].mean(1)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny model of a family."""
+
+    name: str
+    model: Any
+    processor: Any
+
+    @classmethod
+    def of(cls, name: str) -> Tiny:
+        config, processor = BUILDERS[name]()
+        torch.manual_seed(0)
+        kind = config.architectures[0] if config.architectures else _class_of(config)
+        model = getattr(hf, kind)(config).eval()
+        with torch.no_grad():  # large enough that every token matters to the others
+            for name_, parameter in model.named_parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(4.0)
+                if not parameter.any() and not name_.endswith("bias"):
+                    parameter.normal_()  # Gemma 3's projection of images, Mllama's gates
+        return cls(name, model, processor)
+
+    def alone(self, sample: Sample) -> Alone:
+        """A plain pass, without padding; image features are where other pixels make a difference."""
+        if sample.image is None:
+            hidden = self._hidden(sample)
+            return Alone(hidden, torch.zeros(hidden.shape[1], dtype=torch.bool))
+        hidden = self._hidden(sample)
+        newline = next((p for n, p in self.model.named_parameters() if n.endswith("image_newline")), None)
+        with torch.no_grad():
+            if newline is not None:
+                newline.add_(1.0)
+            other = self._hidden(Sample(sample.instruction, ImageOps.invert(sample.image)))
+            if newline is not None:
+                newline.sub_(1.0)
+        return Alone(hidden, (hidden[0] != other[0]).any(-1))
+
+    def _hidden(self, sample: Sample) -> torch.Tensor:
+        mark = MARKS[self.name] if sample.image is not None else ""
+        prompt = f"user: {mark}{sample.instruction}assistant:"
+        images = {} if sample.image is None else {"images": [sample.image]}
+        inputs = self.processor(text=[prompt], return_tensors="pt", **images)
+        modules = dict(self.model.named_modules())
+        # DeepStack adds to a layer's output after transformers has noted it.
+        deep = [f"model.language_model.layers.{i}" for i in (1, 2)] if self.name == "qwen3_vl" else []
+        final = [name for name in modules if name.endswith(FINAL_NORMS)]
+        inputs_of: list[torch.Tensor] = []
+        listen = [
+            modules[n].register_forward_pre_hook(lambda _, a: inputs_of.append(a[0][0])) for n in deep + final
+        ]
+        with torch.no_grad():
+            found = self.model(**inputs, output_hidden_states=True)
+        for hook in listen:
+            hook.remove()
+        states = getattr(found, "hidden_states", None) or found.language_model_outputs.hidden_states
+        plain = [state[0] for state in states[:-1]]
+        plain[1 : 1 + len(deep)] = inputs_of[: len(deep)]
+        return torch.stack([*plain, inputs_of[-1]])
+
+
+def _class_of(config: Any) -> str:
+    return type(config).__name__.replace("Config", "ForConditionalGeneration")
+
+
+def mixed_samples() -> list[Sample]:
+    """Questions and images of different lengths and shapes."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for words, size in ((0, (56, 56)), (4, (112, 56)), (1, (56, 84)), (2, (112, 112)), (6, (56, 56))):
+        pixels = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()
+        found.append(Sample("What is it?" + " Look closely." * words, Image.fromarray(pixels)))
+    return found
