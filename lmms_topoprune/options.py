@@ -110,7 +110,7 @@ class PruningOptions:
             if value is None and "None" in wanted:
                 continue
             if wanted.startswith("str"):
-                if isinstance(value, bool) or not isinstance(value, (str, int)):
+                if isinstance(value, bool) or not isinstance(value, (str, int, float)):
                     raise OptionError(f"{field.name} is {value!r}; allowed: text")
                 object.__setattr__(self, field.name, str(value))
             elif wanted == "float":

@@ -128,9 +128,11 @@ class PruningPlan:
             InputError: no such file, not JSON, another schema, missing fields, or edited after saving.
         """
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise InputError(f"plan {str(path)!r} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"plan {str(path)!r} is not valid JSON") from None
         try:
             data = json.loads(text)
         except json.JSONDecodeError:

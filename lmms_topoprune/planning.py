@@ -259,14 +259,20 @@ def explicit_plan(model: Any, options: PruningOptions, *, name: str) -> PruningP
         return PruningPlan(
             name, model_fingerprint(model), layers, dropped, "given", parameters, versions=_versions()
         )
-    plan = PruningPlan.load(options.plan)
-    if plan.layers != layers:
-        raise InputError(f"plan {options.plan!r} is for {plan.layers} layers, but {name!r} has {layers}")
+    plan = load_plan(options.plan, layers, name)
     if plan.fingerprint != (found := model_fingerprint(model)):
         raise InputError(
             f"plan {options.plan!r} was made for {plan.model!r} with fingerprint {plan.fingerprint}, but the "
             f"weights or configuration of {name!r} have {found}; make a new plan for this model"
         )
+    return plan
+
+
+def load_plan(path: str, layers: int, name: str) -> PruningPlan:
+    """The plan in a file, if it is for as many layers."""
+    plan = PruningPlan.load(path)
+    if plan.layers != layers:
+        raise InputError(f"plan {path!r} is for {plan.layers} layers, but {name!r} has {layers}")
     return plan
 
 

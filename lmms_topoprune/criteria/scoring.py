@@ -16,11 +16,15 @@ from lmms_topoprune.selection import LayerScores, PairScores
 
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
     """The criterion's scores; `options` as `resolved` returns them."""
-    few = max(options.ks) + 1
-    count = evidence.calibration.get("samples", few)
-    if count < few:
-        raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
+    if "samples" in evidence.calibration:
+        check_samples(options, evidence.calibration["samples"])
     return registry.get(options.criterion).function()(evidence, options)
+
+
+def check_samples(options: PruningOptions, count: int) -> None:
+    """Refuse to look for k neighbors among too few samples."""
+    if count <= max(options.ks):
+        raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
 
 
 def score_parameters(options: PruningOptions) -> dict[str, Any]:

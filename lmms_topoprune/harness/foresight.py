@@ -8,6 +8,7 @@ from lmms_topoprune import planning
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.criteria import registry
+from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
@@ -23,7 +24,10 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
     """
     layers = count_layers(pretrained)
     if options.plan is not None:
-        PruningPlan.load(options.plan)
+        if layers is None:
+            PruningPlan.load(options.plan)
+        else:
+            planning.load_plan(options.plan, layers, pretrained)
         return None
     if options.layers is not None:
         if layers is not None:
@@ -36,7 +40,9 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
         planning.check_budget(options, layers, frozenset())
     if not registry.get(options.criterion).needs_samples:
         return None
-    return load_samples(options.calibration, options.samples, options.seed, readers={"task": task_samples})
+    samples = load_samples(options.calibration, options.samples, options.seed, readers={"task": task_samples})
+    check_samples(options, len(samples))
+    return samples
 
 
 def count_layers(pretrained: str) -> int | None:

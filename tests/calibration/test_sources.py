@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import ImageFile
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import from_row, load_samples
@@ -44,7 +45,9 @@ def test_a_text_needs_no_image(tmp_path):
     assert load_samples(str(tmp_path / "texts.jsonl"), 5, 0) == [Sample("Why?")]
 
 
-def test_a_broken_row_is_skipped_and_counted(folder, caplog):
+@pytest.mark.parametrize("lenient", [False, True], ids=["alone", "as lmms-eval sets it"])
+def test_a_broken_row_is_skipped_and_counted(folder, caplog, monkeypatch, lenient):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:60])
     found = load_samples(str(folder / "pairs.jsonl"), 32, seed=0)
     assert len(found) == 31 and "skipped 1 broken" in caplog.text
@@ -58,7 +61,12 @@ def test_strict_refuses_a_broken_row(folder):
 
 @pytest.mark.parametrize(
     ("line", "problem"),
-    [("{", "is not JSON"), ("[]", "has no text under 'instruction'"), ('{"image": "00.png"}', "has no text")],
+    [
+        ("{", "is not JSON"),
+        ("[]", "has no text under 'instruction'"),
+        ('{"image": "00.png"}', "has no text"),
+        ('{"image": 3, "instruction": "Why?"}', "has no path under 'image'"),
+    ],
 )
 def test_many_broken_rows_are_refused_with_the_first_problem(folder, line, problem):
     path = folder / "pairs.jsonl"
@@ -72,9 +80,21 @@ def test_an_empty_source_is_refused(tmp_path):
         load_samples(str(tmp_path), 5, 0)
 
 
-def test_an_unknown_source_is_refused():
-    with pytest.raises(OptionError, match=r"calibration is 'embeded'; allowed: embedded, a JSONL file"):
-        load_samples("embeded", 5, 0)
+@pytest.mark.parametrize("source", ["embeded", ""])
+def test_an_unknown_source_is_refused(source):
+    with pytest.raises(OptionError, match=rf"calibration is '{source}'; allowed: embedded, a JSONL file"):
+        load_samples(source, 5, 0)
+
+
+def test_a_file_that_is_no_text_is_refused(folder):
+    with pytest.raises(InputError, match=r"00\.png' is not a JSONL file"):
+        load_samples(str(folder / "00.png"), 5, 0)
+
+
+def test_a_line_ends_where_json_lines_say(tmp_path):
+    text = "One\u2028two"
+    (tmp_path / "texts.jsonl").write_text(json.dumps({"instruction": text}, ensure_ascii=False), "utf-8")
+    assert load_samples(str(tmp_path / "texts.jsonl"), 1, 0) == [Sample(text)]
 
 
 def test_further_readers_take_their_prefix(samples):

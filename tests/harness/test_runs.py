@@ -60,6 +60,14 @@ def lmms_eval_command(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return run
 
 
+@pytest.fixture
+def mistakes(tmp_path: Path) -> Path:
+    """A folder with another model's plan and a calibration file that is too short."""
+    PruningPlan("another", "", 7, (2,), "given").save(tmp_path / "seven.json")
+    (tmp_path / "few.jsonl").write_text('{"instruction": "Why?"}\n')
+    return tmp_path
+
+
 def save_plan(load: Callable[..., Any], path: Path, layers: str) -> Path:
     load("topopruned_llava", layers=layers).plan.save(path)
     return path
@@ -99,12 +107,19 @@ def test_a_command_leaves_the_plan_beside_its_results(lmms_eval_command, folder,
             "pretrained={folder},sparsity=0.3,calibration=no",
             "calibration is 'no'; allowed: embedded, a JSONL",
         ),
+        ("pretrained={folder},plan={tasks}/0.png", "plan '.*0.png' is not valid JSON"),
+        ("pretrained={folder},plan={mistakes}/seven.json", "is for 7 layers, but '.*' has 6"),
+        ("pretrained={folder},sparsity=0.3,k=1.5", "k is '1.5'; allowed: a whole number or several"),
+        (
+            "pretrained={folder},sparsity=0.3,calibration={mistakes}/few.jsonl",
+            "k is '5', but there are only 1 calibration samples",
+        ),
         ("pretrained={folder},layers=99", "layer 99 does not exist; the model has layers 0 to 5"),
         ("pretrained={folder},batch_size=many", "batch_size is 'many'; allowed: whole numbers from 1"),
     ],
 )
 def test_a_mistake_ends_the_command_with_one_sentence(
-    lmms_eval_command, folder, tasks, capsys, monkeypatch, model_args, sentence
+    lmms_eval_command, folder, tasks, mistakes, capsys, monkeypatch, model_args, sentence
 ):
     from transformers import LlavaForConditionalGeneration
 
@@ -113,7 +128,9 @@ def test_a_mistake_ends_the_command_with_one_sentence(
 
     monkeypatch.setattr(LlavaForConditionalGeneration, "from_pretrained", loaded)
     with pytest.raises(SystemExit, match=f"^lmms-topoprune: .*{sentence}") as exit:
-        lmms_eval_command("topopruned_llava", model_args.format(folder=folder, tasks=tasks))
+        lmms_eval_command(
+            "topopruned_llava", model_args.format(folder=folder, tasks=tasks, mistakes=mistakes)
+        )
     assert "\n" not in exit.value.code
     assert "Traceback" not in "".join(capsys.readouterr())
 
