@@ -6,8 +6,11 @@ neighborhood. The distances are computed once; a replicate only looks for neighb
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,13 +70,18 @@ def bootstrap(
     clouds = [Distances.of(points, s, metric) for s, points in enumerate(states)]
     generator = np.random.default_rng(seed)
     values = []
-    for _ in range(replicates):
-        samples = np.sort(generator.choice(states.shape[1], size, replace=False))
-        graphs = np.stack([cloud.subset(samples).graph(k) for cloud in clouds])
-        values.append(score(graphs_barcode(graphs, dimensions=dimensions)))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for _ in range(replicates):
+            samples = np.sort(generator.choice(states.shape[1], size, replace=False))
+            graphs = np.stack(list(pool.map(partial(_graph_of, samples=samples, k=k), clouds)))
+            values.append(score(graphs_barcode(graphs, dimensions=dimensions)))
     return Bootstrap(
         np.stack(values), None if choose is None else _frequency([choose(v) for v in values], len(states))
     )
+
+
+def _graph_of(cloud: Distances, samples: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    return cloud.subset(samples).graph(k)
 
 
 def _frequency(choices: list[Iterable[int]], states: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,19 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Distances:
-    """What is known about the distances within one point cloud of N samples.
+    """What is known about the distances within one point cloud, or between N samples out of it.
 
     Attributes:
-        points: (N, d) as given; scale: (N,) factor for each sample.
+        points: (all, d) as given; scale: (all,) factor for each of them.
         gram: (N, N) float32 inner products; slack: relative error bound of distances from them.
+        samples: (N,) which points these are.
     """
 
     points: NDArray[np.floating]
     scale: NDArray[np.float64]
     gram: NDArray[np.float32]
     slack: float
+    samples: NDArray[np.int64]
 
     @classmethod
     def of(cls, points: Any, state: int, metric: str, space: NDArray[np.float32] | None = None) -> Distances:
@@ -43,12 +45,12 @@ class Distances:
         points = to_numpy(points)
         space = np.empty(points.shape, dtype=np.float32) if space is None else space
         scale = scales(points, state, metric)
-        return cls(points, scale, *gram_matrix(points, scale, device, space))
+        return cls(points, scale, *gram_matrix(points, scale, device, space), np.arange(len(points)))
 
     def subset(self, samples: NDArray[np.int64]) -> Distances:
         """The same for some of the samples; nothing is computed anew."""
         gram = np.ascontiguousarray(self.gram[np.ix_(samples, samples)])
-        return Distances(self.points[samples], self.scale[samples], gram, self.slack)
+        return replace(self, gram=gram, samples=self.samples[samples])
 
     def graph(self, k: int) -> Bools:
         """(N, N): the kNN graph, symmetrized by union."""
@@ -66,8 +68,9 @@ class Distances:
         return graph | graph.T
 
     def _squares(self, i: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-        difference = exact_points(self.points[others], self.scale[others])
-        difference -= exact_points(self.points[i], self.scale[i])
+        here, there = self.samples[i], self.samples[others]
+        difference = exact_points(self.points[there], self.scale[there])
+        difference -= exact_points(self.points[here], self.scale[here])
         return (difference * difference).sum(1)
 
 
