@@ -130,10 +130,10 @@ def _halved(error: RuntimeError, size: int, sample: int) -> int:
 
 
 def by_length(prompter: Prompter, samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """Batches of sample indices of like length, longest first, with and without images apart."""
+    """Batches of sample indices of like length, longest first, images, videos and text apart."""
     found = []
-    for with_image in (True, False):
-        group = [i for i, s in enumerate(samples) if (s.image is not None) == with_image]
+    for kind in ("image", "video", "text"):
+        group = [i for i, sample in enumerate(samples) if sample.kind == kind]
         group.sort(key=lambda i: (-prompter.length(samples[i]), i))
         found += [group[i : i + size] for i in range(0, len(group), size)]
     return found

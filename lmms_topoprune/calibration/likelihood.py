@@ -44,7 +44,7 @@ class Likelihood:
     """A model and the texts its loss is measured on.
 
     Text-only samples are the texts themselves, as in the papers on language models. Instruction
-    models are trained on answers, so a sample with an image counts by the answer that the dense
+    models are trained on answers, so a sample with an image or a video counts by the answer that the dense
     model itself gives greedily: no labels are needed.
     """
 
@@ -53,14 +53,14 @@ class Likelihood:
 
     @classmethod
     def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:
-        """Word the first MAX_TEXTS samples, and let the model answer those with an image."""
+        """Word the first MAX_TEXTS samples, and let the model answer those with an image or a video."""
         samples = samples[:MAX_TEXTS]
         prompter = Prompter(processor)
         texts = []
         with evaluation_mode(model), torch.no_grad():
             for batch in by_length(prompter, samples, batch_size):
                 chosen = [samples[i] for i in batch]
-                make = _plain if chosen[0].image is None else _answered
+                make = _plain if chosen[0].kind == "text" else _answered
                 texts.append(make(model, prompter, chosen))
         return cls(model, tuple(texts))
 

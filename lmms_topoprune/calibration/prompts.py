@@ -9,6 +9,7 @@ from typing import Any
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
@@ -42,26 +43,34 @@ class Prompter:
 
     def prompt(self, sample: Sample) -> str:
         """The prompt up to where the model starts to answer."""
-        if sample.video is not None:
-            raise InputError("a calibration sample has a video; allowed: images and text alone")
-        if self.text_only and sample.image is not None:
-            raise InputError("a calibration sample has an image, but the model has only a tokenizer")
+        kind = sample.kind
+        if sample.image is not None and sample.video is not None:
+            raise InputError("a calibration sample has an image and a video; allowed: one of them")
+        if self.text_only and kind != "text":
+            what = {"image": "an image", "video": "a video"}[kind]
+            raise InputError(f"a calibration sample has {what}, but the model has only a tokenizer")
+        if kind == "video" and not hasattr(self.processor, "video_processor"):
+            raise InputError(
+                f"a calibration sample has a video, but {type(self.processor).__name__} takes none; "
+                "allowed for this model: images and text alone"
+            )
         if not self.has_template:
             return self._as_text(sample) + self.suffix
         return self._templated(sample) + self.suffix
 
     def _as_text(self, sample: Sample) -> str:
-        image = f"{self.image_token}\n" if sample.image is not None and self.image_token else ""
-        return image + sample.instruction
+        marks = {"text": "", "image": self.image_token, "video": getattr(self.processor, "video_token", "")}
+        mark = marks[sample.kind]
+        return f"{mark}\n{sample.instruction}" if mark else sample.instruction
 
     def _templated(self, sample: Sample) -> str:
         """Content as a list of parts; as one string for older templates, which can do no other."""
         text = {"type": "text", "text": sample.instruction}
-        if sample.image is None:
+        if sample.kind == "text":
             found = self._worded(sample.instruction, [text], sample.instruction)
         else:
             bare = self._worded(sample.instruction, [text])
-            found = self._worded(sample.instruction, [{"type": "image"}, text])
+            found = self._worded(sample.instruction, [{"type": sample.kind}, text])
             # What an image is called differs between families; that it changes the prompt does not.
             if found is None or found == bare:
                 found = self._worded(sample.instruction, self._as_text(sample))
@@ -85,18 +94,15 @@ class Prompter:
         return str(holder.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def encode(self, samples: Sequence[Sample], side: str = "right") -> BatchFeature:
-        """Tensors of a batch whose samples all have an image, or all have none.
+        """Tensors of a batch whose samples are all of one kind.
 
         Right padding is the default: under causal attention what follows a token cannot change it, so
         a sample gets the same positions and the same states alone and in a batch.
         """
         prompts = [self.prompt(sample) for sample in samples]
-        images = [[s.image] for s in samples if s.image is not None]
-        if len(images) not in (0, len(samples)):
-            raise InputError("a calibration batch mixes samples with and without an image")
-        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
-        if images:
-            options["images"] = images
+        if len({sample.kind for sample in samples}) > 1:
+            raise InputError("a calibration batch mixes samples with an image, with a video and without")
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt", **_media(samples)}
         if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
             options["add_special_tokens"] = False  # the template has put it there already
         with padded(self.tokenizer, side):
@@ -111,6 +117,16 @@ class Prompter:
         """Roughly how many tokens a sample takes; only for putting samples of like length together."""
         pixels = sample.image.width * sample.image.height if sample.image is not None else 0
         return len(self.tokenizer(sample.instruction).input_ids) + pixels // 28**2
+
+
+def _media(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a processor takes besides text for samples of one kind."""
+    if samples[0].kind == "image":
+        return {"images": [[sample.image] for sample in samples]}
+    if samples[0].kind == "video":
+        videos, facts = zip(*(read_frames(s.video) for s in samples if s.video), strict=True)
+        return {"videos": list(videos), "video_metadata": list(facts), "do_sample_frames": False}
+    return {}
 
 
 def aligned(batch: BatchFeature, side: str) -> BatchFeature:

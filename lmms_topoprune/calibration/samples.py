@@ -25,6 +25,13 @@ class Sample:
     image: Image.Image | None = None
     video: Path | None = None
 
+    @property
+    def kind(self) -> str:
+        """What the instruction is about: "image", "video" or "text" for nothing but itself."""
+        if self.image is not None:
+            return "image"
+        return "text" if self.video is None else "video"
+
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the instruction and of the pixels (or of the video file)."""

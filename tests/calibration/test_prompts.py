@@ -85,8 +85,8 @@ def test_a_tokenizer_cannot_take_images(embedded_processor, samples):
         Prompter(embedded_processor.tokenizer).prompt(samples[0])
 
 
-def test_a_video_is_refused(embedded_processor):
-    with pytest.raises(InputError, match="has a video; allowed: images and text alone"):
+def test_a_video_is_refused_where_the_processor_takes_none(embedded_processor):
+    with pytest.raises(InputError, match="has a video, but LlavaProcessor takes none; allowed"):
         Prompter(embedded_processor).prompt(Sample("What moves?", video=Path("clip.mp4")))
 
 

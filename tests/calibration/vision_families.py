@@ -136,25 +136,28 @@ class Tiny:
         return cls(name, model, processor)
 
     def alone(self, sample: Sample) -> Alone:
-        """A plain pass, without padding; image features are where other pixels make a difference."""
+        """A plain pass of one sample, without padding."""
         if sample.image is None:
-            hidden = self._hidden(sample)
-            return Alone(hidden, torch.zeros(hidden.shape[1], dtype=torch.bool))
-        hidden = self._hidden(sample)
+            return self.passed(f"user: {sample.instruction}assistant:")
+        prompt = f"user: {MARKS[self.name]}{sample.instruction}assistant:"
+        return self.passed(prompt, {"images": [sample.image]}, {"images": [ImageOps.invert(sample.image)]})
+
+    def passed(
+        self, prompt: str, media: dict[str, Any] | None = None, other: dict[str, Any] | None = None
+    ) -> Alone:
+        """A plain pass; image features are where the other pixels make a difference."""
+        hidden = self._hidden(prompt, media or {})
         newline = next((p for n, p in self.model.named_parameters() if n.endswith("image_newline")), None)
         with torch.no_grad():
-            if newline is not None:
+            if newline is not None and other:
                 newline.add_(1.0)
-            other = self._hidden(Sample(sample.instruction, ImageOps.invert(sample.image)))
-            if newline is not None:
+            changed = self._hidden(prompt, other or {})
+            if newline is not None and other:
                 newline.sub_(1.0)
-        return Alone(hidden, (hidden[0] != other[0]).any(-1))
+        return Alone(hidden, (hidden[0] != changed[0]).any(-1))
 
-    def _hidden(self, sample: Sample) -> torch.Tensor:
-        mark = MARKS[self.name] if sample.image is not None else ""
-        prompt = f"user: {mark}{sample.instruction}assistant:"
-        images = {} if sample.image is None else {"images": [sample.image]}
-        inputs = self.processor(text=[prompt], return_tensors="pt", **images)
+    def _hidden(self, prompt: str, media: dict[str, Any]) -> torch.Tensor:
+        inputs = self.processor(text=[prompt], return_tensors="pt", **media)
         modules = dict(self.model.named_modules())
         # DeepStack adds to a layer's output after transformers has noted it.
         deep = [f"model.language_model.layers.{i}" for i in (1, 2)] if self.name == "qwen3_vl" else []
