@@ -54,7 +54,8 @@ def check(model: nn.Module, samples: Sequence[Sample], token: str) -> None:
 
 def _cross_attention(model: nn.Module) -> bool:
     config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    find = getattr(config, "get_text_config", None)
+    text = find() if find else config
     return any(getattr(text, name, None) for name in CROSS_ATTENTION)
 
 
