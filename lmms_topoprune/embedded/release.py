@@ -60,6 +60,7 @@ computed in float32:
 |---|---:|
 {figures}
 
+"Overall" is the mean over the kinds, multiple choice left out.
 Reproduce them with `python -m lmms_topoprune.embedded evaluate`.
 """
 
