@@ -31,7 +31,7 @@ class Run:
         reported: task -> the metrics lmms-eval printed.
         facts: what has to agree with another run for a fair comparison.
         plan: the pruning plan; None for a run without one.
-        cost: seconds, tokens_per_second, calibration_seconds, peak_bytes, parameters where known.
+        cost: tokens_per_second, generation_seconds, calibration_seconds, peak_bytes where known.
     """
 
     path: Path
@@ -233,7 +233,6 @@ def _cost(results: Mapping[str, Any], plan: PruningPlan | None) -> dict[str, flo
     cost: dict[str, float] = {}
     throughput = results.get("throughput") or {}
     for name, value in (
-        ("seconds", results.get("total_evaluation_time_seconds")),
         ("tokens_per_second", throughput.get("avg_speed")),
         ("generation_seconds", throughput.get("total_elapsed_time")),
     ):
