@@ -28,7 +28,18 @@ from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
 
-PACKAGES = ("lmms-topoprune", "torch", "transformers", "numpy", "scipy", "gudhi", "numba")
+PACKAGES = (
+    "lmms-topoprune",
+    "lmms-eval",
+    "torch",
+    "torchvision",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "gudhi",
+    "numba",
+)
 
 
 def make_plan(
@@ -102,7 +113,9 @@ def _scored(
     facts = describe(processor, samples, options, _states(options, names))
     key = [model_fingerprint(model), facts, options.criterion, score_parameters(options)]
     if kept := ranks.first(lambda: cache.get(key)):
-        return Scored(scores_from_json(kept["scores"]), facts, kept["stages"])
+        # What they cost when they were computed; the name says that this run did not pay it.
+        paid = {f"{stage} (cached)": cost for stage, cost in kept["stages"].items()}
+        return Scored(scores_from_json(kept["scores"]), facts, paid)
     stages: Stages = {}
     with measured(stages, "calibrate"):
         evidence = calibrate(

@@ -14,6 +14,7 @@ from lmms_topoprune.embedded import build, scenes
 from lmms_topoprune.embedded.batches import pixels
 
 KINDS = (*scenes.KINDS, "choice")
+CHOICES = tuple(f"choice:{kind}" for kind in scenes.KINDS if kind != "existence")
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,21 @@ class Item:
 
 
 def items(kind: str, count: int, split: str, seed: int) -> Iterator[Item]:
-    """Draw questions of one kind ("choice": multiple choice of any kind) about scenes of a split."""
+    """Draw questions about scenes of a split.
+
+    Args:
+        kind: a kind of scenes.KINDS, open or yes/no; "choice" is multiple choice of any kind,
+            "choice:size" of one.
+        count: how many.
+        split: a split of scenes.SPLITS.
+        seed: draws scenes and questions.
+    """
     rng = random.Random(f"evaluate-{kind}-{seed}")
     while count:
         scene = scenes.random_scene(rng, split)
-        is_choice = kind == "choice"
-        asked = rng.choice(scenes.KINDS) if is_choice else kind
+        form, _, of_kind = kind.partition(":")
+        is_choice = form == "choice"
+        asked = (of_kind or rng.choice(scenes.KINDS)) if is_choice else kind
         question = scenes.ask(rng, scene, asked, not is_choice and rng.random() < 0.5)
         if question is None or (is_choice and question.is_yesno):
             continue
@@ -84,7 +94,7 @@ def generated_accuracy(
 ) -> dict[str, float]:
     """Share of exactly right generated answers by kind: the processor, the template, the KV cache."""
     result = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *CHOICES):
         drawn = list(items(kind, per_kind, split, seed))
         right = 0
         for start in range(0, per_kind, batch):
