@@ -151,9 +151,9 @@ def test_doctor(topoprune):
 
 
 def test_doctor_fails_when_the_registration_does(topoprune, monkeypatch):
-    import lmms_eval.models
+    from lmms_topoprune.harness import listing
 
-    monkeypatch.setattr(lmms_eval.models, "list_available_models", lambda **_: ["llava_hf"])
+    monkeypatch.setattr(listing, "list_available_models", lambda **_: ["llava_hf"])
     code, out, _ = topoprune("doctor")
     assert code == 1 and "FAIL registered with lmms-eval: missing:" in out
 
