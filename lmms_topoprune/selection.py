@@ -92,6 +92,8 @@ def select(
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
+    if not isinstance(scores, LayerScores | PairScores):
+        raise InputError(f"scores is of type {type(scores).__name__}; allowed: LayerScores, PairScores")
     pairs = isinstance(scores, PairScores)
     if rule == "auto":
         rule = "path" if pairs else "rank"
@@ -102,11 +104,7 @@ def select(
     free = droppable(scores.layers, protect_first, protect_last, forbidden)
     if rule == "threshold":
         return _threshold(layer_values(scores), free, eps)
-    if not 0 <= drop <= free.sum() or drop >= scores.layers:
-        most = min(int(free.sum()), scores.layers - 1)
-        raise OptionError(
-            f"drop is {drop}, but {most} of {scores.layers} layers may go; allowed: 0 to {most}"
-        )
+    _check_drop(drop, free)
     if drop == 0:
         return ()
     if rule == "rank":
@@ -132,10 +130,17 @@ def select_stepwise(
     dropped: tuple[int, ...] = ()
     scores = score(dropped)
     layers = scores.layers
-    kept_always = ~droppable(layers, protect_first, protect_last, forbidden)
+    free = droppable(layers, protect_first, protect_last, forbidden)
+    _check_drop(drop, free)
+    kept_always = ~free
     for step in range(drop):
         scores = scores if step == 0 else score(dropped)
         left = [layer for layer in range(layers) if layer not in dropped]
+        if scores.layers != len(left):
+            raise InputError(
+                f"score returned {scores.layers} layers after {len(dropped)} of {layers} were dropped; "
+                f"allowed: {len(left)}, those that are left"
+            )
         stay = {place for place, layer in enumerate(left) if kept_always[layer]}
         (place,) = select(scores, 1, rule="rank", protect_first=0, protect_last=0, forbidden=stay)
         dropped = tuple(sorted((*dropped, left[place])))
@@ -155,6 +160,12 @@ def droppable(layers: int, first: int, last: int, forbidden: Iterable[int]) -> N
     free[first : max(layers - last, 0)] = True
     free[[layer for layer in forbidden if 0 <= layer < layers]] = False
     return free
+
+
+def _check_drop(drop: int, free: NDArray[np.bool_]) -> None:
+    most = min(int(free.sum()), len(free) - 1)
+    if not isinstance(drop, int | np.integer) or not 0 <= drop <= most:
+        raise OptionError(f"drop is {drop}, but {most} of {len(free)} layers may go; allowed: 0 to {most}")
 
 
 def _rank(values: Floats, free: NDArray[np.bool_], drop: int) -> tuple[int, ...]:

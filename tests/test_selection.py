@@ -85,6 +85,13 @@ def test_stepwise_scores_anew() -> None:
         (lambda: select(LayerScores(np.ones(4)), 3), "2 of 4 layers may go"),
         (lambda: select(LayerScores(np.ones(4)), 4, protect_first=0, protect_last=0), "3 of 4 layers may go"),
         (lambda: select(LayerScores(np.ones(4)), -1), "drop is -1"),
+        (lambda: select(LayerScores(np.ones(4)), 1.5), "drop is 1.5"),
+        (lambda: select(np.ones(4), 1), "of type ndarray"),
+        (
+            lambda: select_stepwise(lambda dropped: LayerScores(np.ones(4 - len(dropped))), 3),
+            "drop is 3, but 2",
+        ),
+        (lambda: select_stepwise(lambda dropped: LayerScores(np.ones(4)), 2), "returned 4 layers after 1"),
         (lambda: select(LayerScores(np.ones(4)), 1, protect_first=-1), "protect_first"),
         (lambda: select(LayerScores(np.ones(5)), 2, rule="block", forbidden={2}), "neighboring"),
         (lambda: select(LayerScores(np.ones(3)), 0, rule="threshold", eps=0), "eps is 0"),
@@ -95,7 +102,7 @@ def test_stepwise_scores_anew() -> None:
     ],
 )
 def test_a_mistake_gives_one_sentence(call, sentence: str) -> None:
-    with pytest.raises(OptionError, match=sentence) as caught:
+    with pytest.raises((InputError, OptionError), match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value)
 

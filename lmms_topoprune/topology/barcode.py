@@ -51,6 +51,8 @@ class Barcode:
                 f"allowed for {self.states} states: dimension >= 0, "
                 f"0 <= birth < death <= {2 * self.states - 1}"
             )
+        if self.states < 1:
+            raise InputError(f"states is {self.states}; allowed: at least 1")
         order = np.lexsort((death, birth, dimension))
         for name, column in zip(("dimension", "birth", "death"), whole, strict=True):
             column = column[order]
@@ -94,9 +96,9 @@ class Barcode:
         rows = rows.reshape(0, 3) if rows.size == 0 else rows
         if rows.ndim != 2 or rows.shape[1] != 3:
             raise InputError(f"bars have shape {rows.shape}; allowed: (bars, 3) with dimension, birth, death")
-        if not np.isfinite(rows).all():
-            row = int(np.argwhere(~np.isfinite(rows))[0, 0])
-            raise InputError(f"bar {row} is {tuple(rows[row].tolist())}; allowed: finite whole numbers")
+        if not (exact := np.abs(rows) < 2**53).all():  # False for NaN
+            row = int(np.argwhere(~exact)[0, 0])
+            raise InputError(f"bar {row} is {tuple(rows[row].tolist())}; allowed: whole numbers below 2^53")
         rows[:, 1:] -= first
         if states is None:
             states = int(rows[:, 2].max(initial=1)) // 2 + 1
@@ -110,12 +112,18 @@ class Barcode:
             InputError: the file cannot be read, or a row is not a bar.
         """
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise InputError(f"barcode {str(path)!r} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"barcode {str(path)!r} is not a text file; allowed: CSV in UTF-8") from None
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        if rows and not _number(rows[0][0]):
-            rows = rows[1:]
+        if rows and not any(map(_number, rows[0])):
+            names = [name.strip().lower() for name in rows.pop(0)]
+            if "birth" in names and names.index("birth") != 1:
+                raise InputError(
+                    f"barcode {str(path)!r} has the columns {','.join(names)}; allowed: dimension,birth,death"
+                )
         for number, row in enumerate(rows):
             if len(row) != 3 or not all(map(_number, row)):
                 raise InputError(

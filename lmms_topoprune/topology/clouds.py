@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lmms_topoprune.errors import InputError
 
 Floats = NDArray[np.floating]
 UNIT = 2.0**-24  # rounding error of float32
+_tf32 = threading.Lock()
 
 
 def to_numpy(points: Any) -> Floats:
@@ -38,9 +40,9 @@ def scales(points: Floats, state: int, metric: str) -> NDArray[np.float64]:
     if metric == "euclidean":
         return np.ones(len(points))
     largest = np.abs(points).max(1).astype(np.float64)
-    if (largest == 0).any():
+    if (largest < np.finfo(float).tiny).any():
         raise InputError(
-            f"sample {np.argmin(largest)} of state {state} is zero and has no direction; "
+            f"sample {np.argmin(largest)} of state {state} is zero or nearly so and has no direction; "
             "allowed with metric 'cosine': non-zero samples"
         )
     scaled = points.astype(np.float64) / largest[:, None]
@@ -81,10 +83,12 @@ def _within_range(centered: NDArray[np.float32]) -> bool:
 def _cuda_gram(centered: NDArray[np.float32], device: Any) -> NDArray[np.float32]:
     import torch
 
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False  # the error bound is float32's
-    try:
-        there = torch.from_numpy(centered).to(device)
-        return (there @ there.T).cpu().numpy()
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+    # The error bound is float32's. The switch belongs to the whole process, so one thread at a time.
+    with _tf32, torch.autocast(device.type, enabled=False):
+        allowed = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            there = torch.from_numpy(centered).to(device)
+            return (there @ there.T).cpu().numpy()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -25,5 +25,6 @@ def shuffled_barcode(
     states: Any, *, k: int, seed: int, metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
 ) -> tuple[Barcode, NDArray[np.int64]]:
     """The barcode of the states in a random order, and that order: place i holds state order[i]."""
+    states = checked(states, k, metric)
     order = np.random.default_rng(seed).permutation(len(states))
     return zigzag_barcode(states[order], k=k, metric=metric, dimensions=dimensions), order

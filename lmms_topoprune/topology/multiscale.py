@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.descriptors import Floats, alive, inter_layer_persistence
 from lmms_topoprune.topology.neighbors import multiscale_graphs
@@ -15,9 +15,11 @@ from lmms_topoprune.topology.zigzag import checked, graphs_barcode
 
 
 def zigzag_barcodes(
-    states: Any, *, ks: Sequence[int], metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
+    states: Any, *, ks: Iterable[int], metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
 ) -> list[Barcode]:
     """One barcode a k, as zigzag_barcode gives it, from one set of distances."""
+    if not (ks := tuple(ks)):
+        raise OptionError("ks is empty; allowed: one or more whole numbers from 1")
     for k in ks:
         states = checked(states, k, metric)
     return [graphs_barcode(g, dimensions=dimensions) for g in multiscale_graphs(states, ks, metric)]
@@ -35,10 +37,7 @@ def combined_jaccard(barcodes: Iterable[Barcode], dimensions: Collection[int] = 
 
 def _sums(barcodes: Iterable[Barcode], dimensions: Collection[int]) -> tuple[Floats, Floats]:
     shared = [alive(b, p).astype(float) for b in barcodes for p in dimensions]
-    if not shared or len({s.shape for s in shared}) > 1:
-        raise InputError(
-            "barcodes have different numbers of states or there is none; allowed: one number of states"
-        )
+    _comparable(shared)
     total, votes = np.zeros_like(shared[0]), np.zeros_like(shared[0])
     for s in shared:
         union = s.diagonal()[:, None] + s.diagonal()[None, :] - s
@@ -51,4 +50,13 @@ def combined_persistence(
     barcodes: Iterable[Barcode], dimensions: Collection[int] = (0, 1), alpha: float = 0.0
 ) -> Floats:
     """(S,): the mean of Zbar_p over scales and dimensions."""
-    return np.mean([inter_layer_persistence(b, p, alpha) for b in barcodes for p in dimensions], axis=0)
+    values = [inter_layer_persistence(b, p, alpha) for b in barcodes for p in dimensions]
+    _comparable(values)
+    return np.mean(values, axis=0)
+
+
+def _comparable(values: list[Floats]) -> None:
+    if not values or len({v.shape for v in values}) > 1:
+        raise InputError(
+            "barcodes have different numbers of states or there is none; allowed: one number of states"
+        )

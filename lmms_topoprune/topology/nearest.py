@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from lmms_topoprune.topology.bits import kernel
 
+FLOOR = 1e-30  # products that vanish in float32; the longest squared length is above 1e-20
+
 
 @kernel("void(float32[:, ::1], float64, int64, float64[:, ::1], int8[:, ::1])")
 def surely_nearest(gram, slack, k, heap, verdict):
-    """Sort pairs by squared distances known up to slack * (|a|^2 + |b|^2).
+    """Sort pairs by squared distances known up to slack * (|a|^2 + |b|^2) + FLOOR.
 
     Args:
         gram: (N, N) inner products; its diagonal holds the squared lengths.
@@ -27,7 +29,8 @@ def surely_nearest(gram, slack, k, heap, verdict):
             size = float(gram[i, i]) + float(gram[j, j])
             distance = size - 2.0 * float(gram[i, j])
             for side in range(2):
-                value = distance - slack * size if side == 0 else distance + slack * size
+                doubt = slack * size + FLOOR
+                value = distance - doubt if side == 0 else distance + doubt
                 r = k - 1
                 if value < heap[side, r]:
                     while r > 0 and heap[side, r - 1] > value:
@@ -37,9 +40,10 @@ def surely_nearest(gram, slack, k, heap, verdict):
         for j in range(n):
             size = float(gram[i, i]) + float(gram[j, j])
             distance = size - 2.0 * float(gram[i, j])
-            if j == i or distance - slack * size > heap[1, k - 1]:
+            doubt = slack * size + FLOOR
+            if j == i or distance - doubt > heap[1, k - 1]:
                 verdict[i, j] = 0
-            elif distance + slack * size < heap[0, k - 1]:
+            elif distance + doubt < heap[0, k - 1]:
                 verdict[i, j] = 1
             else:
                 verdict[i, j] = 2

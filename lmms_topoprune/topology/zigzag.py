@@ -84,7 +84,18 @@ def checked(states: Any, k: int, metric: str) -> Any:
     """The states as they are used, or one sentence on what is wrong with them."""
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    if not hasattr(states, "detach"):
+    if isinstance(states, list | tuple) and states and all(hasattr(s, "detach") for s in states):
+        import torch
+
+        if len({(s.shape, s.dtype, s.device) for s in states}) > 1:
+            raise InputError(
+                "states differ in shape, type or device; allowed: (states, samples, width) of one type"
+            )
+        states = torch.stack(list(states))
+    if hasattr(states, "detach"):
+        if states.is_complex() or str(states.dtype) == "torch.bool":
+            raise InputError(f"states hold {states.dtype}; allowed: real numbers")
+    else:
         try:
             states = np.asarray(states)
         except ValueError:
@@ -93,7 +104,7 @@ def checked(states: Any, k: int, metric: str) -> Any:
             raise InputError(f"states hold {states.dtype}; allowed: real numbers")
     if states.ndim != 3 or 0 in states.shape:
         raise InputError(f"states has shape {tuple(states.shape)}; allowed: (states, samples, width), none 0")
-    if not 1 <= k < states.shape[1] or k != int(k):
+    if not _whole(k) or not 1 <= k < states.shape[1]:
         raise OptionError(
             f"k is {k} for {states.shape[1]} samples; allowed: whole numbers from 1 to samples - 1 "
             f"({states.shape[1] - 1})"
@@ -102,8 +113,17 @@ def checked(states: Any, k: int, metric: str) -> Any:
 
 
 def _check_dimensions(dimensions: Collection[int]) -> None:
-    if not dimensions or min(dimensions) < 0:
-        raise OptionError(f"dimensions is {tuple(dimensions)}; allowed: one or more whole numbers from 0")
+    if (
+        not isinstance(dimensions, Collection)
+        or not dimensions
+        or not all(map(_whole, dimensions))
+        or min(dimensions) < 0
+    ):
+        raise OptionError(f"dimensions is {dimensions!r}; allowed: one or more whole numbers from 0")
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _only(bars: NDArray[np.int64], dimensions: Collection[int]) -> NDArray[np.int64]:

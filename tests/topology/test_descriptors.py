@@ -99,6 +99,9 @@ def test_a_published_file_can_be_replayed(tmp_path) -> None:
         ("1,4,3\n", "birth < death"),
         ("0,1,x\n", "bar 0"),
         ("0,0.5,3\n", "fractions"),
+        ("0,0,1e20\n", "below 2"),
+        ("x,0,3\n1,0,3\n", "bar 0 is 'x,0,3'"),
+        ("birth,death,dimension\n0,1,1\n", "has the columns birth,death,dimension"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, text: str, sentence: str) -> None:
@@ -107,11 +110,25 @@ def test_a_bad_file_is_named(tmp_path, text: str, sentence: str) -> None:
         tp.Barcode.load(tmp_path / "bars.csv")
 
 
+def test_a_byte_order_mark_costs_no_bar_and_other_bytes_are_refused(tmp_path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_bytes(b"\xef\xbb\xbf1,0,3\r\n1,0,1\r\n")
+    assert len(tp.Barcode.load(path)) == 2
+    path.write_bytes(b"\xff\xfe1")
+    with pytest.raises(InputError, match="not a text file"):
+        tp.Barcode.load(path)
+
+
 def test_combined_jaccard_lets_only_scales_with_features_vote() -> None:
     one, other = tp.Barcode.of([(0, 0, 3), (1, 0, 1)], 2), tp.Barcode.of([(0, 0, 3)], 2)
     assert tp.combined_jaccard([one, other])[0, 1] == pytest.approx((1 + 0 + 1) / 3)
     with pytest.raises(InputError, match="different numbers of states"):
         tp.combined_jaccard([one, tp.Barcode.of([], 3)])
+    for barcodes in ([], [one, tp.Barcode.of([], 3)]):
+        with pytest.raises(InputError, match="different numbers of states"):
+            tp.combined_persistence(barcodes)
+    with pytest.raises(InputError, match="states is 0"):
+        tp.Barcode.of([], 0)
 
 
 def test_options_are_checked() -> None:

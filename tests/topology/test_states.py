@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +90,58 @@ def test_scale_and_offset_move_no_neighbor(factor: float) -> None:
     assert np.array_equal(neighbors.graphs(CLOUDS.astype(float) + 1000, 5), near)
 
 
+@pytest.mark.parametrize("exponent", [-540, 510, 1018])
+def test_near_ties_are_told_apart_at_any_magnitude(exponent: int) -> None:
+    """float32 cannot tell these distances apart, and their squares would overflow or vanish in float64."""
+    points = circle(40)[None] * (1 + 1e-9 * np.random.default_rng(2).normal(size=(1, 40, 1)))
+    assert np.array_equal(neighbors.graphs(np.ldexp(points, exponent), 5), neighbors.graphs(points, 5))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_distances_that_vanish_in_float32_are_computed_anew(kind) -> None:
+    """Two far samples keep the scale at 1, and the others' squares lose their digits in float32."""
+    generator = np.random.default_rng(5)
+    for _ in range(40):
+        near = generator.normal(size=(10, 2)) * 10 ** generator.uniform(-23, -17)
+        points = np.concatenate([[[1, 0], [-1, 0]], near]).astype(kind)
+        scaled = points.astype(float) * 1e20
+        squares = ((scaled[:, None] - scaled) ** 2).sum(-1)
+        np.fill_diagonal(squares, np.inf)
+        expected = np.zeros(squares.shape, dtype=bool)
+        np.put_along_axis(expected, np.argsort(squares, axis=1, kind="stable")[:, :3], True, axis=1)
+        assert np.array_equal(neighbors.graphs(points[None], 3)[0], expected | expected.T)
+
+
+def test_autocast_does_not_coarsen_distances() -> None:
+    torch = pytest.importorskip("torch")
+    cpu, points = torch.device("cpu"), CLOUDS[0]
+    expected = clouds._cuda_gram(points, cpu)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(clouds._cuda_gram(points, cpu), expected)
+
+
+def test_threads_leave_the_tf32_switch_alone(monkeypatch) -> None:
+    """Saving and restoring it in several threads at once must neither lose it nor turn it on in between."""
+    torch = pytest.importorskip("torch")
+    switch = torch.backends.cuda.matmul
+    before, switch.allow_tf32 = switch.allow_tf32, True
+    seen, real = [], torch.from_numpy
+
+    def slow(points):
+        time.sleep(0.002)
+        seen.append(switch.allow_tf32)
+        return real(points)
+
+    monkeypatch.setattr(torch, "from_numpy", slow)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: clouds._cuda_gram(CLOUDS[0], torch.device("cpu")), range(24)))
+        assert not any(seen)
+        assert switch.allow_tf32
+    finally:
+        switch.allow_tf32 = before
+
+
 def test_cosine_looks_at_directions_only() -> None:
     lengths = rng.uniform(0.1, 10, (5, 40, 1))
     directions = CLOUDS.astype(float) / np.linalg.norm(CLOUDS, axis=-1, keepdims=True)
@@ -101,6 +155,12 @@ def test_torch_tensors_give_the_same_bars() -> None:
     assert tp.zigzag_barcode(torch.from_numpy(CLOUDS), k=4) == expected
     half = torch.from_numpy(CLOUDS).to(torch.bfloat16)
     assert tp.zigzag_barcode(half, k=4) == tp.zigzag_barcode(half.float().numpy(), k=4)
+    assert tp.zigzag_barcode(list(half), k=4) == tp.zigzag_barcode(half, k=4)
+    for wrong in (half.to(torch.complex64), half > 0):
+        with pytest.raises(InputError, match="real numbers"):
+            tp.zigzag_barcode(wrong, k=4)
+    with pytest.raises(InputError, match="differ in shape"):
+        tp.zigzag_barcode([half[0], half[1, 1:]], k=4)
     if torch.cuda.is_available():
         assert tp.zigzag_barcode(torch.from_numpy(CLOUDS).cuda(), k=4) == expected
 
@@ -123,6 +183,7 @@ def test_controls() -> None:
     assert np.array_equal(static, np.stack([tp.betti(barcode, p) for p in (0, 1)], axis=1))
     shuffled, order = tp.shuffled_barcode(CLOUDS, k=4, seed=3)
     assert np.array_equal(tp.betti(shuffled, 1), tp.betti(barcode, 1)[order])
+    assert tp.shuffled_barcode(list(CLOUDS), k=4, seed=3)[0] == shuffled
 
 
 def test_bootstrap_equals_the_barcode_of_the_subset() -> None:
@@ -170,6 +231,13 @@ def with_nan() -> np.ndarray:
         (lambda: tp.graphs_barcode(np.ones((1, 2, 2))), "of bool"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=40), "k is 40 for 40 samples"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=0), "k is 0"),
+        (lambda: tp.zigzag_barcode(CLOUDS, k=4.0), "k is 4.0"),
+        (lambda: tp.zigzag_barcode(CLOUDS, k=None), "k is None"),
+        (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=1), "dimensions is 1"),
+        (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=(0.5,)), "dimensions is"),
+        (lambda: tp.zigzag_barcode(1e-310 * CLOUDS.astype(float), k=4, metric="cosine"), "nearly so"),
+        (lambda: tp.zigzag_barcodes(CLOUDS, ks=()), "ks is empty"),
+        (lambda: tp.Bootstrap(np.ones((3, 2)), None).interval(95), "level is 95"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, metric="cos"), "metric is 'cos'"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=()), "dimensions"),
         (lambda: tp.bootstrap(CLOUDS, lambda b: tp.jaccard(b, 1), k=4, fraction=0.05), "leaves 2 samples"),
