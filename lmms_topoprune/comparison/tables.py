@@ -51,7 +51,9 @@ def headings(comparison: Comparison) -> list[str]:
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """The leaderboard's texts of one run: shares in percent, the corrected retention's interval."""
     overall = row.overall
-    costs = [row.cost.get(name) for name in ("tokens_per_second", "generation_seconds", "calibration_seconds")]
+    costs = [
+        row.cost.get(name) for name in ("tokens_per_second", "generation_seconds", "calibration_seconds")
+    ]
     return [
         row.label,
         *(percent(row.cells[task].score) for task in comparison.tasks),
