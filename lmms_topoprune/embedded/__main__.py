@@ -19,7 +19,8 @@ def main() -> None:
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--layers", default=24, show_default=True, help="Decoder layers of the final model.")
-@click.option("--shallow-layers", default=8, show_default=True, help="Decoder layers before the growth.")
+@click.option("--width", default=192, show_default=True, help="Size of the decoder's hidden states.")
+@click.option("--shallow-layers", default=6, show_default=True, help="Decoder layers before the growth.")
 @click.option("--shallow-steps", default=None, type=int, help="Steps before the growth.")
 @click.option("--deep-steps", default=None, type=int, help="Steps after the growth.")
 @click.option("--decay-steps", default=None, type=int, help="Last steps, with a falling learning rate.")
@@ -28,6 +29,7 @@ def main() -> None:
 def train(
     run: Path,
     layers: int,
+    width: int,
     shallow_layers: int,
     shallow_steps: int | None,
     deep_steps: int | None,
@@ -40,7 +42,7 @@ def train(
     from lmms_topoprune.embedded.train import train as run_training
 
     recipe = Recipe(seed=seed, shallow_layers=shallow_layers)
-    recipe = replace(recipe, size=replace(recipe.size, layers=layers))
+    recipe = replace(recipe, size=replace(recipe.size, layers=layers, width=width, mlp=8 * width // 3 // 8 * 8))
     given: dict[str, Any] = {
         "shallow_steps": shallow_steps,
         "deep_steps": deep_steps,
