@@ -83,7 +83,7 @@ def make_plan(
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
     ranks = ranks or Ranks()
     found = _scored(model, processor, options, samples, forbidden, progress, ranks, cache or Cache.default())
-    return ranks.first(lambda: _selected(model, options, name, found, forbidden))
+    return ranks.first(lambda: plan_from(model, options, name, found, forbidden))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _scored(
         evidence = Evidence(len(decoder_layers(model)), forbidden=forbidden)
         return Scored(score(evidence, options), {}, {})
     names = [options.criterion]
-    facts = describe(processor, samples, options, _states(options, names))
+    facts = describe(processor, samples, options, states_read(options, names))
     key = [model_fingerprint(model), facts, options.criterion, score_parameters(options)]
     if kept := ranks.first(lambda: cache.get(key)):
         # What they cost when they were computed; the name says that this run did not pay it.
@@ -135,9 +135,10 @@ def _scored(
     return Scored(scores, facts, stages)
 
 
-def _selected(
+def plan_from(
     model: Any, options: PruningOptions, name: str, found: Scored, forbidden: frozenset[int]
 ) -> PruningPlan:
+    """Select by scores that are there already; `options` as `resolved` returns them."""
     layers, stages = len(decoder_layers(model)), dict(found.stages)
     with measured(stages, "select"):
         dropped = choose(found.scores, options, layers, forbidden)
@@ -203,7 +204,7 @@ def calibrate(
         return Evidence(layers, forbidden=forbidden)
     if samples is None:
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
-    states = _states(options, names)
+    states = states_read(options, names)
     sums = tuple(sorted({name for rule in rules for name in rule.sums}))
     ranks = ranks or Ranks()
     evidence = Evidence(layers)
@@ -222,7 +223,7 @@ def calibrate(
     )
 
 
-def _states(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:
+def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:
     """The states that one pass has to keep for these criteria."""
     own = {registry.get(name).state for name in criteria} - {"none"}
     return tuple(sorted(own)) if options.state == "auto" or not own else (options.state,)

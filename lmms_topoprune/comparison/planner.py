@@ -81,12 +81,7 @@ class Planner:
 
     def _plan(self, options: PruningOptions) -> PruningPlan:
         found = self._scored[self._key(options)]
-        options, stages = planning.resolved(options), dict(found.stages)
-        with measured(stages, "select"):
-            dropped = planning.choose(found.scores, options, self.layers, self.forbidden)
-        return planning._plan(
-            self.model, options, self.name, self.layers, dropped, found.scores, found.calibration, stages
-        )
+        return planning.plan_from(self.model, planning.resolved(options), self.name, found, self.forbidden)
 
     def _known(self, options: PruningOptions) -> bool:
         """Whether the scores are here, or in the cache, or so cheap that they are now."""
@@ -135,7 +130,7 @@ class Planner:
 
     def _facts(self, options: PruningOptions) -> dict[str, Any]:
         """The calibration set as it would be described for this criterion alone."""
-        states = planning._states(planning.resolved(options), [options.criterion])
+        states = planning.states_read(planning.resolved(options), [options.criterion])
         return planning.describe(self.processor, self._samples_for(options), options, states)
 
     def _cache_key(self, options: PruningOptions, facts: Mapping[str, Any]) -> list[Any]:
