@@ -5,8 +5,9 @@ A layer l maps state l to state l + 1. Ties are broken by the lower layer, so on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,14 @@ TINY = 1e-12  # similarity 0 costs a lot, but a path through it is still better 
 
 @dataclass(frozen=True)
 class LayerScores:
-    """One number a layer, values (L,); the higher, the earlier the layer is dropped."""
+    """One number a layer, values (L,); the higher, the earlier the layer is dropped.
+
+    `barcodes` is what the scores were read off, for reports; no rule looks at it.
+    """
 
     values: Floats
     name: str = "scores"
+    barcodes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         values = _finite(self.values, self.name)
@@ -43,11 +48,13 @@ class LayerScores:
 class PairScores:
     """values (S, S), S = L + 1: similarity in 0..1 of state i and state j; state l is the input of layer l.
 
-    The higher values[i, j], the more redundant are the layers i..j-1 together.
+    The higher values[i, j], the more redundant are the layers i..j-1 together. `barcodes` is as for
+    LayerScores.
     """
 
     values: Floats
     name: str = "scores"
+    barcodes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         values = _finite(self.values, self.name)

@@ -15,7 +15,7 @@ from lmms_topoprune import files
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "topoprune-scores/1"
+SCHEMA = "topoprune-scores/2"
 VARIABLE = "TOPOPRUNE_CACHE"
 OFF = ("", "0", "off", "false", "no")
 LIMIT = 256 * 2**20
@@ -100,7 +100,7 @@ class Cache:
         return len(gone)
 
     def _path(self, key: Any) -> Path | None:
-        return None if self.folder is None else self.folder / f"{files.digest(key)}.json"
+        return None if self.folder is None else self.folder / f"{files.digest([SCHEMA, key])}.json"
 
     def _files(self, pattern: str) -> Iterator[Path]:
         if self.folder is not None and self.folder.is_dir():

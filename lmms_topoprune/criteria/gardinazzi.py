@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.criteria.topology import barcodes, kept
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores
-from lmms_topoprune.topology import inter_layer_persistence, zigzag_barcode
+from lmms_topoprune.topology import inter_layer_persistence
 
 
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
@@ -20,12 +21,8 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
 
     State l belongs to layer l: with "norm" it lies inside that layer, with "residual" before it.
     """
-    states = evidence.state(options.state)
-    values = [persistence_of(states, k, options) for k in options.ks]
-    return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion)
-
-
-def persistence_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    """(S,) for states (S, N, d)."""
-    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-    return inter_layer_persistence(barcode, options.dimension, options.alpha)
+    found = barcodes(evidence.state(options.state), options)
+    values = [
+        inter_layer_persistence(barcode, options.dimension, options.alpha) for barcode in found.values()
+    ]
+    return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion, kept(found, options))

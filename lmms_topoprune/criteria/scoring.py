@@ -34,9 +34,10 @@ def score_parameters(options: PruningOptions) -> dict[str, Any]:
 
 
 def scores_to_json(scores: LayerScores | PairScores) -> dict[str, Any]:
-    return {"kind": type(scores).__name__, "name": scores.name, "values": scores.values.tolist()}
+    found = {"kind": type(scores).__name__, "name": scores.name, "values": scores.values.tolist()}
+    return found | ({"barcodes": list(scores.barcodes)} if scores.barcodes else {})
 
 
 def scores_from_json(data: Mapping[str, Any]) -> LayerScores | PairScores:
     kind = PairScores if data["kind"] == "PairScores" else LayerScores
-    return kind(np.array(data["values"]), data["name"])
+    return kind(np.array(data["values"]), data["name"], tuple(data.get("barcodes", ())))

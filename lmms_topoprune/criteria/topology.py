@@ -6,21 +6,41 @@ Models", ICML 2025 (arXiv 2410.11042); the pairwise score is this project's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import jaccard, zigzag_barcode
+from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode
 
 
 def pairwise(evidence: Evidence, options: PruningOptions) -> PairScores:
     """J_p(i, j), the bars alive at both states over the bars alive at either; the mean over several k."""
-    states = evidence.state(options.state)
-    return PairScores(np.mean([jaccard_of(states, k, options) for k in options.ks], axis=0), "topology")
+    found = barcodes(evidence.state(options.state), options)
+    values = np.mean([jaccard(barcode, options.dimension) for barcode in found.values()], axis=0)
+    return PairScores(values, "topology", kept(found, options))
+
+
+def barcodes(states: np.ndarray, options: PruningOptions) -> dict[int, Barcode]:
+    """k -> the zigzag barcode of states (S, N, d) in the chosen dimension."""
+    return {k: _barcode(states, k, options) for k in options.ks}
+
+
+def _barcode(states: np.ndarray, k: int, options: PruningOptions) -> Barcode:
+    return zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
+
+
+def kept(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:
+    """Barcodes as a report reads them: k, dimension, states and the counted bars."""
+    return tuple(
+        {"k": k, "dimension": options.dimension, "states": barcode.states, "bars": barcode.counted()}
+        for k, barcode in found.items()
+    )
 
 
 def jaccard_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
     """(S, S) for states (S, N, d)."""
-    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-    return jaccard(barcode, options.dimension)
+    return jaccard(_barcode(states, k, options), options.dimension)

@@ -104,6 +104,25 @@ class Barcode:
             states = int(rows[:, 2].max(initial=1)) // 2 + 1
         return cls(rows[:, 0], rows[:, 1], rows[:, 2], states)  # type: ignore[arg-type]
 
+    def counted(self) -> list[list[int]]:
+        """Rows (dimension, birth, death, how many such bars): the barcode in as few numbers as hold it."""
+        rows, counts = np.unique(self.to_array(), axis=0, return_counts=True)
+        return [[*row, count] for row, count in zip(rows.tolist(), counts.tolist(), strict=True)]
+
+    @classmethod
+    def from_counted(cls, rows: Iterable[tuple[int, int, int, int]], states: int) -> Barcode:
+        """The barcode that `counted` gave.
+
+        Raises:
+            InputError: a row is not a counted bar.
+        """
+        table = list(rows)
+        if any(len(row) != 4 or row[3] < 1 for row in table):
+            raise InputError("counted bars are broken; allowed: rows (dimension, birth, death, count)")
+        bars = np.array([row[:3] for row in table], dtype=np.int64).reshape(-1, 3)
+        every = np.repeat(bars, [row[3] for row in table], axis=0)
+        return cls(every[:, 0], every[:, 1], every[:, 2], states)
+
     @classmethod
     def load(cls, path: Path | str, states: int | None = None, first: int = 0) -> Barcode:
         """Read a CSV file with the columns dimension, birth, death; a header is optional.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,10 +22,11 @@ from lmms_topoprune.criteria import (
     topology,
 )
 from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores, PairScores, select
-from lmms_topoprune.topology import inter_layer_persistence, jaccard, zigzag_barcode
+from lmms_topoprune.topology import Barcode, inter_layer_persistence, jaccard, zigzag_barcode
 
 torch = pytest.importorskip("torch")
 LAYERS, SAMPLES, WIDTH = 5, 30, 8
@@ -189,3 +193,14 @@ def test_what_was_not_collected_is_named():
 
 def _with(**changes):
     return PruningOptions(**{"sparsity": 0.4, "state": "residual", "k": "3", "samples": SAMPLES, **changes})
+
+
+def test_barcodes_stay_with_the_scores(evidence) -> None:
+    """As few numbers as hold them: the scores can be computed again from what is kept."""
+    scores = topology.pairwise(evidence, replace(OPTIONS, k="3+5"))
+    found = scores_from_json(json.loads(json.dumps(scores_to_json(scores))))
+    barcodes = [Barcode.from_counted(kept["bars"], kept["states"]) for kept in found.barcodes]
+    assert [kept["k"] for kept in found.barcodes] == [3, 5] and all(len(b) for b in barcodes)
+    assert np.allclose(found.values, np.mean([jaccard(b, 1) for b in barcodes], axis=0))
+    with pytest.raises(InputError, match="counted bars"):
+        Barcode.from_counted([(1, 0, 3, 0)], 5)
