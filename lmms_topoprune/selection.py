@@ -16,6 +16,7 @@ from lmms_topoprune.errors import InputError, OptionError, unknown
 
 RULES = ("auto", "rank", "block", "path", "threshold")
 Floats = NDArray[np.float64]
+ROUNDING = 1e-6  # of similarities that were computed in float32
 TINY = 1e-12  # similarity 0 costs a lot, but a path through it is still better than none
 
 
@@ -62,7 +63,11 @@ class PairScores:
             raise InputError(
                 f"{self.name} has shape {values.shape}; allowed: (states, states), from 2 states"
             )
-        object.__setattr__(self, "values", values)
+        outside = np.argwhere(np.abs(values - 0.5) > 0.5 + ROUNDING)
+        if len(outside):
+            i, j = outside[0]
+            raise InputError(f"{self.name} is {values[i, j]} at ({i}, {j}); allowed: similarities in 0..1")
+        object.__setattr__(self, "values", values.clip(0, 1))
 
     @property
     def layers(self) -> int:
@@ -95,7 +100,8 @@ def select(
         forbidden: further layers that stay.
 
     Raises:
-        OptionError: no such rule, or it does not suit the scores, or so many layers cannot go.
+        OptionError: no such rule, or it does not suit the scores, or so many layers cannot go, or a
+            forbidden layer does not exist.
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
@@ -163,9 +169,13 @@ def droppable(layers: int, first: int, last: int, forbidden: Iterable[int]) -> N
     """(layers,): which layers may go."""
     if first < 0 or last < 0:
         raise OptionError(f"protect_first, protect_last are {first}, {last}; allowed: whole numbers from 0")
+    forbidden = list(forbidden)
+    absent = [layer for layer in forbidden if layer not in range(layers)]
+    if absent:
+        raise OptionError(f"forbidden holds {absent[0]!r}; allowed: layers from 0 to {layers - 1}")
     free = np.zeros(layers, dtype=bool)
     free[first : max(layers - last, 0)] = True
-    free[[layer for layer in forbidden if 0 <= layer < layers]] = False
+    free[forbidden] = False
     return free
 
 
@@ -240,7 +250,10 @@ def _better(
 
 
 def _finite(values: Floats, name: str) -> Floats:
-    values = np.asarray(values, dtype=np.float64)
+    try:
+        values = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} holds something else than numbers; allowed: finite numbers") from None
     if not np.isfinite(values).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise InputError(f"{name} is {values[place]} at {place}; allowed: finite numbers")

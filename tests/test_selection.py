@@ -111,3 +111,21 @@ def test_a_mistake_gives_one_sentence(call, sentence: str) -> None:
 def test_scores_refuse_what_they_cannot_be(values) -> None:
     with pytest.raises(InputError):
         (PairScores if values.ndim == 2 else LayerScores)(values)
+
+
+def test_similarities_stay_within_0_and_1() -> None:
+    rounded = np.full((4, 4), 1 + 1e-9)
+    assert PairScores(rounded).values.max() == 1
+    for wrong in (-0.1, 1.1, np.inf):
+        values = np.full((4, 4), 0.5)
+        values[1, 2] = wrong
+        with pytest.raises(InputError, match=r"scores is .* at \(1, 2\); allowed: "):
+            PairScores(values)
+    with pytest.raises(InputError, match="something else than numbers"):
+        LayerScores(["a", "b"])
+
+
+def test_a_forbidden_layer_has_to_exist() -> None:
+    for layer in (4, -1):
+        with pytest.raises(OptionError, match=f"forbidden holds {layer}; allowed: layers from 0 to 3"):
+            select(LayerScores(np.ones(4)), 1, forbidden={layer})

@@ -20,7 +20,7 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.descriptors import Floats
 from lmms_topoprune.topology.neighbors import Distances
-from lmms_topoprune.topology.zigzag import checked, graphs_barcode
+from lmms_topoprune.topology.zigzag import checked, graphs_barcode, whole
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,16 @@ def bootstrap(
         replicates, fraction, seed: number of subsets, their share of the samples, and how they are drawn.
     """
     states = checked(states, k, metric)
+    for name, value, low in (("replicates", replicates, 1), ("seed", seed, 0)):
+        if not whole(value) or value < low:
+            raise OptionError(f"{name} is {value!r}; allowed: whole numbers from {low}")
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+        raise OptionError(f"fraction is {fraction!r}; allowed: 0 < fraction <= 1")
     size = round(fraction * states.shape[1])
-    if replicates < 1 or not k < size <= states.shape[1]:
+    if not k < size:
         raise OptionError(
-            f"replicates is {replicates} and fraction is {fraction}, which leaves {size} samples; "
-            f"allowed: replicates from 1 and {k + 1} to {states.shape[1]} samples"
+            f"fraction is {fraction}, which leaves {size} of {states.shape[1]} samples; "
+            f"allowed with k {k}: at least {k + 1} samples"
         )
     clouds = [Distances.of(points, s, metric) for s, points in enumerate(states)]
     generator = np.random.default_rng(seed)

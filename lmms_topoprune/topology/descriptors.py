@@ -17,6 +17,8 @@ from lmms_topoprune.topology.barcode import Barcode
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SAFE = 600.0  # exp of it is far from overflow, and so is a sum of such numbers
+LIMIT = 1e9  # every alpha beyond it gives the same weights in float64
 
 
 def state_bars(barcode: Barcode, p: int) -> tuple[Ints, Ints, Ints]:
@@ -70,8 +72,8 @@ def consistency(barcode: Barcode, p: int) -> Floats:
 def inter_layer_persistence(barcode: Barcode, p: int, alpha: float = 0.0) -> Floats:
     """Zbar (S,): mean over j != l of Z(l, j), weighted by |l - j| ** alpha."""
     compared(barcode)
-    weight = distance_weights(barcode.states, alpha)
-    return (weight * consistency(barcode, p)).sum(1) / np.maximum(weight.sum(1), np.finfo(float).tiny)
+    weight = distance_weights(_gaps(barcode.states, barcode.states), alpha, axis=1)
+    return (weight * consistency(barcode, p)).sum(1) / weight.sum(1)
 
 
 def compared(barcode: Barcode) -> None:
@@ -82,12 +84,25 @@ def compared(barcode: Barcode) -> None:
         )
 
 
-def distance_weights(states: int, alpha: float) -> Floats:
-    """(S, S): |i - j| ** alpha, 0 on the diagonal."""
+def distance_weights(gaps: Floats, alpha: float, axis: int | None) -> Floats:
+    """gaps ** alpha, and 0 where a gap is 0.
+
+    An alpha so large that this would overflow or vanish gives the same weights divided by the largest
+    one along `axis` (None: of all), which no weighted mean sees.
+    """
     if not math.isfinite(alpha):
         raise OptionError(f"alpha is {alpha}; allowed: any finite number")
-    gap = np.abs(np.subtract.outer(np.arange(states), np.arange(states))).astype(float)
-    return np.where(gap > 0, np.maximum(gap, 1) ** alpha, 0.0)
+    logs = np.log(np.maximum(gaps, 1))
+    if abs(float(alpha)) * float(logs.max(initial=0)) < SAFE:
+        return np.where(gaps > 0, np.maximum(gaps, 1) ** alpha, 0.0)
+    powers = np.where(gaps > 0, min(max(alpha, -LIMIT), LIMIT) * logs, -np.inf)
+    largest = powers.max(axis=axis, keepdims=True)
+    return np.exp(powers - np.where(np.isfinite(largest), largest, 0.0))
+
+
+def _gaps(rows: int, columns: int) -> Floats:
+    """(rows, columns): |i - j|."""
+    return np.abs(np.subtract.outer(np.arange(rows), np.arange(columns))).astype(float)
 
 
 def effective_persistence_image(barcode: Barcode, p: int) -> Ints:
@@ -105,7 +120,7 @@ def effective_persistence_image(barcode: Barcode, p: int) -> Ints:
 def births_relative_frequency(barcode: Barcode, p: int, alpha: float = 0.0) -> Floats:
     """B (S,): share of the bars born at each state, a bar from l to l' weighing |l - l'| ** alpha."""
     image = effective_persistence_image(barcode, p)
-    weight = distance_weights(image.shape[1], alpha)[: barcode.states]
+    weight = distance_weights(np.where(image > 0, _gaps(*image.shape), 0.0), alpha, axis=None)
     births = (weight * image).sum(1)
     return births / births.sum() if births.sum() > 0 else births
 
@@ -124,8 +139,9 @@ def smooth_persistence_image(
     birth, death = np.nonzero(image)
     lifetime = (death - birth).astype(float)
     grid = np.arange(barcode.states, dtype=float)
-    rows = np.exp(-((grid[:, None] - birth) ** 2) / (2 * sigma**2))
-    columns = np.exp(-((grid[:, None] + 1 - lifetime) ** 2) / (2 * sigma**2))
+    with np.errstate(over="ignore"):  # a tiny sigma leaves the bars' own places, as in the limit
+        rows = np.exp(-0.5 * ((grid[:, None] - birth) / sigma) ** 2)
+        columns = np.exp(-0.5 * ((grid[:, None] + 1 - lifetime) / sigma) ** 2)
     return (rows * (image[birth, death] * weight(lifetime))) @ columns.T
 
 

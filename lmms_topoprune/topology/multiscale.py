@@ -18,8 +18,8 @@ def zigzag_barcodes(
     states: Any, *, ks: Iterable[int], metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
 ) -> list[Barcode]:
     """One barcode a k, as zigzag_barcode gives it, from one set of distances."""
-    if not (ks := tuple(ks)):
-        raise OptionError("ks is empty; allowed: one or more whole numbers from 1")
+    if not isinstance(ks, Iterable) or isinstance(ks, str) or not (ks := tuple(ks)):
+        raise OptionError(f"ks is {ks!r}; allowed: one or more whole numbers from 1, such as (5, 10)")
     for k in ks:
         states = checked(states, k, metric)
     return [graphs_barcode(g, dimensions=dimensions) for g in multiscale_graphs(states, ks, metric)]

@@ -104,7 +104,7 @@ def checked(states: Any, k: int, metric: str) -> Any:
             raise InputError(f"states hold {states.dtype}; allowed: real numbers")
     if states.ndim != 3 or 0 in states.shape:
         raise InputError(f"states has shape {tuple(states.shape)}; allowed: (states, samples, width), none 0")
-    if not _whole(k) or not 1 <= k < states.shape[1]:
+    if not whole(k) or not 1 <= k < states.shape[1]:
         raise OptionError(
             f"k is {k} for {states.shape[1]} samples; allowed: whole numbers from 1 to samples - 1 "
             f"({states.shape[1] - 1})"
@@ -116,13 +116,14 @@ def _check_dimensions(dimensions: Collection[int]) -> None:
     if (
         not isinstance(dimensions, Collection)
         or not dimensions
-        or not all(map(_whole, dimensions))
+        or not all(map(whole, dimensions))
         or min(dimensions) < 0
     ):
         raise OptionError(f"dimensions is {dimensions!r}; allowed: one or more whole numbers from 0")
 
 
-def _whole(number: object) -> bool:
+def whole(number: object) -> bool:
+    """Whether it is a whole number, which True and 1.0 are not."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 

@@ -138,3 +138,33 @@ def test_options_are_checked() -> None:
     with pytest.raises(OptionError, match="sigma"):
         tp.smooth_persistence_image(barcode, 1, 0)
     assert tp.bottleneck_distance(barcode, barcode, 1) == 0
+
+
+@pytest.mark.parametrize("huge", [500.0, 1e300, 1.7e308])
+def test_a_huge_alpha_is_the_limit(huge: float) -> None:
+    """Bars 0-1, 0-3 and 2-3 in four states: by hand, all weight lies on the farthest or the nearest state."""
+    barcode = tp.Barcode.of([(1, 0, 3), (1, 0, 7), (1, 4, 7)], 4)
+    assert np.allclose(tp.inter_layer_persistence(barcode, 1, huge), [1 / 2, 1 / 2, 1 / 2, 1 / 2])
+    assert np.allclose(tp.inter_layer_persistence(barcode, 1, -huge), [1, 3 / 4, 3 / 4, 1])
+    assert np.allclose(tp.births_relative_frequency(barcode, 1, huge), [1, 0, 0, 0])
+    assert np.allclose(tp.births_relative_frequency(barcode, 1, -huge), [1 / 2, 0, 1 / 2, 0])
+
+
+@settings(deadline=None, max_examples=60)
+@given(barcodes(), st.floats(allow_nan=False, allow_infinity=False))
+def test_no_alpha_gives_anything_but_numbers(barcode, alpha: float) -> None:
+    averages = tp.inter_layer_persistence(barcode, 1, alpha)
+    assert (averages >= 0).all() and (averages <= 1 + 1e-12).all()
+    share = tp.births_relative_frequency(barcode, 1, alpha).sum()
+    born = tp.effective_persistence_image(barcode, 1).any()
+    assert share == pytest.approx(1 if born else 0)
+
+
+@pytest.mark.parametrize("sigma", [5e-324, 1e-200, 1e-3])
+def test_a_tiny_sigma_leaves_the_bars_where_they_are(sigma: float) -> None:
+    barcode = tp.Barcode.of([(1, 0, 3), (1, 0, 3), (1, 2, 7)], 4)
+    image = tp.smooth_persistence_image(barcode, 1, sigma)
+    expected = np.zeros((4, 4))
+    expected[0, 1], expected[1, 2] = 2 * 2, 3  # births 0 and 1, lifetimes 2 and 3, each weighing its lifetime
+    assert np.array_equal(image, expected)
+    assert np.isfinite(tp.smooth_persistence_image(barcode, 1, 1e308)).all()

@@ -236,11 +236,21 @@ def with_nan() -> np.ndarray:
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=1), "dimensions is 1"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=(0.5,)), "dimensions is"),
         (lambda: tp.zigzag_barcode(1e-310 * CLOUDS.astype(float), k=4, metric="cosine"), "nearly so"),
-        (lambda: tp.zigzag_barcodes(CLOUDS, ks=()), "ks is empty"),
+        (lambda: tp.zigzag_barcodes(CLOUDS, ks=()), r"ks is \(\); allowed"),
+        (lambda: tp.zigzag_barcodes(CLOUDS, ks=5), "ks is 5; allowed: one or more whole numbers"),
+        (lambda: tp.zigzag_barcodes(CLOUDS, ks="5"), "ks is '5'; allowed"),
         (lambda: tp.Bootstrap(np.ones((3, 2)), None).interval(95), "level is 95"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, metric="cos"), "metric is 'cos'"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4, dimensions=()), "dimensions"),
-        (lambda: tp.bootstrap(CLOUDS, lambda b: tp.jaccard(b, 1), k=4, fraction=0.05), "leaves 2 samples"),
+        (
+            lambda: tp.bootstrap(CLOUDS, lambda b: tp.jaccard(b, 1), k=4, fraction=0.05),
+            "leaves 2 of 40 samples",
+        ),
+        (lambda: tp.bootstrap(CLOUDS, np.size, k=4, fraction=float("nan")), "fraction is nan; allowed"),
+        (lambda: tp.bootstrap(CLOUDS, np.size, k=4, fraction="all"), "fraction is 'all'; allowed"),
+        (lambda: tp.bootstrap(CLOUDS, np.size, k=4, replicates=1.5), "replicates is 1.5; allowed: whole"),
+        (lambda: tp.bootstrap(CLOUDS, np.size, k=4, replicates=0), "replicates is 0; allowed: whole"),
+        (lambda: tp.bootstrap(CLOUDS, np.size, k=4, seed=-1), "seed is -1; allowed: whole numbers from 0"),
     ],
 )
 def test_bad_input_gives_one_sentence(call, sentence: str) -> None:
