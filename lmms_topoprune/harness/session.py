@@ -12,6 +12,7 @@ from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.quiet import logged_to
 from lmms_topoprune.harness.results import leave_plan
+from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.shared_files import shared_path
 from lmms_topoprune.stages import measured
@@ -143,6 +144,7 @@ class Session:
         from lmms_eval.evaluator import simple_evaluate
 
         self.lm.stages, self.lm.answers = {}, Answers()
+        dense = size(self.model)
         with measured(self.lm.stages, "delete"):
             deletion = delete_layers(self.model, plan.dropped)
         with deletion, self._watched(progress), _logged(self.log, self.on_error):
@@ -159,6 +161,7 @@ class Session:
                 random_seed=seed,
                 verbosity="ERROR",
             )
+            self.lm.size = size_beside(self.model, dense)
             results["config"]["model"] = model
             self.lm.plan = plan.with_stages(**self.lm.stages)
             return self._save(results, output)

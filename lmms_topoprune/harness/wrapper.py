@@ -21,6 +21,7 @@ from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.processes import gathered
+from lmms_topoprune.harness.size import size
 from lmms_topoprune.registration import Registered
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery.self_test import self_test
@@ -34,6 +35,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         options: what the user asked for.
         plan: which layers are gone, and why.
         setting: what else decides an answer, beyond weights, plan and request.
+        size: parameters and bytes of the pruned model.
         answers: counts of answered, empty and failed requests.
         cache_identity: what lmms-eval's response cache has to tell apart.
     """
@@ -110,6 +112,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
                 self_test(model, processor)
         self.plan = self.plan.with_stages(**self.stages)
         self.setting = self._describe_setting()
+        self.size = size(model)
         if Ranks.current().rank == 0:
             logger.info(f"{self.registered.name}: {self.plan}")
 
@@ -139,7 +142,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def record(self) -> dict[str, Any]:
         """What is written beside the plan after a run."""
-        return {**self.setting, "answers": self.answers.to_json()}
+        return {**self.setting, "size": self.size, "answers": self.answers.to_json()}
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""
