@@ -2,7 +2,7 @@
 
     sweep.json              what all cells share
     plans/CELL.json         which layers each cell drops
-    similarity/CELL.json    how alike the states are to a criterion that compares pairs of them
+    similarity/CELL.json    how alike the states are to a criterion that compares pairs of them, and its barcodes
     layers/3-5+9/           lmms-eval's results with these layers dropped
 
 Everything appears under its name only once it is complete, so that a sweep can be killed at any moment.
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
 from lmms_topoprune.comparison.results import Run, plan_label, read_run
+from lmms_topoprune.comparison.shapes import Shape, read_shape
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
@@ -70,29 +71,41 @@ class SweepFolder:
         path = self.plan_path(cell)
         return PruningPlan.load(path) if path.exists() else None
 
-    def keep(self, cell: str, plan: PruningPlan, similarity: list[list[float]] | None = None) -> None:
+    def keep(
+        self,
+        cell: str,
+        plan: PruningPlan,
+        similarity: list[list[float]] | None = None,
+        barcodes: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Write a cell's plan, after what belongs to it.
 
         Raises:
             InputError: the folder cannot be written.
         """
         try:
-            if similarity is not None:
-                value = {"criterion": plan.criterion, "values": similarity}
-                files.write_json(self.path / "similarity" / f"{cell}.json", value)
+            if similarity is not None or barcodes:
+                value = {"criterion": plan.criterion, "values": similarity, "barcodes": list(barcodes)}
+                text = json.dumps(value, allow_nan=False)  # thousands of numbers, not one a line
+                files.write_text(self.path / "similarity" / f"{cell}.json", text)
             plan.save(self.plan_path(cell))
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
     def similarities(self) -> dict[str, list[list[float]]]:
         """Criterion -> (S, S), of the first cell of each criterion."""
-        found: dict[str, list[list[float]]] = {}
+        return {name: shape.similarity for name, shape in self.shapes().items() if shape.similarity}
+
+    def shapes(self) -> dict[str, Shape]:
+        """Criterion -> what it saw of the states, from the first cell of each criterion.
+
+        Raises:
+            InputError: a file is cut short or holds something else.
+        """
+        found: dict[str, Shape] = {}
         for file in sorted((self.path / "similarity").glob("*.json")):
-            try:
-                value = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                raise InputError(f"{str(file)!r} is cut short or not JSON") from None
-            found.setdefault(value["criterion"], value["values"])
+            criterion, shape = read_shape(file)
+            found.setdefault(criterion, shape)
         return found
 
     def evaluation(self, plan: PruningPlan) -> Path:

@@ -79,6 +79,10 @@ class Planner:
         found = self._scored[self._key(options)].scores
         return found.values.tolist() if isinstance(found, PairScores) else None
 
+    def barcodes(self, options: PruningOptions) -> list[Mapping[str, Any]]:
+        """The barcodes behind a plan that was made here, as criteria.topology.kept describes them."""
+        return list(self._scored[self._key(options)].scores.barcodes)
+
     def _plan(self, options: PruningOptions) -> PruningPlan:
         found = self._scored[self._key(options)]
         return planning.plan_from(self.model, planning.resolved(options), self.name, found, self.forbidden)

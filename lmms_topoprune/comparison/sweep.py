@@ -126,7 +126,7 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
         cells = [cell for cell in missing if cell.seed == seed]
         wanted = [cell.options(grid.shared) for cell in cells]
         for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
-            store.keep(cell.name, plan, planner.similarity(options))
+            store.keep(cell.name, plan, planner.similarity(options), planner.barcodes(options))
     if store.plan(DENSE) is None:
         store.keep(DENSE, planner.dense())
     found = [store.plan(name) for name in (DENSE, *(cell.name for cell in grid.cells()))]
