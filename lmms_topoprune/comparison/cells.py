@@ -2,7 +2,7 @@
 
     sweep.json              what all cells share
     plans/CELL.json         which layers each cell drops
-    similarity/CELL.json    how alike the states are to a criterion that compares pairs of them, and its barcodes
+    similarity/CELL.json    how alike the states are to a criterion that compares them, and its barcodes
     layers/3-5+9/           lmms-eval's results with these layers dropped
 
 Everything appears under its name only once it is complete, so that a sweep can be killed at any moment.
