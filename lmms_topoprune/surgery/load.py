@@ -7,25 +7,18 @@ result is what it makes of the dense model, for every architecture, sharding and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
-from transformers.utils.hub import cached_file
 
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
 from lmms_topoprune.surgery.delete import delete_layers
-from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.locate import locate
 from lmms_topoprune.surgery.placement import place
-
-_HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-_SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
 
 
 def load_pruned(
@@ -48,21 +41,20 @@ def load_pruned(
         InputError: the plan was made for another model.
         SurgeryError: a layer of the plan cannot be deleted from this model.
     """
-    hub = {name: kwargs[name] for name in _HUB if name in kwargs}
+    hub = {name: kwargs[name] for name in HUB if name in kwargs}
     remote_code = kwargs.get("trust_remote_code")
     config = kwargs.get("config") or AutoConfig.from_pretrained(path, trust_remote_code=remote_code, **hub)
     model_class = model_class or _model_class(config)
-    skeleton = _skeleton(model_class, config, kwargs.get("dtype", kwargs.get("torch_dtype")))
-    where = locate(skeleton)
+    dense = skeleton(model_class, config, kwargs.get("dtype", kwargs.get("torch_dtype")))
+    where = locate(dense)
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
-    delete_layers(skeleton, plan.dropped)  # refuses before any weight is read
-    if not _is_quantized(config, kwargs):  # a quantizer looks at every weight
-        wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
-        kwargs["device_map"] = place(skeleton, where.path, plan, wanted, max_memory)
+    delete_layers(dense, plan.dropped)  # refuses before any weight is read
+    if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         if verify:
-            same = {name: kwargs[name] for name in (*_HUB, *_SAME) if name in kwargs}
-            _verify(path, plan, model_class, skeleton.dtype, same)
+            _verify(Checkpoint(str(path), model_class, kwargs), plan)
+        wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
+        kwargs["device_map"] = place(dense, where.path, plan, wanted, max_memory)
     loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     delete_layers(model, plan.dropped)
@@ -78,33 +70,15 @@ def _model_class(config: Any) -> Any:
     return AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
 
 
-def _skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
-    """The dense model on the meta device: names, shapes and types without a single number."""
-    if dtype in (None, "auto"):
-        dtype = config.dtype or torch.float32
-    build = getattr(model_class, "from_config", None) or model_class._from_config
-    with torch.device("meta"):
-        return build(config, dtype=dtype)
-
-
-def _is_quantized(config: Any, kwargs: Mapping[str, Any]) -> bool:
-    return "quantization_config" in kwargs or getattr(config, "quantization_config", None) is not None
-
-
-def _verify(
-    path: Path | str, plan: PruningPlan, model_class: Any, dtype: torch.dtype, same: Mapping[str, Any]
-) -> None:
+def _verify(checkpoint: Checkpoint, plan: PruningPlan) -> None:
     """Raise if samples of the checkpoint tell that the plan was made for another one."""
-    config = cached_file(str(path), "config.json", **{name: same[name] for name in _HUB if name in same})
-    folder = Path(str(config)).parent
-    if _stored_types(folder) != {str(dtype).removeprefix("torch.")}:
+    if checkpoint.stored_types != {checkpoint.skeleton.dtype}:
         return
-    # Mapped, not read: on the CPU and in the stored type transformers keeps the files' pages as they are.
-    dense = model_class.from_pretrained(path, dtype=dtype, device_map="cpu", **same)
-    if (found := fingerprint(dense)) != plan.fingerprint:
+    found = checkpoint.fingerprint
+    if found not in (None, plan.fingerprint):
         raise InputError(
-            f"the plan was made for a model with fingerprint {plan.fingerprint}, {str(path)!r} has {found} "
-            f"in {dtype}; leave verify out if you know that they are the same"
+            f"the plan was made for a model with fingerprint {plan.fingerprint}, {checkpoint.path!r} has "
+            f"{found} in {checkpoint.skeleton.dtype}; leave verify out if you know that they are the same"
         )
 
 
@@ -116,13 +90,3 @@ def _check_loaded(model: PreTrainedModel) -> None:
             f"{left[0]} was not loaded, which this version of transformers may be the cause of; "
             "load the dense model and use delete_layers"
         )
-
-
-def _stored_types(folder: Path) -> set[str]:
-    """Types of all floating point tensors in a folder's safetensors files, by torch's names."""
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    found = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
-    return {names.get(name, name) for name in found if "F" in name}

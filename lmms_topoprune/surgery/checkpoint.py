@@ -1,0 +1,95 @@
+"""A dense model on disk: what can be said of it before its weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from lmms_topoprune.surgery.fingerprint import fingerprint
+
+HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What from_pretrained would be called with.
+
+    Attributes:
+        path: local folder or hub id.
+        model_class: a model or Auto class.
+        options: the other arguments of from_pretrained.
+        cast: type that the loaded model is converted to afterwards; None leaves it.
+    """
+
+    path: str
+    model_class: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cast: torch.dtype | None = None
+
+    @cached_property
+    def config(self) -> Any:
+        given = self.options.get("config")
+        remote = self.options.get("trust_remote_code")
+        return given or AutoConfig.from_pretrained(self.path, trust_remote_code=remote, **self._named(HUB))
+
+    @cached_property
+    def skeleton(self) -> PreTrainedModel:
+        """The dense model on the meta device: names, shapes and types without a single number."""
+        return skeleton(
+            self.model_class, self.config, self.options.get("dtype", self.options.get("torch_dtype"))
+        )
+
+    def is_quantized(self) -> bool:
+        return is_quantized(self.config, self.options)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """The loaded model's fingerprint, from samples of every tensor; None if it cannot be told.
+
+        The files are mapped, not read: on the CPU and in the stored type transformers keeps their pages as
+        they are. The samples are converted as loading would convert the weights, so this holds for files of
+        one floating-point type that is not quantized.
+        """
+        dtype = next(iter(self.stored_types), None)
+        if self.is_quantized() or len(self.stored_types) != 1 or not isinstance(dtype, torch.dtype):
+            return None
+        options = self._named((*HUB, *SAME))
+        mapped = self.model_class.from_pretrained(self.path, dtype=dtype, device_map="cpu", **options)
+        loaded = [kind for kind in (self.skeleton.dtype, self.cast) if kind is not None]
+        return fingerprint(mapped, {dtype: loaded})
+
+    @cached_property
+    def stored_types(self) -> frozenset[torch.dtype | str]:
+        """Types of all floating-point tensors in the safetensors files; those torch lacks by their names."""
+        folder = Path(str(cached_file(self.path, "config.json", **self._named(HUB)))).parent
+        found = set()
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as tensors:
+                found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+        return frozenset(_TYPES.get(name, name) for name in found if "F" in name)
+
+    def _named(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self.options[name] for name in names if name in self.options}
+
+
+def skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
+    """A model of that configuration on the meta device, in the type that loading would give it."""
+    if dtype in (None, "auto"):
+        dtype = config.dtype or torch.float32
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    with torch.device("meta"):
+        return build(config, dtype=dtype)
+
+
+def is_quantized(config: Any, options: Mapping[str, Any]) -> bool:
+    return "quantization_config" in options or getattr(config, "quantization_config", None) is not None
