@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.errors import OptionError, shown, unknown
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -19,15 +19,26 @@ def find_device(asked: str | None = None) -> str:
     """
     if asked is None:
         return _best()
-    try:
-        kind = torch.device(asked).type
-    except RuntimeError:
-        raise unknown("device", asked, ("cpu", "cuda", "cuda:0", "mps")) from None
-    if (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise OptionError(f"device is {asked!r}, which this machine lacks; allowed: {_best()}")
+    check_device("device", asked)
     return str(asked)
+
+
+def check_device(name: str, asked: object, others: tuple[str, ...] = ()) -> None:
+    """Refuse a device that is none or that this machine lacks.
+
+    Raises:
+        OptionError: names the argument `name`, what was asked for, and what is there or in `others`.
+    """
+    try:
+        if not isinstance(asked, str) or torch.device(asked).type == "meta":
+            raise RuntimeError
+    except RuntimeError:
+        raise unknown(name, asked, (*others, "cpu", "cuda", "cuda:0", "mps")) from None
+    try:
+        torch.empty(0, device=asked)
+    except Exception:  # each backend complains in its own way
+        there = ", ".join((*others, _best()))
+        raise OptionError(f"{name} is {shown(asked)}, which this machine lacks; allowed: {there}") from None
 
 
 def _best() -> str:

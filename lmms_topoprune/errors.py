@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST = 200
+
+
 class TopopruneError(Exception):
     """Any mistake this package reports by itself; its text is one sentence for the user."""
 
@@ -38,6 +41,15 @@ class MissingExtraError(TopopruneError, ImportError):
     """An optional dependency is absent."""
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: in one line, which is cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python refuses to print whole numbers of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]}...{text[-57:]}"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A hint that names the closest allowed spelling, or an empty string if none is close."""
     match = difflib.get_close_matches(name, list(allowed), n=1)
@@ -48,4 +60,4 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> OptionError:
     """The error for a name that is not one of the allowed ones."""
     allowed = sorted(allowed)
     hint = nearest(str(name), allowed)
-    return OptionError(f"{what} is {name!r}; allowed: {', '.join(allowed)}{hint}")
+    return OptionError(f"{what} is {shown(name)}; allowed: {', '.join(allowed)}{hint}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.errors import OptionError, shown, unknown
 from lmms_topoprune.plan import parse_layers
 
 SELECTIONS = ("auto", "rank", "block", "path", "threshold")
@@ -14,6 +14,8 @@ STATES = ("auto", "residual", "norm")
 TOKENS = ("last", "ret", "mean_image", "mean_text", "mean")
 METRICS = ("euclidean", "cosine")
 ON_ERROR = ("raise", "record")
+LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
+ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
 @dataclass(frozen=True)
@@ -90,37 +92,25 @@ class PruningOptions:
             raise OptionError(f"eps is {self.eps}; allowed: 0 < eps <= 1")
         if not math.isfinite(self.alpha):
             raise OptionError(f"alpha is {self.alpha}; allowed: any finite number")
-        for name, low in (
-            ("samples", 3),
-            ("calibration_batch", 1),
-            ("seed", 0),
-            ("protect_first", 0),
-            ("protect_last", 0),
-        ):
+        for name, low in LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
         if min(self.ks) < 1 or max(self.ks) >= self.samples:
-            raise OptionError(f"k is {self.k!r}; allowed: 1 <= k < samples ({self.samples})")
+            raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < samples ({shown(self.samples)})")
 
     def _check_types(self) -> None:
         """Accept what a command line or model_args can hand over, and nothing looser."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = str(field.type)
+            value, wanted = getattr(self, field.name), str(field.type)
             if value is None and "None" in wanted:
                 continue
-            if wanted.startswith("str"):
-                if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-                    raise OptionError(f"{field.name} is {value!r}; allowed: text")
-                object.__setattr__(self, field.name, str(value))
-            elif wanted == "float":
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise OptionError(f"{field.name} is {value!r}; allowed: a number")
-                object.__setattr__(self, field.name, float(value))
-            elif wanted == "int" and (isinstance(value, bool) or not isinstance(value, int)):
-                raise OptionError(f"{field.name} is {value!r}; allowed: a whole number")
-            elif wanted == "bool" and not isinstance(value, bool):
-                raise OptionError(f"{field.name} is {value!r}; allowed: True, False")
+            kind = wanted.split(" ")[0]
+            try:
+                object.__setattr__(self, field.name, _as(kind, value))
+            except (TypeError, ValueError, OverflowError):
+                low = LEAST.get(field.name)
+                allowed = ALLOWED[kind] if low is None else f"whole numbers from {low}"
+                raise OptionError(f"{field.name} is {shown(value)}; allowed: {allowed}") from None
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -128,7 +118,7 @@ class PruningOptions:
             return tuple(int(part) for part in self.k.split("+"))
         except ValueError:
             raise OptionError(
-                f"k is {self.k!r}; allowed: a whole number or several joined by +, such as 5+10"
+                f"k is {shown(self.k)}; allowed: a whole number or several joined by +, such as 5+10"
             ) from None
 
     def drop_count(self, layers: int) -> int:
@@ -143,3 +133,11 @@ class PruningOptions:
     def take(cls, arguments: dict[str, Any], **defaults: Any) -> PruningOptions:
         """Pop this class's options out of `arguments`; defaults stand where nothing is given."""
         return cls(**{**defaults, **{n: arguments.pop(n) for n in cls.names() if n in arguments}})
+
+
+def _as(kind: str, value: Any) -> Any:
+    """The value as that type; TypeError if it is none, and no number of 400 digits is a float."""
+    taken = {"str": (str, int, float), "float": (int, float), "int": (int,), "bool": (bool,)}[kind]
+    if not isinstance(value, taken) or (kind != "bool" and isinstance(value, bool)):
+        raise TypeError
+    return {"str": str, "float": float}.get(kind, lambda same: same)(value)

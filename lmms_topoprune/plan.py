@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
-from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.errors import InputError, OptionError, shown
 
 SCHEMA = "topoprune-plan/1"
 
@@ -23,9 +23,12 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     found: set[int] = set()
     for part in str(text).split("+"):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        # No decoder has so many layers that their number takes six digits.
+        match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise OptionError(f"layers is {text!r}; allowed: layers and ranges joined by +, such as 3-5+9")
+            raise OptionError(
+                f"layers is {shown(text)}; allowed: layers and ranges joined by +, such as 3-5+9"
+            )
         found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(sorted(found))
 
@@ -127,28 +130,35 @@ class PruningPlan:
         Raises:
             InputError: no such file, not JSON, another schema, missing fields, or edited after saving.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"plan {str(path)!r} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"plan {str(path)!r} is not valid JSON") from None
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError:
-            raise InputError(f"plan {str(path)!r} is not valid JSON") from None
+        name, data = shown(str(path)), _read(path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
-            raise InputError(f"plan {str(path)!r} has schema {found!r}; this version reads {SCHEMA!r}")
+            raise InputError(f"plan {name} has schema {shown(found)}; this version reads {SCHEMA!r}")
         fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept", "run")}
         try:
             lists = {"dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))}
             plan = cls(**{**fields, **lists})
-        except (TypeError, KeyError) as error:
-            raise InputError(f"plan {str(path)!r} lacks or misnames a field: {error}") from None
-        if data.get("hash") != plan.hash:
-            raise InputError(f"plan {str(path)!r} was changed after it was saved: its hash does not match")
+            same = data.get("hash") == plan.hash
+        except InputError as error:
+            raise InputError(f"plan {name} cannot be used: {error}") from None
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
+            raise InputError(f"plan {name} lacks or misnames a field: {shown(error)}") from None
+        if not same:
+            raise InputError(f"plan {name} was changed after it was saved: its hash does not match")
         return plan
+
+
+def _read(path: Path | str) -> Any:
+    """The JSON value in a plan file."""
+    name = shown(str(path))
+    try:
+        return json.loads(Path(path).read_bytes().decode())
+    except OSError as error:
+        raise InputError(f"plan {name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        if "null" in str(error):  # in the path, not in the file
+            raise InputError(f"plan {name} cannot be read: no such file") from None
+        raise InputError(f"plan {name} is not valid JSON") from None
 
 
 def _scores(values: list[float] | None) -> tuple[float, ...] | None:

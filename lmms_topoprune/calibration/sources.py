@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError
+from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError, shown
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,17 @@ def load_samples(
         return calibration_samples(count, seed)
     if colon and prefix in known:
         return known[prefix](rest, count, seed)
-    path = Path(source).expanduser()
-    if source and path.is_dir():
-        return take(_from_folder(path, seed), count, source, strict)
-    if path.is_file():
-        return take(_from_jsonl(path, seed), count, source, strict)
+    try:
+        path = Path(source).expanduser()
+        if source and path.is_dir():
+            return take(_from_folder(path, seed), count, source, strict)
+        if path.is_file():
+            return take(_from_jsonl(path, seed), count, source, strict)
+    except (OSError, RuntimeError) as error:  # not readable, too long for a path, a user that does not exist
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"calibration is {shown(source)}, which cannot be read: {reason}") from None
     raise OptionError(
-        f"calibration is {source!r}; allowed: embedded, a JSONL file, a folder of images, "
+        f"calibration is {shown(source)}; allowed: embedded, a JSONL file, a folder of images, "
         f"{', '.join(f'{name}:NAME' for name in known)}"
     )
 
@@ -79,7 +83,7 @@ def take(rows: Iterable[Callable[[], Sample]], count: int, source: str, strict: 
             broken.append(str(error))
         if len(found) == count:
             break
-        if len(broken) > max(3, BROKEN_SHARE * count):
+        if len(broken) > max(3, count // 10):
             break
     if len(broken) > max(1, BROKEN_SHARE * (len(found) + len(broken))) or not found:
         reason = f"; the first problem: {broken[0]}" if broken else ""

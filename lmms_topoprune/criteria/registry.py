@@ -83,8 +83,9 @@ def _criterion(table: dict[str, Any]) -> Criterion:
 
 def get(name: str) -> Criterion:
     """The criterion of that name; "reverse:NAME" drops first what NAME would keep longest."""
-    if name.startswith(REVERSE):
-        return replace(get(name.removeprefix(REVERSE)), name=name, prefix="", reversed=True)
+    turned = name.removeprefix(REVERSE)
+    if turned != name and turned in criteria():
+        return replace(criteria()[turned], name=name, prefix="", reversed=True)
     if name not in criteria():
         raise unknown("criterion", name, criteria())
     return criteria()[name]

@@ -6,14 +6,41 @@ import inspect
 from typing import Any
 
 import torch
+from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
 from lmms_topoprune.criteria import registry
-from lmms_topoprune.device import find_device, find_dtype
-from lmms_topoprune.errors import OptionError, nearest
+from lmms_topoprune.device import check_device, find_device, find_dtype
+from lmms_topoprune.errors import OptionError, nearest, shown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registration import Registered
 
 DENSE = "dense"
+LOOSE = {"pretrained", "device", "device_map", "dtype", "batch_size"}  # checked for what they mean
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """model_args as lmms-eval reads them, and a sentence where it would stumble or silently drop something.
+
+    Raises:
+        OptionError: a part is not name=value, a name is given twice, or a number is none.
+    """
+    names: list[str] = []
+    for part in _smart_comma_split(text.strip()):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise OptionError(
+                f"model_args holds {shown(part)}; allowed: name=value pairs joined by commas, "
+                "as in pretrained=embedded,sparsity=0.3"
+            )
+        if name in names:
+            raise OptionError(f"{name} is given twice in model_args; allowed: once")
+        names.append(name)
+        try:
+            simple_parse_args_string(part)
+        except ValueError:  # "²" and numbers of more than 4300 digits, which it takes for whole numbers
+            raise OptionError(f"{name} is {shown(value)}, which cannot be read as a number") from None
+    return simple_parse_args_string(text)
 
 
 def parameters(wrapped: type) -> dict[str, Any]:
@@ -33,13 +60,14 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
     for name in arguments:
         if name not in names:
             raise OptionError(
-                f"{name!r} is no argument of {model.name}; allowed: {', '.join(sorted(names))}"
+                f"{shown(name)} is no argument of {model.name}; allowed: {', '.join(sorted(names))}"
                 f"{nearest(name, names)}"
             )
     criterion = str(arguments.get("criterion", model.criterion))
     options = PruningOptions.take(arguments, **registry.defaults(criterion))
     if model.criterion == DENSE:
         _refuse_pruning(model, options)
+    _check_types(arguments, allowed)
     return options
 
 
@@ -47,7 +75,7 @@ def _refuse_pruning(model: Registered, options: PruningOptions) -> None:
     for name, unset in (("sparsity", 0.0), ("layers", None), ("plan", None), ("criterion", DENSE)):
         value = getattr(options, name)
         if value != unset:
-            raise OptionError(f"{name} is {value!r}; {model.name} deletes nothing, so leave it out")
+            raise OptionError(f"{name} is {shown(value)}; {model.name} deletes nothing, so leave it out")
 
 
 def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | None:
@@ -60,7 +88,7 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
         OptionError: a device, dtype or batch size that cannot be.
     """
     device = find_device(arguments.get("device"))
-    chosen = {"device": device, "device_map": arguments.get("device_map") or device}
+    chosen = {"device": device, "device_map": _device_map(arguments.get("device_map"), device)}
     arguments.update({name: value for name, value in chosen.items() if name in allowed})
     if "batch_size" in arguments:
         arguments["batch_size"] = _batch_size(arguments["batch_size"])
@@ -73,7 +101,29 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
 
 
+def _device_map(given: Any, device: str) -> Any:
+    if given in (None, "") or given in DEVICE_MAPS or isinstance(given, dict):
+        return given or device
+    check_device("device_map", given, DEVICE_MAPS)
+    return given
+
+
 def _batch_size(given: Any) -> int:
     if not str(given).isdecimal() or int(given) < 1:
-        raise OptionError(f"batch_size is {given!r}; allowed: whole numbers from 1")
+        raise OptionError(f"batch_size is {shown(given)}; allowed: whole numbers from 1")
     return int(given)
+
+
+def _check_types(arguments: dict[str, Any], allowed: dict[str, Any]) -> None:
+    """Refuse values of another type than the wrapped class's own default has.
+
+    A wrapper takes "no" for true, and finds out that "many" is no number when it answers.
+    """
+    for name in arguments.keys() - LOOSE:
+        value, default = arguments[name], allowed.get(name)
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise OptionError(f"{name} is {shown(value)}; allowed: True, False")
+        if type(default) is int and type(value) is not int:
+            raise OptionError(f"{name} is {shown(value)}; allowed: a whole number")
+        if isinstance(default, str):  # a revision may look like a number
+            arguments[name] = str(value)

@@ -8,7 +8,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from lmms_topoprune.embedded import locate
-from lmms_topoprune.errors import InputError, UnreachableError
+from lmms_topoprune.errors import InputError, UnreachableError, shown
 
 INSTEAD = f"pass pretrained={locate.NAME} or a local folder"
 
@@ -22,10 +22,15 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
     """
     if pretrained == locate.NAME:
         return str(locate.model_path())
-    folder = Path(pretrained).expanduser()
-    if folder.is_dir():
+    folder = Path(pretrained)
+    try:
+        folder = folder.expanduser()
+        found = folder.is_dir()
+    except (OSError, RuntimeError):  # a name too long for a path, a user that does not exist
+        found = False
+    if found:
         if not (folder / "config.json").is_file():
-            raise InputError(f"pretrained is {pretrained!r}, a folder without config.json; {INSTEAD}")
+            raise InputError(f"pretrained is {shown(pretrained)}, a folder without config.json; {INSTEAD}")
         return str(folder)
     if isinstance(_cached(pretrained, revision), str):
         return pretrained
@@ -37,7 +42,7 @@ def _cached(name: str, revision: str | None) -> object:
     try:
         return try_to_load_from_cache(name, "config.json", revision=revision)
     except HFValidationError:
-        raise InputError(f"pretrained is {name!r}, which is no folder here; {INSTEAD}") from None
+        raise InputError(f"pretrained is {shown(name)}, which is no folder here; {INSTEAD}") from None
 
 
 def _ask_hub(name: str, revision: str | None) -> None:

@@ -6,14 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from lmms_eval.api.model import lmms
-from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 from transformers import PreTrainedModel
 
 from lmms_topoprune import planning, surgery
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, OptionError, TopopruneError
+from lmms_topoprune.errors import InputError, TopopruneError
 from lmms_topoprune.files import digest
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import pretrained, response_cache, results
@@ -43,7 +42,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
     registered: ClassVar[Registered]
     wrapped: ClassVar[type]
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, /, **arguments: Any) -> None:
         """Load and prune.
 
         Raises:
@@ -71,12 +70,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
     ) -> PrunedModel:
         """What lmms-eval calls; also arranges for the plan to be written beside its results."""
         with one_sentence():
-            try:
-                given = simple_parse_args_string(arg_string)
-            except ValueError:
-                raise OptionError(
-                    f"model_args is {arg_string!r}; allowed: name=value pairs joined by commas"
-                ) from None
+            given = sorting.parse(arg_string)
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
         # The command's --batch_size is 1 by default, so what stands in model_args counts.
         model = cls(**{**extra, **given})
