@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary file beside it is renamed over it."""
+    write_together({path: data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write all files or none: nothing is renamed before everything is on the disk.
+
+    Raises:
+        OSError: a file cannot be written; its `filename` is the one that was asked for.
+    """
+    drafts: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, data in contents.items():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            _draft(path, data, drafts)
+        for path, draft in drafts.items():
+            draft.replace(path)
+    except BaseException as error:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+
+
+def _draft(path: Path, data: bytes, drafts: dict[Path, Path]) -> None:
+    """Write `data` to a temporary file beside `path`, noted in `drafts` as soon as it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())  # a temporary file is closed to everybody else
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    drafts[path] = Path(name)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    drafts[path].chmod(0o666 & ~_umask())  # a temporary file is closed to everybody else
 
 
 def _umask() -> int:
