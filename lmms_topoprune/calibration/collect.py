@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lmms_topoprune.calibration.decoder import Decoder, last_logits
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
-from lmms_topoprune.calibration.recorder import Recorder
+from lmms_topoprune.calibration.recorder import Enough, Recorder
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
@@ -76,6 +76,26 @@ def collect(
     return Evidence(len(layers), kept, recorder.means(), recorder.tokens_seen)
 
 
+def one_pass(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    recorder: Any,
+    *,
+    batch_size: int = 8,
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Pass every sample once through the model while a recorder listens; batches as in `collect`.
+
+    Args:
+        recorder: has `Recorder`'s listening, start and finish, and may raise Enough from a hook.
+        advance: told after each batch how many samples it held.
+    """
+    with _listening(model, recorder):
+        for indices, _ in _blocks(model, Prompter(processor), samples, recorder, "mean", batch_size):
+            advance(len(indices))
+
+
 @contextmanager
 def _listening(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Inference that records states and makes no logits but the last position's."""
@@ -102,7 +122,8 @@ def _blocks(
         inputs = prompter.encode([samples[i] for i in batch])
         recorder.start(Tokens.of(inputs, image_ids, token))
         try:
-            forward(model, inputs)
+            with suppress(Enough):
+                forward(model, inputs)
             block = recorder.finish()
         except Misaligned:
             limit = 1

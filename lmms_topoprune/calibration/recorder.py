@@ -24,6 +24,10 @@ def relative_magnitude(before: torch.Tensor, after: torch.Tensor) -> torch.Tenso
     return (after - before).norm(dim=-1) / after.norm(dim=-1)
 
 
+class Enough(Exception):
+    """A recorder has what it wants of a batch; the rest of the forward pass is not needed."""
+
+
 # Each maps a layer's input and output (B, T, d) to one number a token (B, T).
 SUMS = {"token_cosine": token_cosine, "relative_magnitude": relative_magnitude}
 
