@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -11,12 +12,27 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 
 from lmms_topoprune.comparison.sweep import Watcher
+from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.plan import PruningPlan, format_layers
+
+
+@dataclass
+class _Running:
+    """A model under evaluation: its bar, when it began, and the share of its answers that are there."""
+
+    bar: TaskID
+    start: float
+    share: float = 0.0
+
+
+def _what(plan: PruningPlan) -> str:
+    return f"without layers {format_layers(plan.dropped)}" if plan.dropped else "dense"
 
 
 class Screen(Watcher):
@@ -38,9 +54,8 @@ class Screen(Watcher):
             transient=True,
         )
         self.all = self.bars.add_task("models", total=None, visible=False)
-        self.one = self.bars.add_task("answers", total=None, visible=False)
-        self.left = 0
-        self.start = time.perf_counter()
+        self.running: dict[str, _Running] = {}
+        self.finished = 0
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -50,24 +65,46 @@ class Screen(Watcher):
             self.say(f"Choosing the layers of {cells} pruned models ...")
 
     def planned(self, evaluations: int, finished: int) -> None:
-        self.left = evaluations
+        self.finished = finished
         self.bars.start()
         self.bars.update(self.all, total=evaluations, completed=finished, visible=evaluations > 1)
         if finished:
             self.say(f"{finished} of {evaluations} models are already evaluated.")
 
     def evaluating(self, plan: PruningPlan) -> None:
-        self.start = time.perf_counter()
-        what = plan.criterion if plan.dropped else "dense"
-        self.bars.reset(self.one, total=None, description=f"evaluating {what}", visible=True)
+        name = plan.criterion if plan.dropped else "dense"
+        bar = self.bars.add_task(f"evaluating {name}", total=None)
+        self.running[plan.hash] = _Running(bar, time.perf_counter())
 
-    def answered(self, done: int, total: int) -> None:
-        self.bars.update(self.one, completed=done, total=total)
+    def answered(self, plan: PruningPlan, done: int, total: int) -> None:
+        running = self.running[plan.hash]
+        running.share = done / max(total, 1)
+        self.bars.update(running.bar, completed=done, total=total)
+        self._advance()
 
     def evaluated(self, plan: PruningPlan) -> None:
-        self.bars.advance(self.all)
-        what = f"without layers {format_layers(plan.dropped)}" if plan.dropped else "dense"
-        self.say(f"evaluated {what} in {time.perf_counter() - self.start:.0f} s")
+        seconds = self._end(plan)
+        self.finished += 1
+        self._advance()
+        self.say(f"evaluated {_what(plan)} in {seconds:.0f} s")
+
+    def retrying(self, plan: PruningPlan, reason: str) -> None:
+        self._end(plan)
+        self.say(f"evaluating {_what(plan)} once more, because {reason}")
+
+    def failed(self, plan: PruningPlan, error: TopopruneError) -> None:
+        self._end(plan)
+        self.say(f"failed {_what(plan)}: {error}")
+
+    def _advance(self) -> None:
+        """Unfinished models count by their answers, so that the estimate does not wait for the first one."""
+        begun = sum(running.share for running in self.running.values())
+        self.bars.update(self.all, completed=self.finished + begun)
+
+    def _end(self, plan: PruningPlan) -> float:
+        running = self.running.pop(plan.hash)
+        self.bars.remove_task(running.bar)
+        return time.perf_counter() - running.start
 
     def close(self) -> None:
         self.bars.stop()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmms_topoprune.cli import options
+from lmms_topoprune.errors import OptionError
+from lmms_topoprune.options import PruningOptions
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison import Run
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--tasks", default="topoprune", show_default=True, help="lmms-eval tasks, joined by commas.")
 @click.option("--limit", type=float, help="Questions a task instead of all.")
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
+@click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
+@click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
+@click.option("--ray-address", help='Evaluate on this Ray cluster, such as "auto" or "ray://head:10001".')
 @click.option("-o", "--output", required=True, help="Folder for plans and results.")
 @options.model
 @options.pruning("sparsity", "layers", "plan", "criterion", "seed", "on_error", "self_test")
@@ -45,8 +50,7 @@ def command(**arguments: Any) -> None:
     "reverse:NAME" as a criterion drops what NAME would keep.
     """
     shared = options.given(arguments)
-    names = ("criteria", "sparsities", "seeds", "tasks", "limit", "batch_size", "output")
-    own = {name: arguments[name] for name in (*names, "pretrained", "dtype", "device", "as_json")}
+    own = {name: value for name, value in arguments.items() if name not in PruningOptions.names()}
     finish(run(shared=shared, **own), Path(arguments["output"]), arguments["as_json"], "Sweep")
 
 
@@ -63,11 +67,20 @@ def run(
     dtype: str | None,
     device: str | None,
     shared: dict[str, Any],
+    workers: int | None = None,
+    ray: bool = False,
+    ray_address: str | None = None,
     **_: Any,
 ) -> list[Run]:
     """Load the dense model and sweep, with progress on the screen."""
     from lmms_topoprune.comparison.grid import Grid
 
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
+    if ray or ray_address:
+        from lmms_topoprune.comparison.ray_cluster import require_ray
+
+        require_ray()
     grid = Grid(
         tuple(options.listed(criteria, "criteria")),
         tuple(options.numbers(sparsities, "sparsities", float)),
@@ -98,10 +111,26 @@ def run(
             chosen,
             output,
             limit=limit,
+            executor=_executor(session, workers, ray, ray_address, device, Path(output)),
             watcher=screen,
             readers=readers(),
             calibration_progress=True,
         )
+
+
+def _executor(
+    session: Any, workers: int | None, ray: bool, address: str | None, device: str | None, logs: Path
+) -> Any:
+    """Who evaluates; None for the session itself, which is here anyway."""
+    if ray or address:
+        from lmms_topoprune.comparison.ray_cluster import RayCluster
+
+        return RayCluster(session.opener, address, workers, device)
+    if workers is None or workers == 1:
+        return None
+    from lmms_topoprune.comparison.processes import Processes
+
+    return Processes(session.opener, workers, device, logs)
 
 
 def finish(runs: list[Run], folder: Path, as_json: bool, title: str) -> None:

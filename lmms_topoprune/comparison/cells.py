@@ -114,17 +114,26 @@ class SweepFolder:
         return self.path / "layers" / (name if len(name) <= 100 else files.digest(plan.dropped))
 
     def draft(self, plan: PruningPlan) -> Path:
-        """An empty folder to evaluate into; what an interrupted evaluation left there is removed."""
+        """The folder that a plan is evaluated into until it is complete."""
         final = self.evaluation(plan)
-        draft = final.with_name(f".{final.name}.tmp")
+        return final.with_name(f".{final.name}.tmp")
+
+    def begin(self, plan: PruningPlan) -> None:
+        """Make the draft an empty folder; what an interrupted evaluation left there is removed.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        draft = self.draft(plan)
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        return draft
+        try:
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
     def finish(self, plan: PruningPlan) -> None:
         """Give a complete evaluation its name."""
-        final = self.evaluation(plan)
-        final.with_name(f".{final.name}.tmp").rename(final)
+        self.draft(plan).rename(self.evaluation(plan))
 
 
 def is_sweep(path: Path | str) -> bool:

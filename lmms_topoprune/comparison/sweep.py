@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import DENSE, Grid
+from lmms_topoprune.comparison.parallel import Executor, Job, Serial
 from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery import fingerprint
 
@@ -41,13 +47,15 @@ class Evaluator(Protocol):
 
 
 class Watcher:
-    """Told how a sweep gets on; does nothing by itself."""
+    """Told how a sweep gets on; does nothing by itself. Several plans may be under way at once."""
 
     def planning(self, cells: int) -> None: ...
     def planned(self, evaluations: int, finished: int) -> None: ...
     def evaluating(self, plan: PruningPlan) -> None: ...
-    def answered(self, done: int, total: int) -> None: ...
+    def answered(self, plan: PruningPlan, done: int, total: int) -> None: ...
     def evaluated(self, plan: PruningPlan) -> None: ...
+    def retrying(self, plan: PruningPlan, reason: str) -> None: ...
+    def failed(self, plan: PruningPlan, error: TopopruneError) -> None: ...
 
 
 def sweep(
@@ -57,6 +65,7 @@ def sweep(
     folder: Path | str,
     *,
     limit: float | None = None,
+    executor: Executor | None = None,
     watcher: Watcher | None = None,
     readers: Mapping[str, Reader] | None = None,
     calibration_progress: bool = False,
@@ -71,6 +80,7 @@ def sweep(
         tasks: lmms-eval tasks or groups.
         folder: where plans and results go.
         limit: questions a task.
+        executor: evaluates the cells; by default one after the other on the evaluator itself.
         watcher: is told about progress.
         readers: further calibration sources.
         calibration_progress: show calibration bars.
@@ -81,6 +91,7 @@ def sweep(
     Raises:
         OptionError: an unknown task, criterion or option, or more layers than may go.
         InputError: the folder belongs to another sweep, or cannot be written.
+        TopopruneError: some cells failed; they are named, and all others are finished.
     """
     watcher = watcher or Watcher()
     evaluator.check_tasks(tasks)
@@ -92,13 +103,66 @@ def sweep(
     store.settle(_settings(evaluator, grid, tasks, limit))
     plans = _plans(planner, grid, store, watcher)
     todo = {store.evaluation(plan): plan for plan in plans}
-    finished = [place for place in todo if place.is_dir()]
-    watcher.planned(len(todo), len(finished))
-    for place, plan in todo.items():
-        if place not in finished:
-            _evaluate(evaluator, plan, tasks, store, limit, watcher)
+    missing = [plan for place, plan in todo.items() if not place.is_dir()]
+    watcher.planned(len(todo), len(todo) - len(missing))
+    executor = executor or Serial(evaluator)
+    if missing:
+        cells = _Cells(store, watcher)
+        with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
+            executor.run([_job(evaluator, plan, tasks, store, limit) for plan in missing], cells)
+        cells.complain(len(todo))
     wanted = {plan.hash for plan in plans}
     return [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in wanted]
+
+
+@dataclass
+class _Cells:
+    """Keeps the sweep's folder while its cells are evaluated, and passes on how that goes."""
+
+    store: SweepFolder
+    watcher: Watcher
+    failures: list[tuple[Job, TopopruneError]] = field(default_factory=list)
+
+    def evaluating(self, job: Job) -> None:
+        self.store.begin(job.plan)
+        self.watcher.evaluating(job.plan)
+
+    def answered(self, job: Job, done: int, total: int) -> None:
+        self.watcher.answered(job.plan, done, total)
+
+    def evaluated(self, job: Job) -> None:
+        self.store.finish(job.plan)
+        self.watcher.evaluated(job.plan)
+
+    def retrying(self, job: Job, reason: str) -> None:
+        self.watcher.retrying(job.plan, reason)
+
+    def failed(self, job: Job, error: TopopruneError) -> None:
+        self.failures.append((job, error))
+        self.watcher.failed(job.plan, error)
+
+    def complain(self, evaluations: int) -> None:
+        """Raise the first failure's kind of error, with all of them named."""
+        if self.failures:
+            said = "; ".join(f"{job}: {error}" for job, error in self.failures)
+            raise type(self.failures[0][1])(f"{len(self.failures)} of {evaluations} models failed: {said}")
+
+
+@contextmanager
+def off_the_gpu(model: Any) -> Iterator[None]:
+    """Leave the GPU to workers with models of their own; a model that is spread over several stays."""
+    devices = {parameter.device for parameter in model.parameters()}
+    device = devices.pop()
+    if devices or device.type == "cpu" or getattr(model, "hf_device_map", None):
+        yield
+        return
+    model.to("cpu")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device)
 
 
 def _source(evaluator: Evaluator) -> str:
@@ -133,24 +197,16 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
     return [plan for plan in found if plan is not None]
 
 
-def _evaluate(
-    evaluator: Evaluator,
-    plan: PruningPlan,
-    tasks: Sequence[str],
-    store: SweepFolder,
-    limit: float | None,
-    watcher: Watcher,
-) -> None:
-    watcher.evaluating(plan)
+def _job(
+    evaluator: Evaluator, plan: PruningPlan, tasks: Sequence[str], store: SweepFolder, limit: float | None
+) -> Job:
+    """The job of a plan; its results name the lmms-eval command that gives the same ones."""
     layers = f",layers={format_layers(plan.dropped)}" if plan.dropped else ""
-    evaluator.evaluate(
+    return Job(
         plan,
-        tasks,
+        tuple(tasks),
         store.draft(plan),
         model=evaluator.name if not layers else evaluator.name.replace(DENSE, "topopruned", 1),
         model_args=f"{evaluator.model_args}{layers}",
         limit=limit,
-        progress=watcher.answered,
     )
-    store.finish(plan)
-    watcher.evaluated(plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Session:
         name: its registered name, such as "dense_llava".
         model_args: what it was created from.
         batch_size: questions answered at once.
-        tasks_folder: folder of task files beside lmms-eval's own.
+        tasks_folder: folder of task files beside lmms-eval's own; None for this package's.
         log: file for everything lmms-eval says; None leaves it on the screen.
         on_error: receives what lmms-eval logs as an error.
     """
@@ -41,7 +42,7 @@ class Session:
     name: str
     model_args: str
     batch_size: int
-    tasks_folder: Path
+    tasks_folder: Path | None = None
     log: Path | None = None
     on_error: Callable[[str], None] | None = None
     _managers: dict[bool, Any] = field(default_factory=dict)
@@ -68,7 +69,18 @@ class Session:
             lm = _load(name, model_args, {"batch_size": batch_size, "device": device})
         # lmms-eval empties a model after every evaluation; this one is used again.
         lm.clean = lambda: None
-        return cls(lm, name, model_args, batch_size, tasks_folder or shared_path("tasks"), log, on_error)
+        return cls(lm, name, model_args, batch_size, tasks_folder, log, on_error)
+
+    @property
+    def opener(self) -> Callable[..., Session]:
+        """Opens the same session again, in another process too: opener(device=..., log=...)."""
+        return partial(
+            Session.open,
+            self.name,
+            self.model_args,
+            batch_size=self.batch_size,
+            tasks_folder=self.tasks_folder,
+        )
 
     @property
     def source(self) -> str:
@@ -103,7 +115,7 @@ class Session:
             if defaults not in self._managers:
                 self._managers[defaults] = TaskManager(
                     "ERROR",
-                    include_path=str(self.tasks_folder),
+                    include_path=str(self.tasks_folder or shared_path("tasks")),
                     include_defaults=defaults,
                     model_name=self.name,
                 )
