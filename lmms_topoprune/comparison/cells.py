@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
-from lmms_topoprune.comparison.results import Run, plan_label, read_run
+from lmms_topoprune.comparison.labels import plan_label
+from lmms_topoprune.comparison.results import Run, read_run
 from lmms_topoprune.comparison.shapes import Shape, read_shape
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers

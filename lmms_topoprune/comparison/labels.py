@@ -1,0 +1,43 @@
+"""How tables call the model of a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmms_topoprune.criteria import registry
+from lmms_topoprune.errors import OptionError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan
+
+GRID = ("version", "sparsity", "seed")
+"""Parameters that say which cell of a grid it is, or nothing that was asked for."""
+
+
+def variant(plan: PruningPlan) -> str:
+    """The criterion, with every parameter that differs from its own default: "topology selection=block"."""
+    if not plan.dropped:
+        return "dense"
+    changed = [f"{name}={value}" for name, value in plan.parameters.items() if _differs(plan, name, value)]
+    return " ".join([plan.criterion, *changed])
+
+
+def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
+    if name in GRID:
+        return False
+    try:
+        criterion = registry.get(plan.criterion)
+        options = PruningOptions(**registry.defaults(plan.criterion))
+    except OptionError:
+        return False  # an explicit list of layers, or a criterion this version does not know
+    own = {"selection": criterion.rule, "state": criterion.state}
+    default = (
+        own.get(name, "auto") if getattr(options, name, None) == "auto" else getattr(options, name, value)
+    )
+    return bool(value != default)
+
+
+def plan_label(plan: PruningPlan) -> str:
+    """Variant and sparsity: the one that was asked for, or what a threshold came to."""
+    if not plan.dropped:
+        return "dense"
+    return f"{variant(plan)} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"
