@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.calibration.stage import Stage, Stopped
+from lmms_topoprune.errors import TopopruneError
 
 Result = TypeVar("Result")
 
@@ -35,47 +36,69 @@ class Ranks:
         """Every world-th sample, from this rank's on."""
         return samples[self.rank :: self.world]
 
+    def check(self) -> None:
+        """For long work inside the methods below: stop as soon as another process has failed.
+
+        Raises:
+            Stopped: with its reason.
+        """
+        if self.world > 1:
+            Stage.current(self.rank, self.world).check()
+
     def together(self, work: Callable[[], Result]) -> list[Result]:
         """Do something in every process; returns all results everywhere, in the order of ranks.
 
         Raises:
-            TopopruneError: in every process, if one of them failed; the sentence names its rank.
+            TopopruneError: in every process, if one of them failed or is gone; the sentence names its rank.
         """
         if self.world == 1:
             return [work()]
-        result, problem = _attempt(work)
-        problems: list[str | None] = [None] * self.world
-        dist.all_gather_object(problems, problem)
-        for rank, found in enumerate(problems):
-            if found is not None:
-                raise InputError(f"process {rank} of {self.world} failed: {found}")
+        result = self._all_succeed(work)
         results: list[Any] = [None] * self.world
         dist.all_gather_object(results, result)
         return results
 
+    def gathered(self, work: Callable[[], Result]) -> list[Result]:
+        """The same, but only process 0 gets the results; the others get an empty list."""
+        if self.world == 1:
+            return [work()]
+        result = self._all_succeed(work)
+        results: list[Any] = [None] * self.world if self.rank == 0 else []
+        dist.gather_object(result, results or None, dst=0)
+        return results
+
     def first(self, work: Callable[[], Result]) -> Result:
-        """Do something in rank 0 and give its result to all.
+        """Do something in process 0 and give its result to all.
 
         Raises:
-            TopopruneError: in every process, if rank 0 failed.
+            TopopruneError: in every process, if process 0 failed or one is gone.
         """
         if self.world == 1:
             return work()
-        box: list[Any] = list(_attempt(work)) if self.rank == 0 else [None, None]
+        box = [self._all_succeed(work) if self.rank == 0 else self._all_succeed(lambda: None)]
         dist.broadcast_object_list(box, src=0)
-        if box[1] is not None:
-            raise InputError(box[1])
-        return box[0]
+        return box[0]  # type: ignore[return-value]
+
+    def _all_succeed(self, work: Callable[[], Result]) -> Result:
+        """This process's result, once all have theirs. Whoever fails tells the others why."""
+        stage = Stage.enter(self.rank, self.world)
+        with stage.beating():
+            try:
+                result = work()
+            except Stopped:
+                raise
+            except BaseException as error:
+                sentence = f"process {self.rank} of {self.world} failed: {_reason(error)}"
+                stage.fail(sentence)
+                if not isinstance(error, Exception):
+                    raise
+                raise Stopped(sentence) from error
+            stage.wait()
+        return result
 
 
-def _attempt(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
-    """The result, or why there is none: the other processes wait and have to be told."""
-    try:
-        return work(), None
-    except TopopruneError as error:
-        return None, str(error)
-    except Exception as error:
-        return None, f"{type(error).__name__}: {error}"
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
 
 
 def merged(parts: Sequence[Evidence]) -> Evidence:

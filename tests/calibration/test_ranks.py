@@ -1,0 +1,71 @@
+"""A process that fails or is killed stops the others at once, with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).with_name("failing_rank.py")
+Outcome = dict[int, dict[str, Any]]
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Callable[[str], Outcome]:
+    """What three processes say after a mishap: outcome("raise")[0]["sentence"]."""
+
+    def run(what: str) -> Outcome:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        settings = {**os.environ, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        workers = [
+            subprocess.Popen([sys.executable, str(WORKER), str(tmp_path), str(rank), what], env=settings)
+            for rank in range(3)
+        ]
+        try:
+            for worker in workers:
+                worker.wait(timeout=90)
+        finally:
+            for worker in workers:
+                worker.kill()
+        return {int(path.stem): json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))}
+
+    return run
+
+
+@pytest.mark.parametrize("what", ["raise", "interrupt"])
+def test_a_failure_stops_the_others_in_the_middle_of_their_work(outcome, what):
+    found = outcome(what)
+    assert [found[rank]["shares"] for rank in range(3)] == [[0, 1, 2]] * 3
+    assert [found[rank]["first"] for rank in range(3)] == ["from 0"] * 3
+    assert [found[rank]["gathered"] for rank in range(3)] == [[0, 1, 2], [], []]
+    reason = "the sample is broken" if what == "raise" else "KeyboardInterrupt: "
+    for rank in (0, 2):
+        assert found[rank]["error"] == "Stopped"
+        assert found[rank]["sentence"] == f"process 1 of 3 failed: {reason}"
+    assert found[1]["error"] == ("Stopped" if what == "raise" else "KeyboardInterrupt")
+    assert max(each["seconds"] for each in found.values()) < 15
+
+
+def test_a_killed_process_is_missed(outcome):
+    found = outcome("kill")
+    assert found.keys() == {0, 2}
+    for each in found.values():
+        assert each["sentence"].startswith("process 1 of 3 has not been heard of for")
+        assert each["seconds"] < 20
+
+
+def test_a_killed_first_process_takes_the_store_along(outcome):
+    found = outcome("kill first")
+    assert found.keys() == {1, 2}
+    for each in found.values():
+        assert each["sentence"].startswith("process 0 is gone, which the others need")
+        assert each["seconds"] < 20
