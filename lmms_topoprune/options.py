@@ -14,6 +14,7 @@ STATES = ("auto", "residual", "norm")
 TOKENS = ("last", "ret", "mean_image", "mean_text", "mean")
 METRICS = ("euclidean", "cosine")
 ON_ERROR = ("raise", "record")
+REPAIRS = ("none", "linear", "rescale")
 LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
@@ -41,6 +42,8 @@ class PruningOptions:
         calibration_batch: samples in one calibration forward pass.
         seed: draws the samples, and the layers of the random criterion.
         protect_first, protect_last: layers at either end that are never dropped.
+        repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
+            without training, on the same calibration samples.
         on_error: "raise" stops at a failed generation, "record" counts it and reports it.
         self_test: check a pruned model before it is evaluated.
     """
@@ -63,6 +66,7 @@ class PruningOptions:
     seed: int = 0
     protect_first: int = 1
     protect_last: int = 1
+    repair: str = "none"
     on_error: str = "raise"
     self_test: bool = True
 
@@ -82,6 +86,7 @@ class PruningOptions:
             ("state", STATES),
             ("token", TOKENS),
             ("metric", METRICS),
+            ("repair", REPAIRS),
             ("on_error", ON_ERROR),
         ):
             if getattr(self, name) not in allowed:

@@ -13,6 +13,7 @@ from lmms_topoprune import files
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 SCHEMA = "topoprune-plan/1"
+REPAIR = {"method", "version", "ridge", "source", "samples", "seed", "fingerprint"}
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
@@ -56,6 +57,7 @@ class PruningPlan:
         criterion: registered name of the criterion ("given" for an explicit list).
         parameters: every parameter of the criterion and the selection.
         calibration: source, fingerprint, samples, seed, token and state of the calibration set.
+        repair: method, parameters and calibration set of the repair; empty without one.
         scores: one number a layer, higher is dropped earlier; None if the criterion has none.
         versions: versions of Python and of the packages that took part.
         stages: stage name -> {"seconds": ..., "peak_bytes": ...}.
@@ -71,6 +73,7 @@ class PruningPlan:
     scores: tuple[float, ...] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repair: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dropped = tuple(sorted(set(self.dropped)))
@@ -84,6 +87,8 @@ class PruningPlan:
             raise InputError(f"the plan drops all {self.layers} layers; at least one has to stay")
         if self.scores is not None and len(self.scores) != self.layers:
             raise InputError(f"the plan has {len(self.scores)} scores for {self.layers} layers")
+        if self.repair and (missing := REPAIR - set(self.repair)):
+            raise InputError(f"the plan's repair lacks {min(missing)}")
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -105,13 +110,15 @@ class PruningPlan:
                 self.criterion,
                 dict(self.parameters),
                 dict(self.calibration),
+                *([dict(self.repair)] if self.repair else []),
             ]
         )
 
     def __str__(self) -> str:
+        repair = f"{self.repair['method']} repair, " if self.repair else ""
         return (
             f"{self.criterion}: drop {len(self.dropped)} of {self.layers} layers "
-            f"({format_layers(self.dropped)}), plan {self.hash}"
+            f"({format_layers(self.dropped)}), {repair}plan {self.hash}"
         )
 
     def with_stages(self, **stages: Mapping[str, float]) -> PruningPlan:

@@ -23,6 +23,7 @@ from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
+from lmms_topoprune.repairing import planned
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, undeletable
@@ -73,7 +74,8 @@ def make_plan(
         InputError: the model, the samples or a given plan cannot be used.
     """
     if options.layers is not None or options.plan is not None:
-        return explicit_plan(model, options, name=name)
+        plan = explicit_plan(model, options, name=name)
+        return planned(plan, processor, options, samples, readers)
     options = resolved(options)
     layers = len(decoder_layers(model))
     if options.selection != "threshold" and options.drop_count(layers) == 0:
@@ -83,7 +85,8 @@ def make_plan(
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
     ranks = ranks or Ranks()
     found = _scored(model, processor, options, samples, forbidden, progress, ranks, cache or Cache.default())
-    return ranks.first(lambda: plan_from(model, options, name, found, forbidden))
+    plan = ranks.first(lambda: plan_from(model, options, name, found, forbidden))
+    return planned(plan, processor, options, samples, readers)
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,14 @@ def command(
 
     wanted = PruningOptions(plan=plan_file)
     PruningPlan.load(plan_file)  # a mistake costs no loading
-    from lmms_topoprune import planning, surgery
-    from lmms_topoprune.cli.loading import load
+    from lmms_topoprune import planning
+    from lmms_topoprune.cli.loading import load, readers
+    from lmms_topoprune.repairing import carry_out
     from lmms_topoprune.surgery.export import export
 
     model, processor = load(pretrained, dtype or "auto", device)
     plan = planning.explicit_plan(model, wanted, name=pretrained)
-    surgery.delete_layers(model, plan.dropped)
+    carry_out(model, processor, plan, readers=readers(), progress=True)
     folder = export(model, processor, plan, output, source=pretrained, overwrite=overwrite)
     kept = {"folder": str(folder), "layers": len(plan.kept), "parameters": model.num_parameters()}
     if as_json:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
-from lmms_topoprune.comparison.labels import plan_label
+from lmms_topoprune.comparison.labels import plan_label, variant
 from lmms_topoprune.comparison.results import Run, read_run
 from lmms_topoprune.comparison.shapes import Shape, read_shape
 from lmms_topoprune.errors import InputError
@@ -86,7 +86,7 @@ class SweepFolder:
         """
         try:
             if similarity is not None or barcodes:
-                value = {"criterion": plan.criterion, "values": similarity, "barcodes": list(barcodes)}
+                value = {"criterion": variant(plan), "values": similarity, "barcodes": list(barcodes)}
                 text = json.dumps(value, allow_nan=False)  # thousands of numbers, not one a line
                 files.write_text(self.path / "similarity" / f"{cell}.json", text)
             plan.save(self.plan_path(cell))
@@ -110,9 +110,12 @@ class SweepFolder:
         return found
 
     def evaluation(self, plan: PruningPlan) -> Path:
-        """The folder of the results with a plan's layers dropped."""
+        """The folder of the results with a plan's layers dropped, and what is left repaired."""
         name = format_layers(plan.dropped)
-        return self.path / "layers" / (name if len(name) <= 100 else files.digest(plan.dropped))
+        name = name if len(name) <= 100 else files.digest(plan.dropped)
+        if plan.repair:
+            name += f"-{plan.repair['method']}-{files.digest(dict(plan.repair))[:8]}"
+        return self.path / "layers" / name
 
     def draft(self, plan: PruningPlan) -> Path:
         """The folder that a plan is evaluated into until it is complete."""

@@ -14,11 +14,12 @@ GRID = ("version", "sparsity", "seed")
 
 
 def variant(plan: PruningPlan) -> str:
-    """The criterion, with every parameter that differs from its own default: "topology selection=block"."""
+    """The criterion with every parameter that differs from its own default, and the repair."""
     if not plan.dropped:
         return "dense"
     changed = [f"{name}={value}" for name, value in plan.parameters.items() if _differs(plan, name, value)]
-    return " ".join([plan.criterion, *changed])
+    repair = [f"repair={plan.repair['method']}"] if plan.repair else []
+    return " ".join([plan.criterion, *changed, *repair])
 
 
 def _differs(plan: PruningPlan, name: str, value: Any) -> bool:

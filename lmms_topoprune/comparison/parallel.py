@@ -32,7 +32,8 @@ class Job:
     limit: float | None = None
 
     def __str__(self) -> str:
-        return f"the model without layers {format_layers(self.plan.dropped)}"
+        repaired = f", with {self.plan.repair['method']} repair" if self.plan.repair else ""
+        return f"the model without layers {format_layers(self.plan.dropped)}{repaired}"
 
 
 class Reports(Protocol):

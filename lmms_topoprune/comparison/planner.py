@@ -16,6 +16,7 @@ from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.planning import Scored
+from lmms_topoprune.repairing import planned
 from lmms_topoprune.selection import PairScores
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
@@ -85,7 +86,10 @@ class Planner:
 
     def _plan(self, options: PruningOptions) -> PruningPlan:
         found = self._scored[self._key(options)]
-        return planning.plan_from(self.model, planning.resolved(options), self.name, found, self.forbidden)
+        plan = planning.plan_from(self.model, planning.resolved(options), self.name, found, self.forbidden)
+        if options.repair == "none":
+            return plan
+        return planned(plan, self.processor, options, self._samples_for(options))
 
     def _known(self, options: PruningOptions) -> bool:
         """Whether the scores are here, or in the cache, or so cheap that they are now."""

@@ -202,6 +202,9 @@ def _job(
 ) -> Job:
     """The job of a plan; its results name the lmms-eval command that gives the same ones."""
     layers = f",layers={format_layers(plan.dropped)}" if plan.dropped else ""
+    if plan.repair:
+        asked = {"repair": "method", "calibration": "source", "samples": "samples", "seed": "seed"}
+        layers += "".join(f",{option}={plan.repair[name]}" for option, name in asked.items())
     return Job(
         plan,
         tuple(tasks),

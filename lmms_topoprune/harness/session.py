@@ -14,10 +14,11 @@ from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.quiet import logged_to
 from lmms_topoprune.harness.results import leave_plan
 from lmms_topoprune.harness.size import size, size_beside
+from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.repairing import carry_out
 from lmms_topoprune.shared_files import shared_path
 from lmms_topoprune.stages import measured
-from lmms_topoprune.surgery import delete_layers
 from lmms_topoprune.surgery.self_test import self_test
 
 Progress = Callable[[int, int], None]
@@ -157,8 +158,11 @@ class Session:
 
         self.lm.stages, self.lm.answers = {}, Answers()
         dense = size(self.model)
-        with measured(self.lm.stages, "delete"):
-            deletion = delete_layers(self.model, plan.dropped)
+        with (
+            measured(self.lm.stages, "repair" if plan.repair else "delete"),
+            _logged(self.log, self.on_error),
+        ):
+            deletion = carry_out(self.model, self.processor, plan, readers={"task": task_samples})
         with deletion, self._watched(progress), _logged(self.log, self.on_error):
             with measured(self.lm.stages, "self_test"):
                 self_test(self.model, self.processor)

@@ -9,7 +9,7 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from transformers import PreTrainedModel
 
-from lmms_topoprune import planning, surgery
+from lmms_topoprune import planning
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, TopopruneError
@@ -21,7 +21,9 @@ from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.processes import gathered
 from lmms_topoprune.harness.size import size
+from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.registration import Registered
+from lmms_topoprune.repairing import carry_out
 from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery.self_test import self_test
 
@@ -97,10 +99,25 @@ class PrunedModel(lmms):  # type: ignore[misc]
     def _prune(self, samples: list[Sample] | None) -> None:
         model, processor = self.network, self.hf_processor
         self.plan = planning.make_plan(
-            model, processor, self.options, name=self.source, samples=samples, ranks=Ranks.current()
+            model,
+            processor,
+            self.options,
+            name=self.source,
+            samples=samples,
+            readers={"task": task_samples},
+            ranks=Ranks.current(),
         )
-        with measured(self.stages, "delete"):
-            surgery.delete_layers(model, self.plan.dropped)
+        with measured(self.stages, "repair" if self.plan.repair else "delete"):
+            carry_out(
+                model,
+                processor,
+                self.plan,
+                samples=samples,
+                readers={"task": task_samples},
+                batch_size=self.options.calibration_batch,
+                progress=True,
+                ranks=Ranks.current(),
+            )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)

@@ -1,0 +1,145 @@
+"""Passes over one calibration set for whoever needs several, and recorders that look instead of summing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from lmms_topoprune.calibration.collect import evaluation_mode, forward, one_pass
+from lmms_topoprune.calibration.decoder import Decoder, last_logits
+from lmms_topoprune.calibration.moments import rerun
+from lmms_topoprune.calibration.recorder import Enough
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.tokens import Tokens
+from lmms_topoprune.errors import InputError, SurgeryError
+
+Found = TypeVar("Found")
+PEEK = 2
+"""Samples that show the structure of a model as well as all of them."""
+
+
+class Passes(Protocol):
+    """A model and its calibration set."""
+
+    def run(self, recorder: Any, *, peek: bool = False) -> None:
+        """Pass everything (or, with `peek`, a little) through the model while the recorder listens."""
+        ...
+
+
+@dataclass(frozen=True)
+class SamplePasses:
+    """Samples, worded and batched as in the calibration of a criterion."""
+
+    model: Any
+    processor: Any
+    samples: Sequence[Sample]
+    batch_size: int = 8
+    advance: Callable[[int], None] = lambda count: None
+
+    def run(self, recorder: Any, *, peek: bool = False) -> None:
+        samples = self.samples[:PEEK] if peek else self.samples
+        advance = (lambda count: None) if peek else self.advance
+        one_pass(self.model, self.processor, samples, recorder, batch_size=self.batch_size, advance=advance)
+
+
+@dataclass(frozen=True)
+class BatchPasses:
+    """Ready model inputs, such as {"input_ids": (B, T), "attention_mask": (B, T)}; read more than once."""
+
+    model: Any
+    batches: Sequence[Mapping[str, Any]] | Iterable[Mapping[str, Any]]
+
+    def run(self, recorder: Any, *, peek: bool = False) -> None:
+        count = 0
+        with recorder.listening(), evaluation_mode(self.model), torch.no_grad(), last_logits(self.model):
+            for batch in self.batches:
+                count += 1
+                recorder.start(Tokens.of(batch, set(), "mean"))
+                with suppress(Enough):
+                    forward(self.model, batch)
+                recorder.finish()
+                if peek:
+                    break
+        if not count:
+            raise InputError(
+                "batches is empty, or an iterator that is used up; allowed: a list of model inputs"
+            )
+
+
+@dataclass
+class Finder(Generic[Found]):
+    """Asks some layers a question on the first batch, while they run on real hidden states.
+
+    Attributes:
+        decoder: whose layers.
+        layers: their numbers.
+        ask: gets a layer and a function that runs it again on its input; gives the answer.
+        found: answers by layer.
+    """
+
+    decoder: Decoder
+    layers: frozenset[int]
+    ask: Callable[[nn.Module, Callable[[], torch.Tensor]], Found]
+    found: dict[int, Found] = field(default_factory=dict)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        hooks = [
+            self.decoder.layers[number].register_forward_hook(self._hook(number), with_kwargs=True)
+            for number in sorted(self.layers)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def start(self, tokens: Tokens) -> None: ...
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _hook(self, number: int) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+
+            def run() -> torch.Tensor:
+                return self.decoder.hidden(rerun(layer, hidden, args, kwargs))
+
+            try:
+                self.found[number] = self.ask(layer, run)
+            except SurgeryError as error:
+                raise SurgeryError(f"layer {number} cannot take it up: {error}") from None
+            if number == max(self.layers):
+                raise Enough
+
+        return hook
+
+
+@dataclass
+class Outcome:
+    """Keeps what a model gives on the first batch: the last positions' logits."""
+
+    model: nn.Module
+    value: torch.Tensor | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        hook = self.model.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def start(self, tokens: Tokens) -> None: ...
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _keep(self, _: nn.Module, args: Any, output: Any) -> None:
+        self.value = (output[0] if not torch.is_tensor(output) else output).float()

@@ -1,0 +1,277 @@
+"""Carrying a plan out: delete its layers and, where it says so, repair what is left, without training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from lmms_topoprune import files
+from lmms_topoprune.calibration.decoder import Decoder
+from lmms_topoprune.calibration.moments import LockStep, Moments
+from lmms_topoprune.calibration.passes import BatchPasses, Finder, Outcome, Passes, SamplePasses
+from lmms_topoprune.calibration.progress import progress_bar
+from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.ranks import Ranks
+from lmms_topoprune.calibration.samples import Sample, fingerprint
+from lmms_topoprune.calibration.sources import Reader, load_samples
+from lmms_topoprune.errors import InputError, OptionError, SurgeryError, unknown
+from lmms_topoprune.options import REPAIRS, PruningOptions
+from lmms_topoprune.plan import PruningPlan, format_layers
+from lmms_topoprune.surgery import Deletion, decoder_layers, delete_layers, identity_layers
+from lmms_topoprune.surgery.projection import last_projection, multiplied, outer_projections
+from lmms_topoprune.surgery.repair import (
+    NewWeights,
+    attach,
+    blocks,
+    divided,
+    doubled_input,
+    linear_map,
+    magnitude,
+    mapped,
+    missed,
+)
+
+log = logging.getLogger(__name__)
+
+RIDGE = 1e-2
+"""Weight of the pull towards no repair, relative to the mean square of what the projection adds."""
+VERSION = 1
+"""Raised when the same samples would give other weights."""
+_SAME = 0.01
+
+
+def repair(
+    model: Any,
+    batches: Sequence[Any],
+    layers: Iterable[int],
+    method: str = "linear",
+    *,
+    processor: Any = None,
+    ridge: float = RIDGE,
+    batch_size: int = 8,
+) -> Deletion:
+    """Delete decoder layers in place and repair the layers around the cuts.
+
+    Args:
+        model: any vision-language or language model of transformers, dense.
+        batches: model inputs ({"input_ids": (B, T), "attention_mask": (B, T), ...}), or calibration
+            samples together with their processor; passed through the model once a block of neighboring
+            layers.
+        layers: layers to delete, counted from 0.
+        method: "linear", "rescale" or "none".
+        processor: words the samples; a tokenizer for a text-only model.
+        ridge: at least 0; only for "linear".
+        batch_size: samples in one forward pass.
+
+    Returns:
+        A deletion; its restore() brings back the old weights too, bit for bit.
+
+    Raises:
+        OptionError: no such method, or a negative ridge.
+        SurgeryError: a layer cannot be deleted, or the model's structure does not allow this repair;
+            nothing was changed.
+    """
+    if method not in REPAIRS:
+        raise unknown("repair", method, REPAIRS)
+    if not ridge >= 0:
+        raise OptionError(f"ridge is {ridge}; allowed: 0 or more")
+    passes: Passes = (
+        BatchPasses(model, batches)
+        if processor is None
+        else SamplePasses(model, processor, batches, batch_size)
+    )
+    return _Repair(model, passes, frozenset(layers), method, ridge).carry_out()
+
+
+def carry_out(
+    model: Any,
+    processor: Any,
+    plan: PruningPlan,
+    *,
+    samples: Sequence[Sample] | None = None,
+    readers: Mapping[str, Reader] | None = None,
+    batch_size: int = 8,
+    progress: bool = False,
+    ranks: Ranks | None = None,
+) -> Deletion:
+    """Delete a plan's layers, and repair the model as the plan says.
+
+    Args:
+        model: the dense model that the plan was made for.
+        processor: its processor or tokenizer.
+        plan: what to do.
+        samples: the plan's calibration samples, if they are at hand; else they are drawn again.
+        readers: further calibration sources.
+        batch_size: samples in one forward pass.
+        progress: show a bar.
+        ranks: share the passes among these processes, each of which gets the same weights.
+
+    Raises:
+        InputError: the calibration samples are not those of the plan.
+        SurgeryError: the layers cannot be deleted, or this model not be repaired; nothing was changed.
+    """
+    facts, ranks = plan.repair, ranks or Ranks()
+    if not facts:
+        return delete_layers(model, plan.dropped)
+    if facts["version"] != VERSION:
+        raise InputError(
+            f"the plan's repair is of version {facts['version']}, this release makes version {VERSION}; "
+            "make a new plan"
+        )
+    if samples is None:
+        samples = load_samples(facts["source"], facts["samples"], facts["seed"], readers=readers)
+    if (found := _fingerprint(processor, samples)) != facts["fingerprint"]:
+        raise InputError(
+            f"the plan's repair was fitted to calibration samples with fingerprint {facts['fingerprint']}, "
+            f"but {facts['source']!r} now gives {found}; make a new plan"
+        )
+    share = ranks.share(samples)
+    total = len(share) * len(blocks(plan.dropped))
+    with progress_bar("repairing", total, progress and ranks.rank == 0) as advance:
+        passes = SamplePasses(model, processor, share, batch_size, advance)
+        dropped = frozenset(plan.dropped)
+        return _Repair(model, passes, dropped, facts["method"], facts["ridge"], ranks, facts).carry_out()
+
+
+def planned(
+    plan: PruningPlan,
+    processor: Any,
+    options: PruningOptions,
+    samples: Sequence[Sample] | None = None,
+    readers: Mapping[str, Reader] | None = None,
+) -> PruningPlan:
+    """The plan with the repair that the options ask for, and everything that decides it.
+
+    Raises:
+        OptionError: the plan comes from a file and says another repair.
+    """
+    method = options.repair
+    if method == "none" or not plan.dropped:
+        return plan
+    if plan.repair:
+        if plan.repair["method"] == method:
+            return plan
+        raise OptionError(
+            f"repair is {method!r}, but the plan says {plan.repair['method']!r}; "
+            "leave repair out or make a new plan"
+        )
+    if samples is None:
+        samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
+    facts = {
+        "method": method,
+        "version": VERSION,
+        **({"ridge": RIDGE} if method == "linear" else {"ridge": 0.0}),
+        "source": options.calibration,
+        "samples": len(samples),
+        "seed": options.seed,
+        "fingerprint": _fingerprint(processor, samples),
+    }
+    return replace(plan, repair=facts)
+
+
+def _fingerprint(processor: Any, samples: Sequence[Sample]) -> str:
+    prompter = Prompter(processor)
+    return files.digest([fingerprint(samples), [prompter.prompt(sample) for sample in samples]])
+
+
+@dataclass
+class _Repair:
+    """One deletion with repair: the blocks in order, each seen by the model that is repaired up to there."""
+
+    model: Any
+    passes: Passes
+    dropped: frozenset[int]
+    method: str
+    ridge: float
+    ranks: Ranks = field(default_factory=Ranks)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def carry_out(self) -> Deletion:
+        if self.method == "none" or not self.dropped:
+            return delete_layers(self.model, self.dropped)
+        with delete_layers(self.model, self.dropped):
+            pass  # a refusal costs no passes
+        self.decoder = Decoder.of(self.model, decoder_layers(self.model))
+        self.weights: NewWeights = {}
+        try:
+            cuts = self._linear() if self.method == "linear" else self._rescale()
+        except SurgeryError as error:
+            name = type(self.model).__name__
+            raise SurgeryError(f"repair is {self.method!r}, but this {name} allows none: {error}") from None
+        log.info("repair %s: %s", self.method, cuts)
+        deletion = delete_layers(self.model, self.dropped)
+        attach(deletion, self.weights, {**self.facts, "cuts": cuts})
+        return deletion
+
+    def _linear(self) -> dict[str, float]:
+        """Map what the projection before each cut adds; the share of each block that is still missed."""
+        cuts = blocks(self.dropped)
+        if cuts[0].start == 0:
+            raise SurgeryError("layer 0 is deleted, and no layer before it could take it up; keep layer 0")
+        finder = Finder(self.decoder, frozenset(cut.start - 1 for cut in cuts), last_projection)
+        self.passes.run(finder, peek=True)
+        left = {}
+        for cut in cuts:
+            projection = finder.found[cut.start - 1]
+            sums = self._sums(LockStep(self.decoder, cut, self.dropped, self.weights, projection))
+            assert sums.gram is not None and sums.cross is not None
+            found = linear_map(sums.gram, sums.cross, self.ridge)
+            self.weights[projection.module] = mapped(projection.module, found)
+            left[format_layers(cut)] = round(missed(sums.gram, sums.cross, float(sums.change), found), 4)
+        return left
+
+    def _rescale(self) -> dict[str, float]:
+        """Shorten what the layers behind a cut add, as the states before it are too short; the factors."""
+        cuts = blocks(self.dropped)
+        behind = frozenset(range(cuts[0].stop, len(self.decoder.layers))) - self.dropped
+        if not behind:
+            return {}  # only the final norm follows, which does not see the length
+        finder = Finder(self.decoder, behind, outer_projections)
+        self.passes.run(finder, peek=True)
+        self._check_norms(min(behind), [module for found in finder.found.values() for module in found])
+        factors = {}
+        for cut in cuts:
+            sums = self._sums(LockStep(self.decoder, cut, self.dropped, self.weights))
+            factor = magnitude(sums.before, sums.after)
+            for layer in behind:
+                if layer >= cut.stop:
+                    self.weights.update({m: divided(m, factor) for m in finder.found[layer]})
+            factors[format_layers(cut)] = round(factor, 6)
+        return factors
+
+    def _check_norms(self, first: int, projections: list[nn.Linear]) -> None:
+        """Hidden states twice as long, to which twice as much is added, have to give the same logits."""
+        logits = []
+        for factor in (1.0, 2.0):
+            outcome = Outcome(self.model)
+            with ExitStack() as stack:
+                stack.enter_context(identity_layers(self.model, self.dropped))
+                if factor != 1:
+                    stack.enter_context(doubled_input(self.decoder.layers[first]))
+                    stack.enter_context(multiplied(projections, factor))
+                self.passes.run(outcome, peek=True)
+            assert outcome.value is not None
+            logits.append(outcome.value)
+        plain, scaled = logits
+        if not (scaled - plain).norm() <= _SAME * (plain - plain.mean()).norm():
+            raise SurgeryError(
+                f"from layer {first} on its logits depend on the length of the hidden states, "
+                "or a layer adds to them through something else than the linear maps of its parts"
+            )
+
+    def _sums(self, recorder: LockStep) -> Moments:
+        """The sums of one pass over all samples of all processes, on the CPU."""
+
+        def work() -> Moments | None:
+            self.passes.run(recorder)
+            return None if recorder.total is None else recorder.total.on_cpu()
+
+        first, *others = [sums for sums in self.ranks.together(work) if sums is not None]
+        for sums in others:
+            first = first + sums
+        return first
