@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from lmms_topoprune.surgery.fingerprint import fingerprint
+from lmms_topoprune.surgery.twin import weightless
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
@@ -87,7 +88,7 @@ def skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
     if dtype in (None, "auto"):
         dtype = config.dtype or torch.float32
     build = getattr(model_class, "from_config", None) or model_class._from_config
-    with torch.device("meta"):
+    with weightless():
         return build(config, dtype=dtype)
 
 

@@ -8,7 +8,8 @@ the deletion and it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 
 from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery.changes import Change, apply_all
 from lmms_topoprune.surgery.dense import Dense
 from lmms_topoprune.surgery.exceptions import check_cache, must_stay
+from lmms_topoprune.surgery.fingerprint import essence
 from lmms_topoprune.surgery.locate import Place, locate
 from lmms_topoprune.surgery.prepare import prepare
 
@@ -81,25 +83,58 @@ def delete_layers(model: PreTrainedModel, layers: Iterable[int]) -> Deletion:
         SurgeryError: a layer does not exist or must stay (named, with the reason); nothing was changed.
     """
     place = locate(model)
-    count = len(place.layers)
-    dropped = _checked(layers, count)
-    kept = tuple(layer for layer in range(count) if layer not in dropped)
-    if not dropped:
-        return Deletion(model, place, kept, [])
-    dense = Dense.of(model, place)
-    try:
-        changes = _plan(dense, kept)
-    except SurgeryError as error:
-        raise SurgeryError(_refusal(dense, dropped, str(error))) from None
-    return Deletion(model, place, kept, changes)
+    if not (dropped := _checked(layers, len(place.layers))):
+        return Deletion(model, place, tuple(range(len(place.layers))), [])
+    return Possible.of(Dense.of(model, place), dropped).carry_out()
 
 
-def _plan(dense: Dense, kept: tuple[int, ...]) -> list[Change]:
+@dataclass(frozen=True)
+class Possible:
+    """A deletion that was found possible.
+
+    Attributes:
+        dense: the model before it.
+        pruned: a weightless twin of the model after it.
+        kept: layers that stay, ascending, counted from 0 in the dense model.
+        changes: all that it changes in dense.model.
+    """
+
+    dense: Dense
+    pruned: PreTrainedModel
+    kept: tuple[int, ...]
+    changes: list[Change]
+
+    @classmethod
+    def of(cls, dense: Dense, dropped: Iterable[int]) -> Possible:
+        """
+        Raises:
+            SurgeryError: names the layer that does not exist or must stay, with the reason.
+        """
+        dropped = _checked(dropped, len(dense.layers))
+        try:
+            return _try(dense, dropped)
+        except SurgeryError as error:
+            raise SurgeryError(_refusal(dense, dropped, str(error))) from None
+
+    def carry_out(self) -> Deletion:
+        return Deletion(self.dense.model, self.dense.place, self.kept, self.changes)
+
+    def carry_out_on(self, model: PreTrainedModel) -> Deletion:
+        """The same deletion of a model of the same configuration; its twins are built already."""
+        if essence(model.config) != essence(self.dense.model.config):
+            return delete_layers(model, set(range(len(self.dense.layers))) - set(self.kept))
+        dense = Dense.of(model, locate(model), self.dense.twin)
+        return Deletion(model, dense.place, self.kept, prepare(dense, self.pruned, self.kept))
+
+
+def _try(dense: Dense, dropped: Collection[int]) -> Possible:
     for layer, reason in must_stay(dense.model, len(dense.layers)).items():
-        if layer not in kept:
+        if layer in dropped:
             raise SurgeryError(reason)
+    kept = tuple(layer for layer in range(len(dense.layers)) if layer not in dropped)
     check_cache(dense.text, kept)
-    return prepare(dense, kept)
+    pruned = dense.pruned_twin(kept)
+    return Possible(dense, pruned, kept, prepare(dense, pruned, kept))
 
 
 def _refusal(dense: Dense, dropped: set[int], reason: str) -> str:
@@ -143,7 +178,7 @@ def undeletable(model: PreTrainedModel) -> dict[int, str]:
 def _reason(dense: Dense, layer: int) -> str | None:
     """Why this layer alone cannot be deleted, or None."""
     try:
-        _plan(dense, tuple(other for other in range(len(dense.layers)) if other != layer))
+        _try(dense, {layer})
     except SurgeryError as error:
         return str(error)
     return None

@@ -27,14 +27,14 @@ class Dense:
     twin: PreTrainedModel
 
     @classmethod
-    def of(cls, model: PreTrainedModel, place: Place) -> Dense:
-        """Build the twin and check that it is one.
+    def of(cls, model: PreTrainedModel, place: Place, twin: PreTrainedModel | None = None) -> Dense:
+        """Build the twin, unless there is one, and check that it is one.
 
         Raises:
             SurgeryError: the configuration does not build this model.
         """
         config = model.config.to_dict()
-        twin = build_twin(model, config)
+        twin = build_twin(model, config) if twin is None else twin
         built = layers_at(twin, place.path)
         if len(built) != len(place.layers):
             raise SurgeryError(

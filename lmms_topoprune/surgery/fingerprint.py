@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_topoprune import files
 
@@ -49,15 +49,20 @@ def fingerprint(model: PreTrainedModel, casts: Casts | None = None) -> str:
             sample = sample.to(dtype)
         weights.update(f"{name} {tuple(tensor.shape)} {sample.dtype}".encode())
         weights.update(sample.view(torch.uint8).numpy().tobytes())
-    config = json.dumps(_identity(model.config.to_dict()), sort_keys=True, default=str)
+    config = json.dumps(essence(model.config), sort_keys=True, default=str)
     return files.digest([weights.hexdigest(), config])
 
 
-def _identity(value: Any) -> Any:
-    """A configuration without what depends on where and how the model was loaded."""
+def essence(config: PreTrainedConfig) -> dict[str, Any]:
+    """A configuration as a dictionary without what depends on where and how the model was loaded."""
+    found: dict[str, Any] = _essence(config.to_dict())
+    return found
+
+
+def _essence(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {str(key): _identity(item) for key, item in value.items() if key not in _LOADING}
+    return {str(key): _essence(item) for key, item in value.items() if key not in _LOADING}
 
 
 def _offloaded(model: PreTrainedModel) -> dict[str, Callable[[], torch.Tensor]]:

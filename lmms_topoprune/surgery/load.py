@@ -16,9 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
-from lmms_topoprune.surgery.delete import delete_layers
+from lmms_topoprune.surgery.delete import Possible
+from lmms_topoprune.surgery.dense import Dense
 from lmms_topoprune.surgery.locate import locate
 from lmms_topoprune.surgery.placement import place
+from lmms_topoprune.surgery.unread import meta_unread
 
 
 def load_pruned(
@@ -49,15 +51,16 @@ def load_pruned(
     where = locate(dense)
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
-    delete_layers(dense, plan.dropped)  # refuses before any weight is read
+    deletion = Possible.of(Dense.of(dense, where, twin=dense), plan.dropped)  # or refuses, no weight read
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         if verify:
             _verify(Checkpoint(str(path), model_class, kwargs), plan)
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
-        kwargs["device_map"] = place(dense, where.path, plan, wanted, max_memory)
-    loaded = model_class.from_pretrained(path, **kwargs)
+        kwargs["device_map"] = place(deletion.pruned, where.path, plan, wanted, max_memory)
+    with meta_unread():
+        loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
-    delete_layers(model, plan.dropped)
+    deletion.carry_out_on(model)
     _check_loaded(model)
     return loaded
 

@@ -28,13 +28,17 @@ from lmms_topoprune.surgery.twin import MISSING, configs, tensors
 Trio = tuple[nn.Module, nn.Module, nn.Module]
 
 
-def prepare(dense: Dense, kept: tuple[int, ...]) -> list[Change]:
+def prepare(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> list[Change]:
     """All changes of a deletion; applying them turns dense.model into the pruned model.
+
+    Args:
+        dense: the model before the deletion.
+        pruned: dense.pruned_twin(kept).
+        kept: layers that stay, ascending.
 
     Raises:
         SurgeryError: no configuration of this model expresses it.
     """
-    pruned = dense.pruned_twin(kept)
     if shared_tensors(dense.twin, dense.place.path, kept) != shared_tensors(pruned, dense.place.path, None):
         raise SurgeryError("weights are shared between layers in another way after the deletion")
     return [

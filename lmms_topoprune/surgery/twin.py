@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype)
 # State of nn.Module itself, and what from_pretrained leaves on a model.
 _BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_hf_initialized", "generation_config", "name_or_path"}
@@ -27,12 +28,30 @@ MISSING = object()
 
 
 def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
-    """The model that transformers builds from this configuration, with the weights on the meta device."""
-    with quietly(), torch.device("meta"), contextlib.ExitStack() as stack:
+    """The model that transformers builds from this configuration in the type of `model`, without weights."""
+    with quietly(), weightless(), _default_dtype(model.dtype):
+        return type(model)(type(model.config).from_dict(copy.deepcopy(config)))
+
+
+@contextlib.contextmanager
+def weightless() -> Iterator[None]:
+    """Models that are built here have their weights on the meta device, and nothing fills them."""
+    with torch.device("meta"), contextlib.ExitStack() as stack:
         for name in ("no_init_weights", "meta_device_safe_creation_ops"):
             if hasattr(init, name):
                 stack.enter_context(getattr(init, name)())
-        return type(model)(type(model.config).from_dict(copy.deepcopy(config)))
+        yield
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Constructors may compute attributes in the default type; not every type can be one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype if dtype in _DTYPES else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ import torch
 from families.properties import build, logits
 from families.table import FAMILIES
 from families.tiny import LAYERS
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    core_model_loading,
+)
 
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load, load_pruned, self_test
+from lmms_topoprune.surgery.delete import Possible
 from lmms_topoprune.surgery.placement import Placement
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
@@ -125,13 +133,44 @@ def test_dropped_layers_have_no_storage(
 ) -> None:
     devices: list[list[str]] = []
 
-    def spy(model: PreTrainedModel, layers: Any) -> Any:
-        devices.append([layer.mlp.up_proj.weight.device.type for layer in decoder_layers(model)])
-        return delete_layers(model, layers)
+    carry_out = Possible.carry_out_on
 
-    monkeypatch.setattr(load, "delete_layers", spy)
+    def spy(deletion: Possible, model: PreTrainedModel) -> Any:
+        devices.append([layer.mlp.up_proj.weight.device.type for layer in decoder_layers(model)])
+        return carry_out(deletion, model)
+
+    monkeypatch.setattr(Possible, "carry_out_on", spy)
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9))
     assert devices[-1] == ["meta" if layer in (1, 3, 9) else "cpu" for layer in range(12)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropped_layers_are_not_even_looked_up_in_the_files(
+    dtype: torch.dtype, llama: tuple[LlamaForCausalLM, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    take_out = core_model_loading._materialize_copy
+
+    def spy(tensor: Any, device: Any = None, dtype: Any = None) -> torch.Tensor:
+        taken.append(str(device))
+        return take_out(tensor, device, dtype)
+
+    monkeypatch.setattr(core_model_loading, "_materialize_copy", spy)
+    tensors = len(list(llama[0].model.layers[0].parameters()))
+    load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
+    assert taken == ["cpu"] * (9 * tensors + 2)
+    assert core_model_loading._materialize_copy is spy
+    monkeypatch.setattr(load, "meta_unread", nullcontext)
+    load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
+    assert taken.count("meta") == 3 * tensors
+
+
+def test_a_changed_configuration_is_followed(llama: tuple[LlamaForCausalLM, Path]) -> None:
+    """Arguments of from_pretrained may change fields, which no twin of the files' configuration has."""
+    model = load_pruned(llama[1], plan_for(llama[0], 1), rms_norm_eps=0.5, use_cache=False)
+    assert model.model.layers[0].input_layernorm.variance_epsilon == 0.5
+    assert len(model.model.layers) == model.config.num_hidden_layers == 11
+    self_test(model)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
