@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 LONGEST = 200
+SPARE_MEMORY = "memory ran out; pass a smaller calibration_batch or batch_size, or dtype=bfloat16"
 
 
 class TopopruneError(Exception):
@@ -39,6 +39,15 @@ class UnreachableError(TopopruneError):
 
 class MissingExtraError(TopopruneError, ImportError):
     """An optional dependency is absent."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the accelerator or on the host, whichever library says so."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or any(w in str(error) for w in words))
+    )
 
 
 def shown(value: object) -> str:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,21 +41,17 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def _draft(path: Path, data: bytes, drafts: dict[Path, Path]) -> None:
-    """Write `data` to a temporary file beside `path`, noted in `drafts` as soon as it exists."""
+    """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    drafts[path] = Path(name)
-    with os.fdopen(handle, "wb") as file:
+    if path.exists() and not path.is_file():  # a pipe or a device: to be written to, not replaced
+        path.write_bytes(data)
+        return
+    # Noted before it exists, since Ctrl-C may come between any two lines.
+    draft = drafts[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with draft.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    drafts[path].chmod(0o666 & ~_umask())  # a temporary file is closed to everybody else
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:

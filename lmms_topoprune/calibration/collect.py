@@ -19,7 +19,7 @@ from lmms_topoprune.calibration.recorder import Enough, Recorder
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, out_of_memory
 from lmms_topoprune.surgery import decoder_layers
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def collect(
     sums: tuple[str, ...] = (),
     batch_size: int = 8,
     progress: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Evidence:
     """Pass every sample once through the model and keep one vector per sample and state.
 
@@ -50,6 +51,7 @@ def collect(
         sums: "token_cosine", "relative_magnitude".
         batch_size: samples in one forward pass; halved whenever memory runs out.
         progress: show a bar.
+        between: called after every batch; what it raises stops the pass.
 
     Returns:
         Evidence with states (L + 1, N, d) in the model's precision: N x (L + 1) x d numbers a state.
@@ -73,6 +75,7 @@ def collect(
                     )
                 kept[name][:, indices] = vectors
             advance(len(indices))
+            between()
     return Evidence(len(layers), kept, recorder.means(), recorder.tokens_seen)
 
 
@@ -128,19 +131,16 @@ def _blocks(
         except Misaligned:
             limit = 1
             waiting.append(batch)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             limit = _halved(error, len(batch), batch[0])
             waiting.append(batch)
         else:
             yield batch, block
 
 
-def _halved(error: RuntimeError, size: int, sample: int) -> int:
+def _halved(error: Exception, size: int, sample: int) -> int:
     """The next batch size after a failed batch of that size."""
-    text = str(error)
-    if not isinstance(error, torch.OutOfMemoryError) and not any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    ):
+    if not out_of_memory(error):
         raise error
     if size == 1:
         raise InputError(f"calibration sample {sample} alone does not fit into memory") from None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from lmms_topoprune.errors import InputError, shown
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -34,14 +36,22 @@ class Sample:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the instruction and of the pixels (or of the video file)."""
+        """SHA-256 of the instruction and of the pixels (or of the video file).
+
+        Raises:
+            InputError: the video file is gone.
+        """
         found = hashlib.sha256(self.instruction.encode())
         if self.image is not None:
             found.update(f"\0image {self.image.mode} {self.image.size}".encode())
             found.update(self.image.tobytes())
         if self.video is not None:
             found.update(b"\0video ")
-            found.update(hashlib.sha256(Path(self.video).read_bytes()).digest())
+            try:
+                found.update(hashlib.sha256(Path(self.video).read_bytes()).digest())
+            except OSError as error:
+                name = shown(str(self.video))
+                raise InputError(f"calibration video {name} cannot be read: {error.strerror}") from None
         return found.digest()
 
 

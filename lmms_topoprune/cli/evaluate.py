@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 
 import click
@@ -10,16 +10,16 @@ import click
 from lmms_topoprune.shared_files import shared_path
 
 
-def lmms_eval_command(arguments: tuple[str, ...]) -> list[str]:
-    """The lmms-eval command line, with the embedded tasks' folder unless another one is given."""
+def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
+    """lmms-eval's arguments, with the embedded tasks' folder unless another one is given."""
     given = any(argument.partition("=")[0] == "--include_path" for argument in arguments)
     added = [] if given else ["--include_path", str(shared_path("tasks"))]
-    return [sys.executable, "-m", "lmms_eval", *arguments, *added]
+    return [*arguments, *added]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(arguments: tuple[str, ...]) -> int:
+def command(arguments: tuple[str, ...]) -> None:
     """Run lmms-eval with the embedded tasks at hand.
 
     Everything is passed through to lmms-eval; only --include_path is added. For instance:
@@ -33,4 +33,6 @@ def command(arguments: tuple[str, ...]) -> int:
     Models: dense_llava (nothing deleted, the reference), topopruned_llava, cosine_pruned_llava, ...;
     `lmms-eval models` lists them. Use one class for all runs that you compare.
     """
-    return subprocess.run(lmms_eval_command(arguments), check=False).returncode
+    # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
+    sys.argv = ["lmms_eval", *lmms_eval_arguments(arguments)]
+    runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)

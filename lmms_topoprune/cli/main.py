@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
@@ -10,13 +11,17 @@ from typing import Any, NoReturn
 import click
 
 from lmms_topoprune.errors import (
+    SPARE_MEMORY,
     GenerationError,
+    InputError,
     MissingExtraError,
     SelfTestError,
     SurgeryError,
     TopopruneError,
     UnreachableError,
+    out_of_memory,
 )
+from lmms_topoprune.stopping import farewell, finish_undisturbed, stoppable
 
 COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",
@@ -31,6 +36,7 @@ COMMANDS = {
     "compare": "A leaderboard over result folders, with intervals and tests.",
     "report": "One HTML file with plots and tables that opens anywhere.",
     "regress": "Fail when a run is worse than its baseline by more than noise.",
+    "cache": "List or clear the kept layer scores.",
 }
 MODULES = {"apply": "export", "eval": "evaluate"}
 
@@ -51,7 +57,7 @@ Exit codes:
   2  an argument or an input file cannot be used
   3  something outside is missing (a hub, an optional package)
   4  a model could not be pruned or failed while answering
-  130  interrupted
+  130  interrupted (143: terminated)
 """
 
 
@@ -104,23 +110,46 @@ def exit_code(error: TopopruneError) -> int:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console entry point: a mistake ends in one sentence and a documented exit code."""
+    alone = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        with stoppable():
+            code = _run(arguments)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        text, code = farewell(stop)
+        click.echo(f"topoprune: {text}", err=True)
+    if alone:
+        finish_undisturbed()
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and say what went wrong; returns the exit code."""
+    try:
         result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
+        return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
-    except TopopruneError as error:
-        _say(error, "--json" in arguments)
-        sys.exit(exit_code(error))
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("topoprune: interrupted", err=True)
-        sys.exit(130)
+        return 2
     except BrokenPipeError:
         # Whoever read our output has seen enough (`| head`).
         sys.stderr.close()
-        sys.exit(0)
+        return 0
+    except (TopopruneError, OSError, RuntimeError, MemoryError) as error:
+        known = _as_ours(error)
+        _say(known, "--json" in arguments)
+        return exit_code(known)
+
+
+def _as_ours(error: Exception) -> TopopruneError:
+    """What the machine lacks, in this package's words; anything else is a defect and is raised again."""
+    if isinstance(error, TopopruneError):
+        return error
+    if out_of_memory(error):
+        return InputError(SPARE_MEMORY)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return InputError(f"{str(error.filename or 'a file')!r} cannot be written: {error.strerror}")
+    raise error
 
 
 def _say(error: TopopruneError, as_json: bool) -> None:

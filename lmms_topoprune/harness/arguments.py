@@ -10,7 +10,7 @@ from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.device import check_device, find_device, find_dtype
-from lmms_topoprune.errors import OptionError, nearest, shown
+from lmms_topoprune.errors import OptionError, nearest, shown, unknown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registration import Registered
 
@@ -68,6 +68,7 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
     if model.criterion == DENSE:
         _refuse_pruning(model, options)
     _check_types(arguments, allowed)
+    _check_attention(arguments.get("attn_implementation"))
     return options
 
 
@@ -112,6 +113,15 @@ def _batch_size(given: Any) -> int:
     if not str(given).isdecimal() or int(given) < 1:
         raise OptionError(f"batch_size is {shown(given)}; allowed: whole numbers from 1")
     return int(given)
+
+
+def _check_attention(given: Any) -> None:
+    """A kernel of the hub is named owner/name; everything else transformers knows."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    if given is not None and given not in known and "/" not in str(given):
+        raise unknown("attn_implementation", given, known)
 
 
 def _check_types(arguments: dict[str, Any], allowed: dict[str, Any]) -> None:

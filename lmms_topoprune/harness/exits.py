@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lmms_topoprune.errors import GenerationError, TopopruneError
+from lmms_topoprune.errors import SPARE_MEMORY, GenerationError, InputError, TopopruneError, out_of_memory
+from lmms_topoprune.stopping import farewell, stoppable
 
 
 def on_command_line() -> bool:
@@ -31,12 +32,32 @@ def on_command_line() -> bool:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """This package's errors become SystemExit on the command line; --verbosity DEBUG keeps the traceback."""
+    """This package's errors become SystemExit on the command line; --verbosity DEBUG keeps the traceback.
+
+    So do Ctrl-C and SIGTERM, with the exit code a shell gives for them, after one line.
+    """
     try:
-        yield
-    except TopopruneError as error:
+        with stoppable(), _enough_memory():
+            yield
+    except (TopopruneError, KeyboardInterrupt) as error:
         if not on_command_line() or os.environ.get("VERBOSITY") == "DEBUG":
             raise
         # Every process meets the same mistake; a failed generation happens on one of them only.
         silent = int(os.environ.get("RANK", 0)) > 0 and not isinstance(error, GenerationError)
-        raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None
+        if isinstance(error, TopopruneError):
+            raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None
+        text, code = farewell(error)
+        if not silent:
+            print(f"lmms-topoprune: {text}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Where memory runs out outside of a batch that could be halved, there is only something to advise."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(SPARE_MEMORY) from error

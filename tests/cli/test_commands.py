@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lmms_topoprune.cli.evaluate import lmms_eval_command
+from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, exit_code, main
 from lmms_topoprune.cli.options import given
 from lmms_topoprune.errors import (
@@ -103,9 +103,9 @@ def test_tasks(topoprune):
 
 def test_eval_adds_the_tasks_folder_once(topoprune):
     folder = topoprune("tasks", "--path")[1].strip()
-    assert lmms_eval_command(("--tasks", "mme"))[-2:] == ["--include_path", folder]
-    assert lmms_eval_command(("--include_path", "mine"))[-2:] == ["--include_path", "mine"]
-    assert lmms_eval_command(("--include_path=mine",))[-1] == "--include_path=mine"
+    assert lmms_eval_arguments(("--tasks", "mme"))[-2:] == ["--include_path", folder]
+    assert lmms_eval_arguments(("--include_path", "mine"))[-2:] == ["--include_path", "mine"]
+    assert lmms_eval_arguments(("--include_path=mine",))[-1] == "--include_path=mine"
 
 
 def test_every_pruning_option_is_on_the_command_line(topoprune):
