@@ -25,6 +25,7 @@ from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery import Deletion, decoder_layers, delete_layers, identity_layers
 from lmms_topoprune.surgery.projection import last_projection, multiplied, outer_projections
 from lmms_topoprune.surgery.repair import (
+    CUTS,
     NewWeights,
     attach,
     blocks,
@@ -85,7 +86,8 @@ def repair(
         if processor is None
         else SamplePasses(model, processor, batches, batch_size)
     )
-    return _Repair(model, passes, frozenset(layers), method, ridge).carry_out()
+    facts = {"method": method, "version": VERSION, "ridge": ridge}
+    return _Repair(model, passes, frozenset(layers), method, ridge, facts=facts).carry_out()
 
 
 def carry_out(
@@ -205,7 +207,7 @@ class _Repair:
             raise SurgeryError(f"repair is {self.method!r}, but this {name} allows none: {error}") from None
         log.info("repair %s: %s", self.method, cuts)
         deletion = delete_layers(self.model, self.dropped)
-        attach(deletion, self.weights, {**self.facts, "cuts": cuts})
+        attach(deletion, self.weights, {**self.facts, CUTS: cuts})
         return deletion
 
     def _linear(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.locate import decoder_layers
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
+from lmms_topoprune.surgery.repair import CUTS, repair_of
 
 
 def export(
@@ -34,6 +35,7 @@ def export(
 
     The folder holds config.json, generation_config.json, safetensors, the processor with its chat
     template, plan.json, mergekit.yaml and a model card. It appears under its name only once complete.
+    mergekit can only drop layers: with a repair there is no mergekit.yaml.
 
     Args:
         model: the pruned model.
@@ -47,7 +49,7 @@ def export(
 
     Raises:
         OptionError: the folder is not empty and overwrite is off, or it is a file.
-        InputError: the model does not have the number of layers that the plan keeps.
+        InputError: the model does not have the number of layers that the plan keeps, or not its repair.
     """
     layers = len(decoder_layers(model))
     if layers != len(plan.kept):
@@ -55,15 +57,28 @@ def export(
             f"model has {layers} decoder layers but the plan keeps {len(plan.kept)} of {plan.layers}; "
             "carry the plan out with delete_layers or load_pruned first"
         )
+    _check_repair(model, plan)
     with new_folder(Path(folder), overwrite) as draft:
         model.save_pretrained(draft, max_shard_size=max_shard_size)
         if processor is not None:
             processor.save_pretrained(draft)
         plan.save(draft / "plan.json")
-        dtype = str(model.dtype).removeprefix("torch.")
-        files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
+        if not plan.repair:
+            dtype = str(model.dtype).removeprefix("torch.")
+            files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
         files.write_text(draft / "README.md", _card(model, plan, figures, source))
     return Path(folder)
+
+
+def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:
+    record = repair_of(model)
+    found = {name: value for name, value in record.items() if name != CUTS}
+    if found != dict(plan.repair):
+        wanted = f"a {plan.repair['method']} repair" if plan.repair else "no repair"
+        raise InputError(
+            f"the plan has {wanted}, which is not what the model has; "
+            "carry the plan out on the dense model with repairing.carry_out first"
+        )
 
 
 def _card(model: PreTrainedModel, plan: PruningPlan, figures: Figures | None, source: str | None) -> str:
@@ -74,6 +89,7 @@ def _card(model: PreTrainedModel, plan: PruningPlan, figures: Figures | None, so
         figures=figures,
         source=source,
         multimodal=bool(set(model.config.sub_configs) - {"text_config"}),
+        cuts=repair_of(model).get(CUTS),
     )
 
 

@@ -40,9 +40,14 @@ def load_pruned(
         What from_pretrained returns: the model, or (model, info) with output_loading_info=True.
 
     Raises:
-        InputError: the plan was made for another model.
+        InputError: the plan was made for another model, or it has a repair, which needs the dropped layers.
         SurgeryError: a layer of the plan cannot be deleted from this model.
     """
+    if plan.repair:
+        raise InputError(
+            f"the plan has a {plan.repair['method']} repair, which needs the layers that lean loading leaves "
+            "out; load the dense model and carry the plan out on it, or load an exported folder"
+        )
     hub = {name: kwargs[name] for name in HUB if name in kwargs}
     remote_code = kwargs.get("trust_remote_code")
     config = kwargs.get("config") or AutoConfig.from_pretrained(path, trust_remote_code=remote_code, **hub)

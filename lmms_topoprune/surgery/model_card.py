@@ -30,6 +30,20 @@ The layers were chosen by zigzag persistent homology of the hidden states, the m
 ```
 """
 
+REPAIRED = {
+    "linear": """\
+The weights before each deleted block were repaired without training: what the last linear map before the
+cut adds to the hidden states is mapped, by least squares over calibration tokens, so that the sum comes
+closest to what the block would have given (ReplaceMe, [arXiv:2505.02819](https://arxiv.org/abs/2505.02819)).
+These weights are not the original ones.
+""",
+    "rescale": """\
+The weights behind each deleted block were rescaled without training, to make up for the length that the block
+would have given the hidden states (Prune&Comp, [arXiv:2507.18212](https://arxiv.org/abs/2507.18212)). These
+weights are not the original ones.
+""",
+}
+
 LOADING = """\
 The folder holds an ordinary transformers model; it needs neither lmms-topoprune nor remote code:
 
@@ -49,6 +63,7 @@ def model_card(
     figures: Figures | None = None,
     source: str | None = None,
     multimodal: bool = True,
+    cuts: Mapping[str, float] | None = None,
 ) -> str:
     """README.md of an exported model, with the hub's metadata on top.
 
@@ -59,6 +74,7 @@ def model_card(
         figures: benchmark name -> value, or -> {column: value}.
         source: name or path of the dense model; the plan's own by default.
         multimodal: the model takes images.
+        cuts: what the repair did, by deleted block.
     """
     source = source or plan.model
     parts = [
@@ -66,13 +82,15 @@ def model_card(
         f"# {source.rstrip('/').split('/')[-1]} without {len(plan.dropped)} of its {plan.layers} layers\n",
         f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; nothing "
         "was trained afterwards. The terms of the original model apply.\n",
+        *([REPAIRED[plan.repair["method"]]] if plan.repair else []),
         LOADING.format(loader=model_class),
         "## Plan\n",
-        _table(("", ""), _plan_rows(plan, parameters)),
+        _table(("", ""), [*_plan_rows(plan, parameters), *_repair_rows(plan, cuts or {})]),
         *(["## Figures\n", _figures(figures)] if figures else []),
         "## Provenance\n",
         _table(("", ""), _provenance_rows(plan, source)),
-        "`plan.json` holds the whole plan, `mergekit.yaml` the same deletion as a mergekit configuration.\n",
+        "`plan.json` holds the whole plan"
+        + (".\n" if plan.repair else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"),
         *(["## Method\n", METHOD] if "topology" in plan.criterion else []),
     ]
     return "\n".join(parts)
@@ -95,6 +113,14 @@ def _plan_rows(plan: PruningPlan, parameters: int) -> list[tuple[str, str]]:
         ("deleted", format_layers(plan.dropped)),
         ("kept", format_layers(plan.kept)),
         ("parameters after deletion", f"{parameters:,}"),
+    ]
+
+
+def _repair_rows(plan: PruningPlan, cuts: Mapping[str, float]) -> list[tuple[str, str]]:
+    figure = {"linear": "still missed behind the cut at", "rescale": "length factor of the cut at"}
+    return [
+        *((f"repair {name}", _text(value)) for name, value in plan.repair.items()),
+        *((f"{figure[plan.repair['method']]} {block}", _text(value)) for block, value in cuts.items()),
     ]
 
 

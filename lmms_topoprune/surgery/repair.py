@@ -16,21 +16,17 @@ from torch import nn
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.changes import Change, apply_all, set_to
 from lmms_topoprune.surgery.delete import Deletion
+from lmms_topoprune.surgery.mergekit import runs
 
 RECORD = "_topoprune_repair"
+CUTS = "cuts"
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
 """New parameters by module and name."""
 
 
 def blocks(dropped: Iterable[int]) -> list[range]:
     """Runs of neighboring layers, ascending."""
-    found: list[range] = []
-    for layer in sorted(set(dropped)):
-        if found and layer == found[-1].stop:
-            found[-1] = range(found[-1].start, layer + 1)
-        else:
-            found.append(range(layer, layer + 1))
-    return found
+    return [range(*run) for run in runs(set(dropped))]
 
 
 def linear_map(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor:
