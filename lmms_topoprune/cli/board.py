@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
-from lmms_topoprune.comparison.tables import interval, p_value, percent
+from lmms_topoprune.comparison.wording import interval, p_value, percent
 
 
 def short(task: str) -> str:

@@ -40,18 +40,18 @@ def command(
     """
     from lmms_topoprune.comparison import compare, read_runs
     from lmms_topoprune.comparison.cells import SweepFolder, is_sweep
+    from lmms_topoprune.comparison.output import write
     from lmms_topoprune.comparison.report import report
-    from lmms_topoprune.comparison.tables import write
 
     runs = read_runs(folders)
     comparison = compare(runs, dense=dense, reference=reference, force=force)
-    similar = {
-        name: values
+    shapes = {
+        name: shape
         for folder in folders
         if is_sweep(folder)
-        for name, values in SweepFolder(Path(folder)).similarities().items()
+        for name, shape in SweepFolder(Path(folder)).shapes().items()
     }
-    write(Path(output), report(comparison, runs, title, similar))
+    write(Path(output), report(comparison, runs, title, shapes))
     click.echo(
         json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
     )

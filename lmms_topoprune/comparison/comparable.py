@@ -8,6 +8,8 @@ from lmms_topoprune.comparison.results import Run
 from lmms_topoprune.errors import InputError
 
 UNKNOWN = (None, "")
+NOTED = ("dtype", "attn_implementation", "weights")
+"""Facts that only this plugin writes down."""
 
 
 def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]:
@@ -21,7 +23,7 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
     missing = sorted(set(reference.tasks) ^ set(run.tasks))
     if missing:
         found.append(f"tasks ({', '.join(missing)} in only one of them)")
-    optional = ("weights", "prompt path", "lmms-eval version")
+    optional = ("weights", "prompt path", "lmms-eval version", "model class")
     for name in sorted(set(reference.facts) & set(run.facts)):
         a, b = reference.facts[name], run.facts[name]
         if not versions and name.endswith(" version"):
@@ -32,6 +34,23 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
     for name in sorted(set(reference.facts) ^ set(run.facts)):
         if name.startswith("model_args "):
             found.append(f"{name} (given to only one of them)")
+    return found
+
+
+def remarks(reference: Run, runs: Sequence[Run]) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    found = []
+    if any(differences(reference, run) for run in runs):
+        found.append("Some runs differ in more than their pruning; only common tasks and documents count.")
+    unknown = sorted({n for run in runs for n in NOTED if not run.facts.get(n)} if len(runs) > 1 else set())
+    if unknown:
+        found.append(f"Not every run tells its {', '.join(unknown)}, which may differ.")
+    for name in ("device", "batch size"):
+        values = sorted({str(v) for run in runs if (v := run.setting.get(name)) not in UNKNOWN})
+        if len(values) > 1:
+            found.append(f"Costs are not comparable: {name} is {' and '.join(values)}.")
+    failed = {run.label: n for run in runs if (n := (run.setting.get("answers") or {}).get("failed"))}
+    found += [f"{count} failed answers of {label} count as wrong." for label, count in failed.items()]
     return found
 
 

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from lmms_topoprune.comparison import statistics
-from lmms_topoprune.comparison.comparable import check_comparable
+from lmms_topoprune.comparison.align import align
+from lmms_topoprune.comparison.comparable import check_comparable, remarks
+from lmms_topoprune.comparison.labels import variant
 from lmms_topoprune.comparison.results import Run
 from lmms_topoprune.comparison.scores import UnitScores
 from lmms_topoprune.comparison.statistics import Floats, Interval
-from lmms_topoprune.errors import InputError, unknown
+from lmms_topoprune.errors import InputError, OptionError, unknown
 
 OVERALL = "overall"
+MIN_ROUNDS = 100
+"""Fewer say nothing about the outer 2.5 %."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the leaderboard."""
+    """One run in the leaderboard; `criterion` names its variant, such as "topology selection=block"."""
 
     label: str
     criterion: str
@@ -99,23 +103,24 @@ def compare(
 
     Raises:
         InputError: no dense run, no common task or document, or runs that are not comparable.
-        OptionError: `dense` or `reference` is not the label of a run.
+        OptionError: `dense` or `reference` is not the label of a run, or too few rounds for an interval.
     """
+    if rounds < MIN_ROUNDS:
+        raise OptionError(f"rounds is {rounds}; allowed: whole numbers from {MIN_ROUNDS}")
     base = _pick(runs, dense, "dense")
     against = base if reference is None else _pick(runs, reference, "reference")
-    notes: tuple[str, ...] = ()
-    if force:
-        notes = ("Runs may differ in more than their pruning; only common documents are compared.",)
-    else:
+    if not force:
         check_comparable(base, runs)
-    tables = _align([run.tasks for run in runs])
+    notes = remarks(base, runs)
+    tables = align([run.tasks for run in runs])
     draws = {
-        task: statistics.resample(rows[0].weights, rounds, seed + i)
-        for i, (task, rows) in enumerate(tables.items())
+        task: statistics.bootstrap_scores(
+            np.stack([row.scores for row in table]), table[0].weights, rounds, seed + i, table[0].strata
+        )
+        for i, (task, table) in enumerate(tables.items())
     }
-    rows = [
-        _row(run, i, runs.index(base), runs.index(against), tables, draws, seed) for i, run in enumerate(runs)
-    ]
+    three = runs.index(base), runs.index(against)
+    rows = [_row(run, (i, *three), tables, draws, seed) for i, run in enumerate(runs)]
     rows = _correct(rows, against.label)
     rows.sort(key=lambda row: (row.label != base.label, -row.overall.score))
     return Comparison(
@@ -126,7 +131,7 @@ def compare(
         units={task: len(table[0].units) for task, table in tables.items()},
         rounds=rounds,
         seed=seed,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -144,47 +149,23 @@ def _pick(runs: Sequence[Run], label: str | None, argument: str) -> Run:
     return found
 
 
-def _align(tasks: Sequence[Mapping[str, UnitScores]]) -> dict[str, list[UnitScores]]:
-    """Task -> one UnitScores a run, over the units all runs share, in one order."""
-    common = [task for task in tasks[0] if all(task in other for other in tasks)]
-    if not common:
-        raise InputError("the runs have no task in common")
-    return {task: _share(task, [t[task] for t in tasks]) for task in common}
-
-
-def _share(task: str, rows: list[UnitScores]) -> list[UnitScores]:
-    shared = set(rows[0].units).intersection(*(row.units for row in rows[1:]))
-    if not shared:
-        raise InputError(f"the runs have no document of task {task!r} in common")
-    order = [unit for unit in rows[0].units if unit in shared]
-    return [_restrict(row, order) for row in rows]
-
-
-def _restrict(row: UnitScores, order: list[str]) -> UnitScores:
-    place = {unit: i for i, unit in enumerate(row.units)}
-    index = np.array([place[unit] for unit in order])
-    weights = row.weights[index] / row.weights[index].sum()
-    return replace(row, units=tuple(order), scores=row.scores[index], weights=weights)
-
-
 def _row(
     run: Run,
-    index: int,
-    base: int,
-    against: int,
+    three: tuple[int, int, int],
     tables: Mapping[str, list[UnitScores]],
     draws: Mapping[str, Floats],
     seed: int,
 ) -> Row:
+    """The row of a run, by the places of (run, dense, reference) in the tables and draws (R, rounds)."""
     cells: dict[str, Cell] = {}
     parts = []
     for task, table in tables.items():
-        three = [table[index], table[base], table[against]]
-        scores = [row.score for row in three]
-        drawn = [draws[task] @ row.scores for row in three]
-        moved = three[0].weights * (three[0].scores - three[2].scores)
-        cells[task] = _cell(scores, drawn, table[0].chance, moved, seed)
-        parts.append((scores, drawn, table[0].chance, moved / len(tables)))
+        own, dense, against = (table[i] for i in three)
+        scores = [own.score, dense.score, against.score]
+        drawn = [draws[task][i] for i in three]
+        moved = own.weights * (own.scores - against.scores)
+        cells[task] = _cell(scores, drawn, dense.chance, moved, seed)
+        parts.append((scores, drawn, dense.chance, moved / len(tables)))
     mean_scores = list(np.mean([part[0] for part in parts], axis=0))
     mean_drawn = list(np.mean([part[1] for part in parts], axis=0))
     chance = float(np.mean([part[2] for part in parts]))
@@ -192,7 +173,7 @@ def _row(
     plan = run.plan
     return Row(
         label=run.label,
-        criterion="dense" if run.is_dense or plan is None else plan.criterion,
+        criterion="dense" if plan is None else variant(plan),
         sparsity=0.0 if plan is None else plan.sparsity,
         dropped=run.dropped,
         cells=cells,

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from lmms_topoprune.comparison.comparable import differences
 from lmms_topoprune.comparison.compare import Cell, compare
 from lmms_topoprune.comparison.results import Run
-from lmms_topoprune.comparison.tables import interval, p_value, percent
+from lmms_topoprune.comparison.wording import interval, p_value, percent
 from lmms_topoprune.errors import InputError, OptionError
 
 BASELINE, RUN = "baseline", "run"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping, Sequence
 
-from lmms_topoprune.comparison import charts, page, tables
-from lmms_topoprune.comparison.compare import OVERALL, Comparison
+from lmms_topoprune.comparison import charts, layer_charts, page, shape_charts
+from lmms_topoprune.comparison.board import board
+from lmms_topoprune.comparison.compare import Comparison
+from lmms_topoprune.comparison.labels import variant
+from lmms_topoprune.comparison.provenance import provenance
 from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.comparison.shapes import Shape
+from lmms_topoprune.comparison.wording import percent
 from lmms_topoprune.plan import PruningPlan
 
 
@@ -16,7 +19,7 @@ def report(
     comparison: Comparison,
     runs: Sequence[Run],
     title: str = "Pruning report",
-    similarities: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
 ) -> str:
     """The report's HTML.
 
@@ -24,34 +27,28 @@ def report(
         comparison: what `compare` made of the runs.
         runs: the same runs; their plans are shown.
         title: heading of the page.
-        similarities: criterion -> (S, S) similarity of states, drawn as heat maps.
+        shapes: criterion -> what it saw of the states; drawn as heat maps, persistence images, barcodes.
     """
     order = {row.label: place for place, row in enumerate(comparison.rows)}
     known = sorted((run for run in runs if run.label in order), key=lambda run: order[run.label])
-    plans = [(run.label, run.plan) for run in known if run.plan is not None]
-    pruned = [(label, plan) for label, plan in plans if plan.dropped]
+    pruned = [(run.label, run.plan) for run in known if run.plan is not None and run.plan.dropped]
+    names, bars = charts.series(comparison), shape_charts.barcodes(shapes or {})
     sections = [
-        ("leaderboard", "Leaderboard", leaderboard(comparison)),
-        ("retention", "Retention against sparsity", _scrolling(charts.retention_chart(comparison))),
-        ("speed", "Quality against speed", _scrolling(charts.pareto_chart(comparison))),
-        ("layers", "Which layers go", _scrolling(charts.layer_strips(_by_criterion(pruned)))),
-        ("scores", "Layer scores", _scrolling(charts.score_curves(pruned))),
-        ("similarity", "How alike the states are", _heat_maps(similarities or {})),
-        ("provenance", "Provenance", provenance(known)),
+        ("leaderboard", "Leaderboard", board(comparison)),
+        ("retention", "Retention against sparsity", charts.retention_chart(comparison)),
+        ("latency", "Quality against latency", charts.pareto_chart(comparison)),
+        ("layers", "Which layers go", layer_charts.layer_strips(_by_criterion(pruned))),
+        ("scores", "Layer scores", layer_charts.score_curves(pruned, names)),
+        ("similarity", "How alike the states are", shape_charts.heat_maps(shapes or {})),
+        ("image", "Persistence image", shape_charts.persistence_images(bars)),
+        ("barcode", "Barcode", shape_charts.barcode_charts(bars)),
+        ("provenance", "Plans and provenance", provenance(known)),
     ]
     return page.document(title, summary(comparison), [s for s in sections if s[2]])
 
 
 def _by_criterion(plans: Sequence[tuple[str, PruningPlan]]) -> list[tuple[str, PruningPlan]]:
-    return sorted(plans, key=lambda entry: (entry[1].criterion, len(entry[1].dropped), entry[0]))
-
-
-def _scrolling(content: str) -> str:
-    return f'<div class="wide" tabindex="0">{content}</div>' if content else ""
-
-
-def _heat_maps(similarities: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    return "".join(charts.heat_map(name, values) for name, values in similarities.items())
+    return sorted(plans, key=lambda entry: (variant(entry[1]), len(entry[1].dropped), entry[0]))
 
 
 def summary(comparison: Comparison) -> str:
@@ -62,7 +59,7 @@ def summary(comparison: Comparison) -> str:
     best, dense = pruned[0], comparison.rows[0]
     lost = [row for row in pruned if row.overall.difference_interval.high < 0]
     ours, theirs, chance = (
-        tables.percent(x) for x in (best.overall.score, dense.overall.score, best.overall.chance)
+        percent(x) for x in (best.overall.score, dense.overall.score, best.overall.chance)
     )
     return (
         f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks. The best pruned run is {best.label} "
@@ -70,58 +67,3 @@ def summary(comparison: Comparison) -> str:
         f"{len(lost)} of {len(pruned)} pruned runs are worse than {comparison.reference} by more than noise "
         "(95 % interval of the paired difference)."
     )
-
-
-def leaderboard(comparison: Comparison) -> str:
-    """The table, sortable by every column and filtered by a text field."""
-    head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{html.escape(text)}</button></th>'
-        for text in tables.headings(comparison)
-    )
-    rows = []
-    for row in comparison.rows:
-        first, *rest = (html.escape(text) for text in tables.cells(comparison, row))
-        cells = "".join(f"<td>{text}</td>" for text in rest)
-        rows.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    return (
-        '<p><label>Show runs with <input id="filter" type="search" placeholder="topology"></label> '
-        '<output id="shown" aria-live="polite"></output></p>'
-        f'<p id="explained">{html.escape(tables.caption(comparison))}</p>'
-        '<div class="wide" tabindex="0"><table id="board" aria-describedby="explained">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f"{_by_task(comparison)}"
-    )
-
-
-def _by_task(comparison: Comparison) -> str:
-    """Every task's score with its interval, folded away."""
-    names = [*comparison.tasks, OVERALL]
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ("run", *names))
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row.label)}</th>'
-        + "".join(
-            f"<td>{tables.percent(row.cells[name].score)} "
-            f"<small>({tables.interval(row.cells[name].score_interval)})</small></td>"
-            for name in names
-        )
-        + "</tr>"
-        for row in comparison.rows
-    )
-    return (
-        "<details><summary>Scores of every task with 95 % intervals</summary>"
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-        "</details>"
-    )
-
-
-def provenance(runs: Sequence[Run]) -> str:
-    """Each run's plan and setting as JSON, folded away."""
-    parts = []
-    for run in runs:
-        plan = None if run.plan is None else run.plan.to_json()
-        text = json.dumps({"results": run.path.name, "facts": run.facts, "plan": plan}, indent=2, default=str)
-        parts.append(
-            f"<details><summary>{html.escape(run.label)}</summary><pre>{html.escape(text)}</pre></details>"
-        )
-    return "".join(parts)

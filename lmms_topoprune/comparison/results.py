@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune.comparison.costs import costs
+from lmms_topoprune.comparison.damage import read_object, understood
+from lmms_topoprune.comparison.facts import facts, parse_model_args
 from lmms_topoprune.comparison.scores import UnitScores, unit_scores
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
 
 RESULTS = "_results.json"
-NO_PLANNING = ("load", "delete", "self_test", "generate")
-"""Stages of a plan that are no part of deciding which layers go."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Run:
         reported: task -> the metrics lmms-eval printed.
         facts: what has to agree with another run for a fair comparison.
         plan: the pruning plan; None for a run without one.
-        cost: tokens_per_second, generation_seconds, calibration_seconds, peak_bytes where known.
+        cost: what is known of latency_seconds, memory_bytes and so on; see `costs`.
+        setting: device, batch size and the like, which decide costs but not scores.
     """
 
     path: Path
@@ -41,6 +40,7 @@ class Run:
     facts: Mapping[str, Any]
     plan: PruningPlan | None
     cost: Mapping[str, float]
+    setting: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
@@ -62,12 +62,16 @@ def find_results(path: Path | str) -> list[Path]:
         return [path]
     if not path.exists():
         raise InputError(f"result folder {str(path)!r} does not exist")
-    found = sorted(p for p in path.rglob(f"*{RESULTS}") if not any(part.startswith(".") for part in p.parts))
+    found = sorted(p for p in path.rglob(f"*{RESULTS}") if not _hidden(p.relative_to(path)))
     if not found:
         raise InputError(
             f"{str(path)!r} holds no *{RESULTS}; run lmms-eval with --output_path and --log_samples"
         )
     return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_run(path: Path | str) -> Run:
@@ -80,37 +84,48 @@ def read_run(path: Path | str) -> Run:
     found = find_results(path)
     if len(found) != 1:
         raise InputError(f"{str(path)!r} holds {len(found)} results files; name one of them")
-    results = _read_json(found[0])
+    with understood(found[0], "results file of lmms-eval"):
+        return _run(found[0], read_object(found[0]))
+
+
+def _run(path: Path, results: dict[str, Any]) -> Run:
     if not isinstance(results.get("results"), dict) or not isinstance(results.get("configs"), dict):
-        raise InputError(f"{str(found[0])!r} is not a results file of lmms-eval")
-    plan_file = _find_plan(found[0])
-    plan = PruningPlan.load(plan_file) if plan_file else None
-    record = _read_json(plan_file).get("run", {}) if plan_file else {}
+        raise InputError(f"{str(path)!r} is not a results file of lmms-eval")
+    plan, record = _planned(path)
     if plan is None and _asks_to_prune(results):
-        raise InputError(f"{str(found[0])!r} comes from a pruned model, but its plan is not beside it")
-    samples = {task: read_samples(found[0], task) for task in results["configs"]}
+        raise InputError(f"{str(path)!r} comes from a pruned model, but its plan is not beside it")
+    samples = {task: _all_samples(path, task, results) for task in results["configs"]}
     tasks = {task: _task_scores(task, rows, results) for task, rows in samples.items()}
     return Run(
-        path=found[0],
+        path=path,
         label=_label(results, plan),
         tasks=tasks,
         reported={task: _reported(results["results"].get(task, {})) for task in tasks},
-        facts=_facts(results, samples, plan) | _setting(record),
+        facts=facts(results, samples, tasks, plan, record),
         plan=plan,
-        cost=_cost(results, plan),
+        cost=costs(results, plan, record, sum(map(len, samples.values()))),
+        setting=_setting(results, record),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise InputError(f"{str(path)!r} is cut short or not JSON; evaluate again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} holds no JSON object")
-    return value
+def _planned(results: Path) -> tuple[PruningPlan | None, Mapping[str, Any]]:
+    """The plan beside a results file, and what the plugin noted of the model at work."""
+    path = _find_plan(results)
+    if path is None:
+        return None, {}
+    with understood(path, "plan"):
+        return PruningPlan.load(path), dict(read_object(path).get("run") or {})
+
+
+def _setting(results: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    config = results.get("config", {})
+    return {
+        "device": record.get("device"),
+        "batch size": config.get("batch_size"),
+        "model": config.get("model"),
+        "model_args": config.get("model_args"),
+        "answers": record.get("answers"),
+    }
 
 
 def read_samples(results: Path, task: str) -> list[dict[str, Any]]:
@@ -119,22 +134,47 @@ def read_samples(results: Path, task: str) -> list[dict[str, Any]]:
     Raises:
         InputError: the samples file is missing, empty or cut short.
     """
-    path = results.with_name(f"{results.name.removesuffix(RESULTS)}_samples_{task}.jsonl")
+    path = _samples_path(results, task)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
         raise InputError(f"{str(path)!r} is missing; run lmms-eval with --log_samples") from None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{str(path)!r} is cut short or not JSON lines; evaluate again") from None
     try:
         rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{str(path)!r} is cut short or not JSON lines; evaluate again") from None
     if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
         raise InputError(f"{str(path)!r} holds no samples with a doc_id")
     return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
 
 
+def _all_samples(path: Path, task: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The samples of a task, as many as the results were computed from."""
+    rows = read_samples(path, task)
+    wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
+    found = len({str(row["doc_id"]) for row in rows})
+    if isinstance(wanted, int) and found < wanted:
+        raise InputError(
+            f"{str(_samples_path(path, task))!r} is cut short: it holds {found} of {wanted} documents; "
+            "evaluate again"
+        )
+    return rows
+
+
+def _samples_path(results: Path, task: str) -> Path:
+    return results.with_name(f"{results.name.removesuffix(RESULTS)}_samples_{task}.jsonl")
+
+
 def _task_scores(task: str, samples: list[dict[str, Any]], results: dict[str, Any]) -> UnitScores:
-    metrics = results.get("higher_is_better", {}).get(task) or _reported(results["results"].get(task, {}))
+    better = results.get("higher_is_better", {}).get(task) or {}
+    metrics = [name for name, higher in better.items() if higher is not False]
+    if better and not metrics:
+        raise InputError(f"task {task!r} has only metrics of which less is better; comparison needs another")
+    metrics = metrics or list(_reported(results["results"].get(task, {})))
     return unit_scores(task, samples, metrics, _declared_chance(results["configs"][task]))
 
 
@@ -175,14 +215,6 @@ def _asks_to_prune(results: Mapping[str, Any]) -> bool:
     return arguments.get("sparsity", "0") not in ("0", "0.0") or bool({"layers", "plan"} & set(arguments))
 
 
-def parse_model_args(text: str | Mapping[str, Any] | None) -> dict[str, str]:
-    """Split "a=1,b={...}" at the commas outside braces; values stay text."""
-    if isinstance(text, Mapping):
-        return {str(key): str(value) for key, value in text.items()}
-    pairs = (part.partition("=") for part in re.split(r",(?![^{]*\})", text or "") if part.strip())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def _label(results: Mapping[str, Any], plan: PruningPlan | None) -> str:
     if plan is None:
         return str(results.get("config", {}).get("model") or results.get("model_name") or "run")
@@ -194,57 +226,3 @@ def plan_label(plan: PruningPlan) -> str:
     if not plan.dropped:
         return "dense"
     return f"{plan.criterion} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"
-
-
-def _facts(
-    results: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]], plan: PruningPlan | None
-) -> dict[str, Any]:
-    """Everything that must agree; pruning options are left out, they are what is compared."""
-    config = results.get("config", {})
-    arguments = parse_model_args(config.get("model_args"))
-    ours = {*PruningOptions.names(), "batch_size", "device", "device_map"}
-    facts: dict[str, Any] = {f"model_args {k}": v for k, v in arguments.items() if k not in ours}
-    backend = re.search(r"\((\w+)\)$", str(config.get("model_backend", "")))
-    facts["prompt path"] = backend[1] if backend else None
-    facts["lmms-eval version"] = results.get("lmms_eval_version")
-    for name in ("limit", "offset", "gen_kwargs", "random_seed", "torch_seed", "fewshot_seed"):
-        facts[name] = config.get(name)
-    if plan is not None:
-        facts["weights"] = plan.fingerprint
-        facts |= {f"{name} version": version for name, version in plan.versions.items()}
-    for task, rows in samples.items():
-        facts[f"version of {task}"] = results.get("versions", {}).get(task)
-        facts[f"few-shot examples of {task}"] = results.get("n-shot", {}).get(task)
-        facts[f"documents of {task}"] = files.digest([[row["doc_id"], row.get("doc_hash")] for row in rows])
-        facts[f"prompts of {task}"] = files.digest([str(row.get("input")) for row in rows])
-        facts[f"generation_kwargs of {task}"] = results["configs"][task].get("generation_kwargs")
-    return facts
-
-
-def _setting(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the plugin recorded of the model at work."""
-    facts = {name: record[name] for name in ("dtype", "attn_implementation") if name in record}
-    if record.get("chat_template"):
-        facts["chat template"] = files.digest(record["chat_template"])
-    return facts
-
-
-def _cost(results: Mapping[str, Any], plan: PruningPlan | None) -> dict[str, float]:
-    cost: dict[str, float] = {}
-    throughput = results.get("throughput") or {}
-    for name, value in (
-        ("tokens_per_second", throughput.get("avg_speed")),
-        ("generation_seconds", throughput.get("total_elapsed_time")),
-    ):
-        try:
-            cost[name] = float(value or "unknown")
-        except (TypeError, ValueError):
-            continue
-    if plan is not None:
-        stages = plan.stages
-        planning = [stage for name, stage in stages.items() if name not in NO_PLANNING]
-        cost["calibration_seconds"] = sum(stage.get("seconds", 0.0) for stage in planning)
-        peak = [stage["peak_bytes"] for stage in stages.values() if "peak_bytes" in stage]
-        if peak:
-            cost["peak_bytes"] = max(peak)
-    return cost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class UnitScores:
         scores: (U,) in 0..1.
         weights: (U,), summing to 1; the task's score is their product's sum.
         chance: score of guessing.
+        strata: category of every unit where categories weigh the same, else empty.
     """
 
     metric: str
@@ -36,10 +37,30 @@ class UnitScores:
     scores: NDArray[np.float64]
     weights: NDArray[np.float64]
     chance: float
+    strata: tuple[str, ...] = ()
 
     @property
     def score(self) -> float:
         return float(self.scores @ self.weights)
+
+    def of(self, units: Sequence[str]) -> UnitScores:
+        """The same for some of the units, in their order."""
+        place = {unit: i for i, unit in enumerate(self.units)}
+        index = [place[unit] for unit in units]
+        strata = tuple(self.strata[i] for i in index) if self.strata else ()
+        return replace(
+            self,
+            units=tuple(units),
+            scores=self.scores[index],
+            weights=even_weights(strata or [""] * len(index)),
+            strata=strata,
+        )
+
+
+def even_weights(strata: Sequence[str]) -> NDArray[np.float64]:
+    """(U,) summing to 1: strata weigh the same, and so do the units in each."""
+    sizes = Counter(strata)
+    return np.array([1 / (len(sizes) * sizes[name]) for name in strata])
 
 
 def unit_scores(
@@ -59,14 +80,14 @@ def unit_scores(
     if paired:
         return _pairs(task, samples, paired, chance)
     if not present:
-        raise InputError(f"task {task!r} has no metric per document; run lmms-eval with --log_samples")
+        raise InputError(f"task {task!r} has no metric that is a number for every document")
     full = [name for name in sorted(present) if present[name] == len(samples)] or sorted(present)
     metric = next((name for name in PREFERRED if name in full), full[0])
     values = {str(s["doc_id"]): _number(s.get(metric)) for s in samples}
     units = {unit: value for unit, value in values.items() if value is not None}
     scores = _in_range(task, metric, np.array(list(units.values())))
     level = KNOWN_CHANCE.get(task, 0.0) if chance is None else chance
-    return UnitScores(metric, tuple(units), scores, np.full(len(units), 1 / len(units)), level)
+    return UnitScores(metric, tuple(units), scores, even_weights([""] * len(units)), level)
 
 
 def _in_pairs(samples: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -85,7 +106,7 @@ def _number(value: Any) -> float | None:
 
 
 def _in_range(task: str, metric: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    if scores.min() < 0 or scores.max() > 1:
+    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
         raise InputError(
             f"metric {metric!r} of task {task!r} ranges from {scores.min():g} to {scores.max():g}; "
             "comparison needs 0 to 1 per document"
@@ -100,7 +121,10 @@ def _pairs(
     for sample in samples:
         value = next((sample[m] for m in metrics if sample.get(m) is not None), None)
         if value is not None:
-            groups[str(value.get("category", "")), str(value["question_id"])].append(float(value["score"]))
+            score = _number(value)
+            if score is None:
+                raise InputError(f"task {task!r}: question {value['question_id']!r} has no score")
+            groups[str(value.get("category", "")), str(value["question_id"])].append(score)
     broken = next((key for key, scores in groups.items() if len(scores) > 2), None)
     if broken is not None:
         raise InputError(
@@ -108,9 +132,9 @@ def _pairs(
         )
     # An odd --limit cuts the last image in two.
     groups = {key: scores for key, scores in groups.items() if len(scores) == 2}
-    categories = Counter(category for category, _ in groups)
-    weights = np.array([1 / (len(categories) * categories[category]) for category, _ in groups])
+    strata = tuple(category for category, _ in groups)
     scores = np.array([(np.mean(s) + (sum(s) == 2)) / 2 for s in groups.values()])
     names = tuple(f"{category}/{question}" for category, question in groups)
     scores = _in_range(task, metrics[0], scores)
-    return UnitScores("(acc + acc+) / 2", names, scores, weights, PAIR_CHANCE if chance is None else chance)
+    level = PAIR_CHANCE if chance is None else chance
+    return UnitScores("(acc + acc+) / 2", names, scores, even_weights(strata), level, strata)

@@ -16,8 +16,10 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 ROUNDS = 2000
-FLIPS = 20_000
+FLIPS = 100_000
 EXACT_UNITS = 16
+NUMBERS = 2**22
+"""Bootstrap weights held at once: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,33 @@ def percentile_interval(values: Floats, level: float = 0.95) -> Interval:
     return Interval(float(low), float(high))
 
 
-def resample(weights: Floats, rounds: int, seed: int) -> Floats:
-    """Bootstrap weights (rounds, U) of U units with the given weights (U,); each row sums to 1.
+def resample(
+    weights: Floats, rounds: int, seed: int | np.random.Generator, strata: Sequence[str] = ()
+) -> Floats:
+    """Bootstrap weights (rounds, U) of U units with the given weights (U,); each row sums to their sum.
 
-    Every run of a task is averaged with the same rows: that is what makes the bootstrap paired.
+    Every run of a task is averaged with the same rows: that is what makes the bootstrap paired. Units are
+    drawn within their stratum (U,), whose share of the score is fixed: MME has as many categories as it has.
     """
     rng = np.random.default_rng(seed)
-    units = len(weights)
-    counts = rng.multinomial(units, np.full(units, 1 / units), size=rounds).astype(np.float64)
-    drawn = counts * weights
-    shares: Floats = drawn / drawn.sum(axis=1, keepdims=True)
+    shares = np.empty((rounds, len(weights)))
+    names = np.asarray(strata or [""] * len(weights))
+    for name in np.unique(names):
+        own = np.flatnonzero(names == name)
+        counts = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=rounds)
+        drawn = counts * weights[own]
+        shares[:, own] = drawn * (weights[own].sum() / drawn.sum(axis=1, keepdims=True))
     return shares
+
+
+def bootstrap_scores(
+    scores: Floats, weights: Floats, rounds: int, seed: int, strata: Sequence[str] = ()
+) -> Floats:
+    """Scores (R, rounds) of R runs with unit scores (R, U), all resampled alike; in little memory."""
+    rng = np.random.default_rng(seed)
+    chunk = max(1, NUMBERS // len(weights))
+    sizes = [min(chunk, rounds - start) for start in range(0, rounds, chunk)]
+    return np.concatenate([scores @ resample(weights, size, rng, strata).T for size in sizes], axis=1)
 
 
 def sign_flip_p(differences: Floats, seed: int = 0) -> float:
@@ -64,23 +82,27 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> float:
     moved = differences[differences != 0]
     if len(moved) == 0:
         return 1.0
-    sizes = np.abs(moved)
-    if np.allclose(sizes, sizes[0], rtol=1e-9):
+    sizes, counts = _sizes(np.abs(moved))
+    if len(sizes) == 1:
         return float(stats.binomtest(int((moved > 0).sum()), len(moved), 0.5).pvalue)
-    observed = abs(moved.sum()) - 1e-12 * sizes.sum()
+    observed = abs(moved.sum()) - 1e-9 * np.abs(moved).sum()
     if len(moved) <= EXACT_UNITS:
         signs = 1 - 2 * ((np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1)
         return float((np.abs(signs @ moved) >= observed).mean())
-    return _sampled_p(moved, observed, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    totals = np.zeros(FLIPS)
+    for size, count in zip(sizes, counts, strict=True):
+        # The signs of `count` differences of one size add up to a binomial number.
+        totals += size * (2.0 * rng.binomial(count, 0.5, size=FLIPS) - count)
+    # The observed signs are one of the patterns.
+    return float((np.abs(totals) >= observed).sum() + 1) / (FLIPS + 1)
 
 
-def _sampled_p(moved: Floats, observed: float, rng: np.random.Generator, chunk: int = 1000) -> float:
-    """The share of random sign patterns at least as extreme, the observed one counted among them."""
-    extreme = 0
-    for _ in range(FLIPS // chunk):
-        signs = rng.integers(0, 2, size=(chunk, len(moved)), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ moved) >= observed).sum())
-    return (extreme + 1) / (FLIPS // chunk * chunk + 1)
+def _sizes(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Distinct sizes but for rounding, and how many there are of each."""
+    scale = values.max()
+    sizes, counts = np.unique(np.round(values / scale, 9), return_counts=True)
+    return sizes * scale, counts
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 Point = tuple[float, float]
 MARKERS = ("circle", "square", "diamond", "triangle")
+COLORS = 8
+WIDE, NARROW = 860, 360
+"""Widths of a chart on a desk and on a phone, where it would be unreadable if it only shrank."""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -22,9 +26,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def marker(kind: int, x: float, y: float, css: str, title: str = "") -> str:
-    """A small mark whose shape, not only its color, tells series apart."""
-    shape = MARKERS[kind % len(MARKERS)]
+def marker(series: int, x: float, y: float, title: str = "") -> str:
+    """A small mark; shape and color together tell 32 series apart, and shape alone the first four."""
+    shape, css = MARKERS[(series + series // COLORS) % len(MARKERS)], f"mark f{series % COLORS}"
     r = 4.5
     note = f"<title>{html.escape(title)}</title>" if title else ""
     if shape == "circle":
@@ -38,6 +42,10 @@ def marker(kind: int, x: float, y: float, css: str, title: str = "") -> str:
     return f'<polygon class="{css}" points="{points}">{note}</polygon>'
 
 
+def stroke(series: int) -> str:
+    return f"line s{series % COLORS}" + (f" dash{series // COLORS}" if series >= COLORS else "")
+
+
 @dataclass
 class Chart:
     """A plot with axes; coordinates are data values.
@@ -46,7 +54,8 @@ class Chart:
         title, description: read out by screen readers.
         x_label, y_label: names of the axes with their units.
         x_range, y_range: shown data values.
-        x_ticks: values to label, if not round numbers.
+        width: WIDE or NARROW.
+        right: margin, where rules have their names.
     """
 
     title: str
@@ -55,12 +64,15 @@ class Chart:
     y_label: str
     x_range: Point
     y_range: Point
-    x_ticks: Sequence[float] | None = None
-    width: int = 640
-    height: int = 360
+    width: int = WIDE
+    right: int = 16
     body: list[str] = field(default_factory=list)
 
-    left, right, top, bottom = 58, 16, 14, 46
+    left, top, bottom = 52, 14, 46
+
+    @property
+    def height(self) -> int:
+        return 400 if self.width > NARROW else 300
 
     def x(self, value: float) -> float:
         low, high = self.x_range
@@ -72,32 +84,38 @@ class Chart:
         share = (value - low) / (high - low) if high > low else 0.5
         return self.height - self.bottom - share * (self.height - self.top - self.bottom)
 
-    def line(self, points: Sequence[Point], series: int) -> None:
+    @contextmanager
+    def series(self, series: int) -> Iterator[None]:
+        """What is drawn in this block can be hidden by the legend."""
+        self.body.append(f'<g data-series="{series}">')
+        yield
+        self.body.append("</g>")
+
+    def line(self, points: Sequence[Point], css: str) -> None:
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        self.body.append(f'<polyline class="line s{series % 8}" points="{path}"/>')
+        self.body.append(f'<polyline class="{css}" points="{path}"/>')
 
     def bar(self, x: float, low: float, high: float, series: int) -> None:
         """A vertical interval."""
         low, high = max(low, self.y_range[0]), min(high, self.y_range[1])
         place = f'x1="{self.x(x):.1f}" x2="{self.x(x):.1f}" y1="{self.y(low):.1f}" y2="{self.y(high):.1f}"'
-        self.body.append(f'<line class="line s{series % 8}" {place}/>')
+        self.body.append(f'<line class="line s{series % COLORS}" {place}/>')
 
     def mark(self, x: float, y: float, series: int, title: str) -> None:
-        self.body.append(marker(series, self.x(x), self.y(y), f"mark f{series % 8}", title))
+        self.body.append(marker(series, self.x(x), self.y(y), title))
 
     def rule(self, y: float, label: str) -> None:
-        """A dashed horizontal line with a name."""
+        """A dashed horizontal line with its name in the right margin."""
         if self.y_range[0] <= y <= self.y_range[1]:
             end, place = self.width - self.right, self.y(y)
             self.body.append(
                 f'<line class="rule" x1="{self.left}" x2="{end}" y1="{place:.1f}" y2="{place:.1f}"/>'
-                f'<text class="small" x="{end}" y="{place - 4:.1f}" text-anchor="end">'
-                f"{html.escape(label)}</text>"
+                f'<text class="small" x="{end + 4}" y="{place + 3:.1f}">{html.escape(label)}</text>'
             )
 
     def render(self) -> str:
         parts = [*self._axes(), *self.body]
-        return figure(self.title, self.description, self.width, self.height, parts)
+        return image(self.title, self.description, self.width, self.height, parts)
 
     def _axes(self) -> list[str]:
         floor, end = self.height - self.bottom, self.width - self.right
@@ -106,7 +124,7 @@ class Chart:
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{self.left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-        for value in ticks(*self.x_range) if self.x_ticks is None else self.x_ticks:
+        for value in ticks(*self.x_range, 8 if self.width > NARROW else 4):
             parts.append(
                 f'<text x="{self.x(value):.1f}" y="{floor + 18}" text-anchor="middle">{value:g}</text>'
             )
@@ -117,13 +135,13 @@ class Chart:
             f"{html.escape(self.x_label)}</text>"
         )
         parts.append(
-            f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">'
+            f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
             f"{html.escape(self.y_label)}</text>"
         )
         return parts
 
 
-def figure(title: str, description: str, width: float, height: float, parts: Sequence[str]) -> str:
+def image(title: str, description: str, width: float, height: float, parts: Sequence[str]) -> str:
     """An SVG image that scales with the page and names itself to screen readers."""
     return (
         f'<svg role="img" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px" '
@@ -131,11 +149,29 @@ def figure(title: str, description: str, width: float, height: float, parts: Seq
     )
 
 
-def legend(names: Sequence[str]) -> str:
-    """Marks and names of series in HTML, so that it wraps on a phone."""
-    items = "".join(
-        f'<li><svg viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">'
-        f"{marker(i, 7, 7, f'mark f{i % 8}')}</svg> {html.escape(name)}</li>"
-        for i, name in enumerate(names)
+def both(draw: Callable[[int], str]) -> str:
+    """An image for wide and one for narrow screens; only one of them is there for a reader."""
+    wide, narrow = (draw(width) for width in (WIDE, NARROW))
+    return wide.replace("<svg ", '<svg class="wider" ', 1) + narrow.replace(
+        "<svg ", '<svg class="narrow" ', 1
     )
-    return f'<ul class="legend">{items}</ul>'
+
+
+def legend(names: Mapping[str, int]) -> str:
+    """Marks and names of series as buttons that hide them; in HTML, so that it wraps on a phone."""
+    items = "".join(
+        f'<li><button type="button" aria-pressed="true" data-series="{series}">'
+        f'<svg viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{marker(series, 7, 7)}</svg> '
+        f"{html.escape(name)}</button></li>"
+        for name, series in names.items()
+    )
+    return f'<ul class="legend" aria-label="Shown series; press to hide or show">{items}</ul>'
+
+
+def squares(places: Sequence[Point], size: float, css: str, opacity: float = 1.0) -> str:
+    """Squares of one color as one path: a heat map of thousands stays small."""
+    if not places:
+        return ""
+    path = "".join(f"M{x:g} {y:g}h{size:g}v{size:g}h-{size:g}z" for x, y in places)
+    shade = "" if opacity >= 1 else f' fill-opacity="{opacity:.2f}"'
+    return f'<path class="{css}"{shade} d="{path}"/>'

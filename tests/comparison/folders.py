@@ -37,9 +37,10 @@ def write(
     plan: PruningPlan | None = None,
     chance: dict[str, float] | None = None,
     date: str = DATE,
+    record: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
-    """Write one run and return its results file."""
+    """Write one run and return its results file; `record` is what the plugin notes of the model."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {"model": "dense_llava", "model_args": "pretrained=tiny", "limit": None}
     declared = {t: {"metadata": [{"version": 1, "chance": c}]} for t, c in (chance or {}).items()}
@@ -50,6 +51,7 @@ def write(
         "higher_is_better": {t: dict.fromkeys(names, True) for t, names in metric_names.items()},
         "versions": dict.fromkeys(samples, 1),
         "n-shot": dict.fromkeys(samples, 0),
+        "n-samples": {t: {"original": 500, "effective": len(rows)} for t, rows in samples.items()},
         "config": {**arguments, "model_backend": "x.Y (chat)", **config},
         "lmms_eval_version": "0.7.3",
         "total_evaluation_time_seconds": "12.5",
@@ -61,5 +63,6 @@ def write(
         lines = "".join(json.dumps(r) + "\n" for r in rows)
         (folder / f"{date}_samples_{task}.jsonl").write_text(lines)
     if plan is not None:
-        plan.save(folder / f"{date}_plan.json")
+        text = json.dumps(plan.to_json() | {"run": record or {}})
+        (folder / f"{date}_plan.json").write_text(text)
     return path

@@ -1,0 +1,44 @@
+"""Files that say something else than expected end in one sentence, whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmms_topoprune.errors import InputError, TopopruneError
+
+
+@contextmanager
+def understood(path: Path, what: str) -> Iterator[None]:
+    """Within this block a field that is missing or of another type means that `path` is no `what`.
+
+    Raises:
+        InputError: names the file.
+    """
+    try:
+        yield
+    except TopopruneError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{str(path)!r} is no {what}, or is damaged ({reason})") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: the file cannot be read, is cut short or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{str(path)!r} is cut short or not JSON; evaluate again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{str(path)!r} holds no JSON object")
+    return value
