@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,8 @@ from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks, merged
-from lmms_topoprune.calibration.samples import Sample, fingerprint
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.samples import fingerprint as samples_fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
@@ -79,12 +81,20 @@ def make_plan(
     options = resolved(options)
     layers = len(decoder_layers(model))
     if options.selection != "threshold" and options.drop_count(layers) == 0:
-        return _plan(model, options, name, layers, dropped=())
+        return _plan(model_fingerprint(model), options, name, layers, dropped=())
     check_budget(options, layers, forbidden := frozenset(undeletable(model)))
     if registry.get(options.criterion).needs_samples and samples is None:
         samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
-    ranks = ranks or Ranks()
-    found = _scored(model, processor, options, samples, forbidden, progress, ranks, cache or Cache.default())
+    ranks, cache = ranks or Ranks(), Cache.default() if cache is None else cache
+    if samples is None:  # cheaper to compute than to look up
+        found = unsampled(model, options, forbidden)
+    else:
+        facts = describe(processor, samples, options, states_read(options, [options.criterion]))
+        found = _scored(
+            partial(calibrate, model, processor, options, [options.criterion], samples=samples,
+                    progress=progress, forbidden=forbidden, ranks=ranks),
+            score_key(model_fingerprint(model), facts, options), options, ranks, cache, name,
+        )  # fmt: skip
     plan = ranks.first(lambda: plan_from(model, options, name, found, forbidden))
     return planned(plan, processor, options, samples, readers)
 
@@ -99,53 +109,75 @@ class Scored:
 
 
 def _scored(
-    model: Any,
-    processor: Any,
+    calibrated: Callable[[], Evidence],
+    key: list[Any],
     options: PruningOptions,
-    samples: Sequence[Sample] | None,
-    forbidden: frozenset[int],
-    progress: bool,
     ranks: Ranks,
     cache: Cache,
+    name: str,
 ) -> Scored:
-    """The cached scores, or new ones, which are then cached."""
-    if samples is None:  # cheaper to compute than to look up
-        evidence = Evidence(len(decoder_layers(model)), forbidden=forbidden)
-        return Scored(score(evidence, options), {}, {})
-    names = [options.criterion]
-    facts = describe(processor, samples, options, states_read(options, names))
-    key = [model_fingerprint(model), facts, options.criterion, score_parameters(options)]
-    if kept := ranks.first(lambda: cache.get(key)):
-        # What they cost when they were computed; the name says that this run did not pay it.
-        paid = {f"{stage} (cached)": cost for stage, cost in kept["stages"].items()}
-        return Scored(scores_from_json(kept["scores"]), facts, paid)
-    stages: Stages = {}
-    with measured(stages, "calibrate"):
-        evidence = calibrate(
-            model,
-            processor,
-            options,
-            names,
-            samples=samples,
-            progress=progress,
-            forbidden=forbidden,
-            ranks=ranks,
-        )
-    with measured(stages, "score"):
-        scores = ranks.first(lambda: score(evidence, options))
-    if ranks.rank == 0:
-        cache.put(key, {"scores": scores_to_json(scores), "stages": stages})
-    return Scored(scores, facts, stages)
+    """The cached scores of that key, or new ones, which are then cached."""
+    if kept := ranks.first(lambda: kept_scores(cache, key)):
+        return kept
+    with cache.alone(key) if ranks.rank == 0 else nullcontext():
+        # Another process may have been faster while this one waited.
+        if kept := ranks.first(lambda: kept_scores(cache, key)):
+            return kept
+        stages: Stages = {}
+        with measured(stages, "calibrate"):
+            evidence = calibrated()
+        with measured(stages, "score"):
+            scores = ranks.first(lambda: score(evidence, options))
+        if ranks.rank == 0:
+            about = {"kind": "scores", "model": name, "criterion": options.criterion}
+            cache.put(key, {"scores": scores_to_json(scores), "stages": stages}, about)
+    return Scored(scores, key[1], stages)
+
+
+def unsampled(model: Any, options: PruningOptions, forbidden: frozenset[int]) -> Scored:
+    """Scores of a criterion that needs no samples."""
+    evidence = Evidence(len(decoder_layers(model)), forbidden=forbidden)
+    return Scored(score(evidence, options), {}, {})
+
+
+def score_key(fingerprint: str, calibration: Mapping[str, Any], options: PruningOptions) -> list[Any]:
+    """What decides scores; `options` as `resolved` returns them."""
+    return [fingerprint, dict(calibration), options.criterion, score_parameters(options)]
+
+
+def kept_scores(cache: Cache, key: list[Any]) -> Scored | None:
+    """The cached scores of that key, marked as such."""
+    kept = cache.get(key)
+    if not kept:
+        return None
+    # What they cost when they were computed; the name says that this run did not pay it.
+    paid = {f"{stage} (cached)": cost for stage, cost in kept["stages"].items()}
+    return Scored(scores_from_json(kept["scores"]), key[1], paid)
 
 
 def plan_from(
-    model: Any, options: PruningOptions, name: str, found: Scored, forbidden: frozenset[int]
+    model: Any,
+    options: PruningOptions,
+    name: str,
+    found: Scored,
+    forbidden: frozenset[int],
+    fingerprint: str | None = None,
 ) -> PruningPlan:
-    """Select by scores that are there already; `options` as `resolved` returns them."""
+    """Select by scores that are there already.
+
+    Args:
+        model: the dense model; one without weights will do if `fingerprint` is given.
+        options: as `resolved` returns them.
+        name: recorded in the plan.
+        found: the scores.
+        forbidden: layers that stay.
+        fingerprint: the model's.
+    """
     layers, stages = len(decoder_layers(model)), dict(found.stages)
     with measured(stages, "select"):
         dropped = choose(found.scores, options, layers, forbidden)
-    return _plan(model, options, name, layers, dropped, found.scores, found.calibration, stages)
+    fingerprint = fingerprint or model_fingerprint(model)
+    return _plan(fingerprint, options, name, layers, dropped, found.scores, found.calibration, stages)
 
 
 def resolved(options: PruningOptions) -> PruningOptions:
@@ -214,9 +246,10 @@ def calibrate(
     if states or sums:
         one_pass = partial(
             collect, model, processor, ranks.share(samples), token=options.token, states=states, sums=sums,
-            batch_size=options.calibration_batch, progress=progress and ranks.rank == 0,
+            batch_size=options.calibration_batch, progress=progress and ranks.rank == 0, between=ranks.check,
         )  # fmt: skip
-        evidence = merged(ranks.together(one_pass))
+        if parts := ranks.gathered(one_pass):
+            evidence = merged(parts)
     return replace(
         evidence,
         calibration=describe(processor, samples, options, states),
@@ -235,7 +268,10 @@ def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, 
 def describe(
     processor: Any, samples: Sequence[Sample], options: PruningOptions, states: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What a plan says about its calibration set; the fingerprint covers prompts, pixels and all of this."""
+    """What a plan says about its calibration set.
+
+    The fingerprint covers prompts, pixels, what the processor does to them, and all the rest.
+    """
     facts = {
         "source": options.calibration,
         "samples": len(samples),
@@ -245,7 +281,8 @@ def describe(
     }
     prompter = Prompter(processor)
     prompts = [prompter.prompt(sample) for sample in samples]
-    return {**facts, "fingerprint": files.digest([facts, fingerprint(samples), prompts])}
+    looks = prompter.media_settings
+    return {**facts, "fingerprint": files.digest([facts, samples_fingerprint(samples), prompts, looks])}
 
 
 def choose(
@@ -263,21 +300,28 @@ def choose(
     )
 
 
-def explicit_plan(model: Any, options: PruningOptions, *, name: str) -> PruningPlan:
+def explicit_plan(
+    model: Any, options: PruningOptions, *, name: str, fingerprint: str | None = None
+) -> PruningPlan:
     """The plan for an explicit list of layers, or the one in a file if it was made for this model.
+
+    Args:
+        model: the dense model; one without weights will do if `fingerprint` is given.
+        options: with `layers` or `plan`.
+        name: recorded in the plan.
+        fingerprint: the model's.
 
     Raises:
         InputError: a layer does not exist, the file cannot be read, or it is another model's plan.
     """
     layers = len(decoder_layers(model))
+    found = fingerprint or model_fingerprint(model)
     if options.plan is None:
         dropped = parse_layers(options.layers or "")
         parameters = {"layers": options.layers}
-        return PruningPlan(
-            name, model_fingerprint(model), layers, dropped, "given", parameters, versions=_versions()
-        )
+        return PruningPlan(name, found, layers, dropped, "given", parameters, versions=_versions())
     plan = load_plan(options.plan, layers, name)
-    if plan.fingerprint != (found := model_fingerprint(model)):
+    if plan.fingerprint != found:
         raise InputError(
             f"plan {options.plan!r} was made for {plan.model!r} with fingerprint {plan.fingerprint}, but the "
             f"weights or configuration of {name!r} have {found}; make a new plan for this model"
@@ -294,7 +338,7 @@ def load_plan(path: str, layers: int, name: str) -> PruningPlan:
 
 
 def _plan(
-    model: Any,
+    fingerprint: str,
     options: PruningOptions,
     name: str,
     layers: int,
@@ -305,7 +349,7 @@ def _plan(
 ) -> PruningPlan:
     return PruningPlan(
         model=name,
-        fingerprint=model_fingerprint(model),
+        fingerprint=fingerprint,
         layers=layers,
         dropped=dropped,
         criterion=options.criterion,

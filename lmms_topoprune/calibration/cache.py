@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
+from lmms_topoprune.calibration.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,8 @@ SCHEMA = "topoprune-scores/2"
 VARIABLE = "TOPOPRUNE_CACHE"
 OFF = ("", "0", "off", "false", "no")
 LIMIT = 256 * 2**20
+WAIT = 300.0  # seconds that a process waits for another one to compute the same
+DAY = 86400.0
 
 
 def default_folder() -> Path | None:
@@ -39,8 +44,9 @@ def default_folder() -> Path | None:
 class Cache:
     """Entries by key. Nothing that goes wrong here stops a run: it is computed again.
 
-    An entry is written to a temporary name and renamed, so a reader sees all of it or none, and
-    processes that compute the same entry at the same time write the same one.
+    An entry is written to a temporary name and renamed, so a reader sees all of it or none. Processes
+    that need the same entry at the same time wait for the first of them; where they cannot wait, they
+    write the same one.
 
     Attributes:
         folder: where the entries are; None keeps nothing.
@@ -75,29 +81,51 @@ class Cache:
         _set_aside(path)
         return None
 
-    def put(self, key: Any, value: Any) -> None:
-        """Keep a JSON value; where that is impossible, warn and go on."""
+    def put(self, key: Any, value: Any, about: Mapping[str, str] | None = None) -> None:
+        """Keep a JSON value; where that is impossible, warn and go on.
+
+        Args:
+            key: any JSON value.
+            value: what `get` returns for that key.
+            about: what a list of entries says: "kind", "model", "criterion".
+        """
         path = self._path(key)
         if path is None:
             return
-        entry = {"schema": SCHEMA, "key": key, "digest": files.digest(value), "value": value}
+        entry = {"schema": SCHEMA, "about": dict(about or {}), "key": key, "digest": files.digest(value)}
         try:
-            files.write_bytes(path, json.dumps(entry, allow_nan=False).encode())
+            files.write_bytes(path, json.dumps({**entry, "value": value}, allow_nan=False).encode())
             self._shrink(path)
         except OSError as error:
             log.warning("scores are not cached: %s: %s", path, error.strerror or error)
+
+    @contextmanager
+    def alone(self, key: Any) -> Iterator[None]:
+        """Inside, no other process of this machine is between looking for this entry and keeping it.
+
+        After five minutes of waiting, or where files cannot be locked, another one may be.
+        """
+        path = self._path(key)
+        if path is None:
+            yield
+            return
+        with locked(path.with_suffix(".lock"), WAIT):
+            yield
 
     def entries(self) -> list[Path]:
         """The entries' files, those used longest ago first."""
         found = [(age, path) for path in self._files("*.json") if (age := _age(path)) is not None]
         return [path for _, path in sorted(found)]
 
-    def clear(self) -> int:
-        """Delete all entries and what was set aside; returns how many files went."""
-        gone = [*self._files("*.json"), *self._files("*.corrupt"), *self._files(".*.tmp")]
-        for path in gone:
-            path.unlink(missing_ok=True)
-        return len(gone)
+    def set_aside(self) -> list[Path]:
+        """Files that were entries and could not be trusted."""
+        return list(self._files("*.corrupt"))
+
+    def clear(self, paths: Iterable[Path] | None = None) -> int:
+        """Delete these files, by default all entries and what was set aside; returns how many went."""
+        if paths is None:
+            paths = [*self.entries(), *self.set_aside(), *self._files(".*.tmp")]
+        return sum(_unlinked(path) for path in paths)
 
     def _path(self, key: Any) -> Path | None:
         return None if self.folder is None else self.folder / f"{files.digest([SCHEMA, key])}.json"
@@ -107,14 +135,25 @@ class Cache:
             yield from self.folder.glob(pattern)
 
     def _shrink(self, newest: Path) -> None:
-        sizes = {path: _size(path) for path in self.entries()}
+        """Delete what was used longest ago until the rest fits, and what processes that were killed left."""
+        found = [(_age(path) or 0.0, path) for path in (*self.entries(), *self.set_aside())]
+        sizes = {path: _size(path) for _, path in sorted(found)}
         total = sum(sizes.values())
         for path, size in sizes.items():
-            if total <= self.limit:
-                break
-            if path != newest:
-                path.unlink(missing_ok=True)
+            if total > self.limit and path != newest:
                 total -= size
+                _unlinked(path)
+        for path in (*self._files(".*.tmp"), *self._files("*.lock")):
+            if time.time() - (_age(path) or time.time()) > DAY:
+                _unlinked(path)
+
+
+def _unlinked(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:  # another process was faster, or the folder is read-only
+        return False
+    return True
 
 
 def _touch(path: Path) -> None:

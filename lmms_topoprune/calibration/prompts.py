@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +33,13 @@ class Prompter:
     @property
     def has_template(self) -> bool:
         return bool(getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template)
+
+    @property
+    def media_settings(self) -> dict[str, str]:
+        """What the processor does to images and videos: sizes, normalization, patches."""
+        parts = ("image_processor", "video_processor")
+        found = {name: getattr(self.processor, name, None) for name in parts}
+        return {name: _settings(part) for name, part in found.items() if part is not None}
 
     @property
     def image_token(self) -> str:
@@ -117,6 +125,11 @@ class Prompter:
         """Roughly how many tokens a sample takes; only for putting samples of like length together."""
         pixels = sample.image.width * sample.image.height if sample.image is not None else 0
         return len(self.tokenizer(sample.instruction).input_ids) + pixels // 28**2
+
+
+def _settings(part: Any) -> str:
+    values = part.to_dict() if hasattr(part, "to_dict") else vars(part)
+    return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True, default=str)
 
 
 def _media(samples: Sequence[Sample]) -> dict[str, Any]:

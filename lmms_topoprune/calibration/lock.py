@@ -1,0 +1,83 @@
+"""A lock that processes of one machine share, and that is free again when its holder dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody waits
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+POLL = 0.05
+
+
+@contextmanager
+def locked(path: Path, seconds: float) -> Iterator[bool]:
+    """Hold a lock named by a file, which is there as long as somebody holds it.
+
+    Args:
+        path: the file.
+        seconds: how long to wait for another holder.
+
+    Yields:
+        Whether it is held; False after waiting in vain, and where files cannot be locked.
+    """
+    handle = _opened(path, seconds)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            # Deleted while it is held: whoever waits for this file notices and opens the next one.
+            with suppress(OSError):
+                path.unlink()
+            os.close(handle)
+
+
+def _opened(path: Path, seconds: float) -> int | None:
+    """A handle that holds the lock, or None."""
+    if fcntl is None:
+        return None
+    end, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            handle = _tried(path)
+        except OSError:
+            return None
+        if handle is not None:
+            return handle
+        if time.monotonic() > end:
+            log.warning("another process computes the same scores for %.0f s; not waiting longer", seconds)
+            return None
+        if not told:
+            log.info("another process computes the same scores; waiting for them")
+            told = True
+        time.sleep(POLL)
+
+
+def _tried(path: Path) -> int | None:
+    """One attempt; None if somebody else holds the lock.
+
+    Raises:
+        OSError: the folder cannot be written, or its file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_ino == path.stat().st_ino:
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
