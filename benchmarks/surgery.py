@@ -1,4 +1,4 @@
-"""What deleting layers saves: latency, throughput and memory against the ideal, and loading with a plan.
+"""What deleting layers saves: latency, throughput and memory against the ideal.
 
     python benchmarks/surgery.py --out surgery.json
 
@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import platform
 import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,8 +26,7 @@ import transformers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from lmms_topoprune import files
-from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load_pruned
+from lmms_topoprune.surgery import decoder_layers, delete_layers
 
 SPARSITIES = (0.0, 0.1, 0.3, 0.5)
 IMAGE_TOKEN = 5
@@ -171,72 +167,6 @@ def measure_memory(model: LlavaForConditionalGeneration, rows: list[Row], load: 
             row["peak_ratio"] = row["peak_bytes"] / rows[0]["peak_bytes"]
 
 
-def measure_loading(size: str, load: Load) -> dict[str, Any]:
-    """Lean loading at 50 % against the dense load, each in a process of its own; files are in the cache."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = build(size, "meta", torch.bfloat16).to_empty(device="cpu")
-        for parameter in model.parameters():
-            parameter.data.fill_(0.01)  # which numbers are loaded does not matter
-        model.save_pretrained(folder / "dense", max_shard_size="400MB")
-        layers = len(decoder_layers(model))
-        plan = PruningPlan("dense", fingerprint(model), layers, dropped(layers, 0.5), "given")
-        plan.save(folder / "plan.json")
-        bytes_ = sum(file.stat().st_size for file in (folder / "dense").glob("*.safetensors"))
-        del model
-        result: dict[str, Any] = {"model": f"LLaVA {size}", "checkpoint_bytes": bytes_, "sparsity": 0.5}
-        for dtype in ("bfloat16", "float32"):
-            runs: dict[str, list[Row]] = {"dense": [], "lean": []}
-            for _ in range(load.rounds):
-                for kind, found in runs.items():
-                    found.append(_child(kind, folder, dtype, load.clock))
-            result[f"to_{dtype}"] = _compare(runs)
-    return result
-
-
-def _compare(runs: dict[str, list[Row]]) -> dict[str, float]:
-    best = {
-        kind: {key: min(run[key] for run in found) for key in ("seconds", "bytes")}
-        for kind, found in runs.items()
-    }
-    return {
-        "dense_s": best["dense"]["seconds"],
-        "lean_s": best["lean"]["seconds"],
-        "time_ratio": best["lean"]["seconds"] / best["dense"]["seconds"],
-        "dense_bytes": best["dense"]["bytes"],
-        "lean_bytes": best["lean"]["bytes"],
-        "memory_ratio": best["lean"]["bytes"] / best["dense"]["bytes"],
-    }
-
-
-def _child(kind: str, folder: Path, dtype: str, clock: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", kind, "--folder", str(folder), "--dtype", dtype]
-    output = subprocess.run([*command, "--clock", clock], check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def load_once(kind: str, folder: Path, dtype: str, clock: str) -> dict[str, float]:
-    """Load, touch every weight (the CPU maps them lazily), and report seconds and bytes above the imports."""
-    model = build(
-        "toy", "cpu", torch.bfloat16
-    )  # what is done once in a process is done before the clock starts
-    model.save_pretrained(folder / f"toy-{kind}-{dtype}")
-    _load(kind, folder / f"toy-{kind}-{dtype}", PruningPlan("toy", "", 10, dropped(10, 0.5), "given"), dtype)
-    before = peak_bytes()
-    start = CLOCKS[clock]()
-    model = _load(kind, folder / "dense", PruningPlan.load(folder / "plan.json"), dtype)
-    for parameter in model.parameters():
-        parameter.view(-1).view(torch.uint8)[::4096].max()
-    return {"seconds": CLOCKS[clock]() - start, "bytes": peak_bytes() - before}
-
-
-def _load(kind: str, path: Path, plan: PruningPlan, dtype: str) -> LlavaForConditionalGeneration:
-    settings = {"dtype": getattr(torch, dtype), "device_map": "cpu"}
-    if kind == "dense":
-        return LlavaForConditionalGeneration.from_pretrained(path, **settings)
-    return load_pruned(path, plan, **settings)
-
-
 def peak_bytes() -> int:
     """The largest resident size of this process so far."""
     status = Path("/proc/self/status")
@@ -265,12 +195,6 @@ def show(result: dict[str, Any]) -> None:
             f"{row['decode_ratio']:7.2f} {row['decode_tokens_per_s']:9.1f} {row['weights_ratio']:8.2f}",
             f"{row['peak_ratio']:6.2f}" if "peak_ratio" in row else "     -",
         )
-    for dtype in ("bfloat16", "float32"):
-        if found := result.get("loading", {}).get(f"to_{dtype}"):
-            print(
-                f"lean loading of {result['loading']['model']} at 50 % from bfloat16 files to {dtype}: "
-                f"time {found['time_ratio']:.2f}, peak memory {found['memory_ratio']:.2f} of the dense load"
-            )
 
 
 def main() -> None:
@@ -282,23 +206,13 @@ def main() -> None:
     parser.add_argument("--text-tokens", type=int, default=48)
     parser.add_argument("--new-tokens", type=int, default=64 if cuda else 8)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--only", choices=("loading", "speed"), help="run one part")
-    parser.add_argument("--child", choices=("dense", "lean"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--dtype", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        print(json.dumps(load_once(args.child, args.folder, args.dtype, args.clock)))
-        return
     load = Load(args.text_tokens, args.new_tokens, args.rounds, args.clock)
     result: dict[str, Any] = {"model": f"LLaVA {args.size}, random weights", "load": asdict(load)}
     result["machine"] = machine()
-    if args.only != "speed":  # first, while this process is small
-        result["loading"] = measure_loading("toy" if args.size == "toy" else "2gb", load)
-    if args.only != "loading":
-        model = build(args.size, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
-        result["rows"] = measure(model, load)
-        measure_memory(model, result["rows"], load)
+    model = build(args.size, "cuda" if cuda else "cpu", torch.bfloat16 if cuda else torch.float32)
+    result["rows"] = measure(model, load)
+    measure_memory(model, result["rows"], load)
     show(result)
     if args.out:
         files.write_json(args.out, result)
