@@ -34,11 +34,11 @@ RECORD = {
 }
 
 
-def write_sweep(folder: Path) -> Path:
-    """A dense run and eleven criteria at three sparsities."""
+def write_sweep(folder: Path, criteria: tuple[str, ...] = CRITERIA) -> Path:
+    """A dense run and every criterion at three sparsities."""
     rng = np.random.default_rng(0)
     write_run(folder / "dense", rng, (), "dense", 0.9)
-    for number, criterion in enumerate(CRITERIA):
+    for number, criterion in enumerate(criteria):
         for count in (2, 4, 6):
             start = 1 + (number + count) % (LAYERS - 1 - count)
             dropped = tuple(range(start, start + count))
@@ -78,6 +78,6 @@ def shapes() -> dict[str, Shape]:
     }
 
 
-def page(folder: Path) -> str:
-    runs = read_runs([write_sweep(folder)])
+def page(folder: Path, criteria: tuple[str, ...] = CRITERIA) -> str:
+    runs = read_runs([write_sweep(folder, criteria)])
     return report(compare(runs), runs, shapes=shapes())

@@ -147,16 +147,16 @@ def test_the_legend_hides_a_series_everywhere(opened):
     assert page.locator(f"svg.wider g[data-series='{number}']:visible").count() > 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_axe_finds_nothing(opened, width, scheme):
-    """axe-core knows the rules of WCAG: names, roles, contrast, structure."""
+@pytest.mark.parametrize(("width", "scheme"), [(WIDTHS["phone"], "dark"), (WIDTHS["desk"], "light")])
+def test_axe_finds_nothing(opened, tmp_path, width, scheme):
+    """axe-core knows the rules of WCAG: names, roles, contrast, structure; a few rows of each table do."""
     import axe_playwright_python
 
     page = opened(width, scheme)
+    page.set_content(pages.page(tmp_path, pages.CRITERIA[-2:]))
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    found = page.evaluate("axe.run({exclude: [['tr:nth-child(n + 3)']]}, {resultTypes: ['violations']})")
     assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == []
 
 
