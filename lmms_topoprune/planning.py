@@ -319,7 +319,7 @@ def explicit_plan(
     if options.plan is None:
         dropped = parse_layers(options.layers or "")
         parameters = {"layers": options.layers}
-        return PruningPlan(name, found, layers, dropped, "given", parameters, versions=_versions())
+        return PruningPlan(name, found, layers, dropped, "given", parameters, versions=versions())
     plan = load_plan(options.plan, layers, name)
     if plan.fingerprint != found:
         raise InputError(
@@ -356,7 +356,7 @@ def _plan(
         parameters=parameters(options),
         calibration=calibration or {},
         scores=None if scores is None else tuple(layer_values(scores).tolist()),
-        versions=_versions(),
+        versions=versions(),
         stages=stages or {},
     )
 
@@ -372,7 +372,8 @@ def parameters(options: PruningOptions) -> dict[str, Any]:
     return {**score_parameters(options), **{n: getattr(options, n) for n in names}}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Python and the packages that have a say in a result, as they are here."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

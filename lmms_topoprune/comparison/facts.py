@@ -26,7 +26,7 @@ def facts(
     """Everything that must agree; pruning options are left out, they are what is compared."""
     return {
         **_model(results, plan, record),
-        **_versions(results, plan),
+        **_versions(results, plan, record),
         **_settings(results),
         **{name: value for task in tasks for name, value in _task(task, results, samples, tasks).items()},
     }
@@ -62,11 +62,15 @@ def _wrapped(name: Any) -> str | None:
     return models[name].wraps if name in models else name
 
 
-def _versions(results: Mapping[str, Any], plan: PruningPlan | None) -> dict[str, Any]:
-    found = {"lmms-eval version": results.get("lmms_eval_version")}
-    if plan is not None:
-        found |= {f"{name} version": version for name, version in plan.versions.items()}
-    return found
+def _versions(
+    results: Mapping[str, Any], plan: PruningPlan | None, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of the packages that answered; a plan from a file may have been made with others."""
+    used = record.get("versions") or ({} if plan is None else plan.versions)
+    return {
+        "lmms-eval version": results.get("lmms_eval_version"),
+        **{f"{name} version": version for name, version in used.items()},
+    }
 
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def record(self) -> dict[str, Any]:
         """What is written beside the plan after a run."""
-        return {**self.setting, "size": self.size, "answers": self.answers.to_json()}
+        made = {"size": self.size, "versions": planning.versions(), "answers": self.answers.to_json()}
+        return {**self.setting, **made}
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""
