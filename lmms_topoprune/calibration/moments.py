@@ -88,7 +88,7 @@ class LockStep:
     def start(self, tokens: Tokens) -> None:
         """Forget an unfinished batch and expect one with these tokens."""
         self._tokens = tokens
-        self._pruned: torch.Tensor | None = None  # the same as the dense states up to the first cut
+        self._pruned: torch.Tensor | None = None  # None while the two models agree
         self._found: Moments | None = None
 
     def finish(self) -> dict[str, torch.Tensor]:
@@ -99,10 +99,12 @@ class LockStep:
 
     def _layer_hook(self, number: int) -> Any:
         def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if number in self.dropped and self._pruned is None:
+            modules = set(layer.modules())
+            weights = {module: new for module, new in self.weights.items() if module in modules}
+            if self._pruned is None and (weights or number in self.dropped):
                 self._pruned = args[0] if args else kwargs["hidden_states"]
-            elif number not in self.dropped and self._pruned is not None:
-                with swapped({m: new for m, new in self.weights.items() if m in set(layer.modules())}):
+            if self._pruned is not None and number not in self.dropped:
+                with swapped(weights):
                     self._pruned = _first(rerun(layer, self._pruned, args, kwargs))
             if number == self.block.stop - 1:
                 self._found = self._sums(self.decoder.hidden(self._pruned), self.decoder.hidden(output))
