@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lmms_topoprune import files
-from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.errors import InputError, OptionError, shown
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.locate import decoder_layers
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
@@ -49,7 +50,8 @@ def export(
 
     Raises:
         OptionError: the folder is not empty and overwrite is off, or it is a file.
-        InputError: the model does not have the number of layers that the plan keeps, or not its repair.
+        InputError: the model does not have the number of layers that the plan keeps, or not its repair, or
+            the folder cannot be written.
     """
     layers = len(decoder_layers(model))
     if layers != len(plan.kept):
@@ -58,7 +60,7 @@ def export(
             "carry the plan out with delete_layers or load_pruned first"
         )
     _check_repair(model, plan)
-    with new_folder(Path(folder), overwrite) as draft:
+    with _written(folder), new_folder(Path(folder), overwrite) as draft:
         model.save_pretrained(draft, max_shard_size=max_shard_size)
         if processor is not None:
             processor.save_pretrained(draft)
@@ -68,6 +70,16 @@ def export(
             files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
         files.write_text(draft / "README.md", _card(model, plan, figures, source))
     return Path(folder)
+
+
+@contextmanager
+def _written(folder: Path | str) -> Iterator[None]:
+    """A disk that is full or read-only is one sentence, whichever library finds out."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"folder {shown(str(folder))} cannot be written: {reason}") from error
 
 
 def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:
