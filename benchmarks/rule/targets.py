@@ -1,8 +1,8 @@
 """Models with their calibration samples and documents, evaluated fast with any set of layers missing.
 
-Answers are judged by teacher forcing: greedy decoding writes exactly the expected answer if and only if every one
-of its tokens is the model's first choice after those before it. The states of the dense model are kept, so that
-an evaluation starts at the first layer that is missing. Memory: tokens x (L + 1) x d numbers.
+Answers are judged by teacher forcing: greedy decoding writes exactly the expected answer if and only if
+every one of its tokens is the model's first choice after those before it. The states of the dense model are
+kept, so that an evaluation starts at the first layer that is missing: tokens x (L + 1) x d numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn.functional import log_softmax
 
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import build
+from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery import decoder_layers
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -135,7 +136,7 @@ class Language(Target):
     def load(cls, name: str, folder: Path, texts: tuple[str, ...]) -> Language:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32").eval()
+        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="bfloat16").eval()
         tokenizer = AutoTokenizer.from_pretrained(folder / "model")
         target = cls(name, model, tokenizer, texts=texts, folder=folder)
         for text in texts:
@@ -163,7 +164,9 @@ class Language(Target):
             self.remember({"input_ids": ids}, places)
             words = [
                 _words(text, offsets[:256])
-                for text, offsets in zip(passages[first : first + BATCH], tokens["offset_mapping"], strict=True)
+                for text, offsets in zip(
+                    passages[first : first + BATCH], tokens["offset_mapping"], strict=True
+                )
             ]
             self.cloze.append(np.array(words))
 
@@ -210,6 +213,11 @@ class Language(Target):
         return found
 
 
+def name_of(layers: Sequence[int]) -> str:
+    """The file name of a set of missing layers."""
+    return format_layers(tuple(layers)) if layers else "dense"
+
+
 def _words(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """For each token the number of the word it belongs to, counted from 1, or 0.
 
@@ -219,7 +227,9 @@ def _words(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     number = 0
     for match in re.finditer(r"(?<=\s)[a-z]{4,}\b", text):
         tokens = [
-            i for i, (start, end) in enumerate(offsets) if start < match.end() and end > match.start() and end > start
+            i
+            for i, (start, end) in enumerate(offsets)
+            if start < match.end() and end > match.start() and end > start
         ]
         if tokens and tokens[0] > 0 and tokens[-1] < len(offsets) - 1:
             number += 1
@@ -295,4 +305,6 @@ class Vision(Target):
 
     def measures(self, units: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
         chance = self.chance.mean()
-        return {"accuracy": max(0.0, float((units["right"].mean() - chance) / (dense["right"].mean() - chance)))}
+        return {
+            "accuracy": max(0.0, float((units["right"].mean() - chance) / (dense["right"].mean() - chance)))
+        }

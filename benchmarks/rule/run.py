@@ -1,0 +1,178 @@
+"""Choose layers by every rule, evaluate every set of layers once; whatever is on disk is not done again.
+
+    python benchmarks/rule/run.py runs/rule --smollm2 runs/smollm2 --phase development
+
+For each target a folder: choices.json (rule, sparsity, seed -> layers) and units/LAYERS.npz.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_of
+from targets import Language, Target, Vision, name_of
+
+from lmms_topoprune import files
+from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.criteria.scoring import score
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.planning import calibrate
+
+SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+GREEDY = (0.1, 0.2)
+SEEDS = {"development": range(5), "confirmation": range(5, 10)}
+Choices = dict[str, list[int]]
+
+
+def targets(phase: str, smollm2: Path | None, runs: dict[str, Path]) -> Iterator[Target]:
+    """The targets of a phase, one at a time: each holds its dense states in memory."""
+    yield Vision.load("embedded", "embedded", phase)
+    for name, folder in runs.items():
+        yield Vision.load(name, str(folder), phase)
+    if smollm2 is not None:
+        texts = ("anarchism", "handbook") if phase == "development" else ("jargon", "reference")
+        yield Language.load("smollm2", smollm2, texts)
+
+
+def choose_all(target: Target, seed: int, rules: list[str], clouds: Clouds) -> Choices:
+    """What the candidates drop at every sparsity."""
+    return {
+        f"{name} {sparsity} {seed}": list(CANDIDATES[name].layers(clouds, round(sparsity * target.layers)))
+        for sparsity in SPARSITIES
+        for name in rules
+    }
+
+
+def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
+    """What the registered criteria drop at every sparsity."""
+    scores: dict[Any, Any] = {}
+    marked_scores: dict[Any, Any] = {}
+    marked = _calibrate(target, seed, ("topovlm",), "ret")
+    found: Choices = {}
+    for sparsity in SPARSITIES:
+        for name in BASELINES:
+            layers = baseline_layers(name, evidence, sparsity, seed, scores)
+            found[f"{name} {sparsity} {seed}"] = list(layers)
+        layers = baseline_layers("topovlm", marked, sparsity, seed, marked_scores)
+        found[f"topovlm {sparsity} {seed}"] = list(layers)
+    return found
+
+
+def choose_greedy(target: Target, seed: int) -> Choices:
+    """The nested order of greedy perplexity, cut at each of its sparsities."""
+    options = PruningOptions(seed=seed, calibration_batch=16)
+    evidence = calibrate(
+        target.model, target.processor, options, ("greedy",), samples=target.samples(seed, 64), progress=False
+    )
+    scores = score(evidence, options_of("greedy", GREEDY[-1], seed))
+    order = np.argsort(-scores.values, kind="stable")
+    return {
+        f"greedy {sparsity} {seed}": sorted(int(x) for x in order[: round(sparsity * target.layers)])
+        for sparsity in GREEDY
+    }
+
+
+def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
+    """The states of an earlier call, if they are on disk."""
+    file = folder / f"states-{seed}.npz"
+    if not file.exists():
+        return None
+    with np.load(file) as stored:
+        return Clouds({name: stored[name].astype(np.float32) for name in stored})
+
+
+def keep_clouds(seed: int, folder: Path, last: Evidence, mean: Evidence) -> Clouds:
+    """Write the states of the last token and of the tokens' mean."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = {"last": last.residual, "mean": mean.residual}
+    np.savez(folder / f"states-{seed}.npz", **tokens)
+    return Clouds(tokens)
+
+
+def _calibrate(target: Target, seed: int, criteria: Sequence[str], token: str) -> Evidence:
+    options = PruningOptions(token=token, seed=seed, calibration_batch=16)
+    samples = target.samples(seed)
+    return calibrate(target.model, target.processor, options, criteria, samples=samples, progress=False)
+
+
+def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
+    """One file a set of layers."""
+    wanted = {(): None, **{tuple(layers): None for layers in choices.values()}}
+    for number, layers in enumerate(wanted):
+        file = folder / "units" / f"{name_of(layers)}.npz"
+        if file.exists():
+            continue
+        units = target.evaluate(layers)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".tmp.npz")
+        np.savez_compressed(draft, **units)
+        draft.rename(file)
+        if number % 10 == 0:
+            click.echo(f"{target.name}: {number} of {len(wanted)} sets of layers")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--phase", type=click.Choice(list(SEEDS)), required=True)
+@click.option("--smollm2", type=click.Path(path_type=Path, exists=True), help="What smollm2.py made.")
+@click.option(
+    "--run", "runs", multiple=True, help="NAME=FOLDER of a further model of the embedded architecture."
+)
+@click.option("--rules", help="Candidates, joined by commas; all without it.")
+@click.option("--greedy/--no-greedy", default=True, help="Greedy perplexity takes most of the time.")
+@click.option("--seeds", type=int, help="Only so many seeds.")
+def main(
+    folder: Path,
+    phase: str,
+    smollm2: Path | None,
+    runs: tuple[str, ...],
+    rules: str | None,
+    greedy: bool,
+    seeds: int | None,
+) -> None:
+    """Run a phase of the protocol in FOLDER."""
+    more = {name: Path(path) for name, path in (run.split("=", 1) for run in runs)}
+    names = rules.split(",") if rules else list(CANDIDATES)
+    for target in targets(phase, smollm2, more):
+        place = folder / phase / target.name
+        file = place / "choices.json"
+        choices: Choices = json.loads(file.read_text()) if file.exists() else {}
+        for seed in list(SEEDS[phase])[:seeds]:
+            choices |= _choose(target, seed, place, names, greedy, choices)
+            files.write_json(file, choices)
+            click.echo(f"{target.name}: layers chosen for seed {seed}")
+        files.write_json(place / "about.json", {"layers": target.layers, **_about(target)})
+        evaluate_all(target, place, choices)
+
+
+def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bool, done: Choices) -> Choices:
+    """What is not chosen yet for this seed."""
+    found: Choices = {}
+    missing = [name for name in rules if f"{name} {SPARSITIES[-1]} {seed}" not in done]
+    has_baselines = f"topovlm {SPARSITIES[-1]} {seed}" in done
+    clouds = kept_clouds(target, seed, place)
+    if not has_baselines or (missing and clouds is None):
+        evidence = _calibrate(target, seed, BASELINES, "last")
+        clouds = keep_clouds(seed, place, evidence, _calibrate(target, seed, ("topology",), "mean"))
+        found |= {} if has_baselines else choose_baselines(target, seed, evidence)
+    if missing and clouds is not None:
+        found |= choose_all(target, seed, missing, clouds)
+    if greedy and f"greedy {GREEDY[0]} {seed}" not in done:
+        found |= choose_greedy(target, seed)
+    return found
+
+
+def _about(target: Target) -> dict[str, Any]:
+    """What the tables need to turn units into measures."""
+    if isinstance(target, Vision):
+        return {"chance": target.chance.tolist()}
+    return {"texts": list(target.texts)} if isinstance(target, Language) else {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Tables of a phase: every rule at every sparsity, with paired intervals.
+
+python benchmarks/rule/table.py runs/rule/development
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+import numpy as np
+from targets import name_of
+
+DECIDING = (0.1, 0.2, 0.3, 0.4)
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured on one target.
+
+    Attributes:
+        folder: holds choices.json, about.json and units/.
+    """
+
+    folder: Path
+
+    @cached_property
+    def choices(self) -> dict[tuple[str, float], dict[int, tuple[int, ...]]]:
+        """(rule, sparsity) -> seed -> layers."""
+        found: dict[tuple[str, float], dict[int, tuple[int, ...]]] = defaultdict(dict)
+        for key, layers in json.loads((self.folder / "choices.json").read_text()).items():
+            rule, sparsity, seed = key.rsplit(" ", 2)
+            found[rule, float(sparsity)][int(seed)] = tuple(layers)
+        return dict(found)
+
+    @cached_property
+    def about(self) -> dict[str, list[float] | list[str]]:
+        return json.loads((self.folder / "about.json").read_text())
+
+    @cached_property
+    def units(self) -> dict[str, dict[str, np.ndarray]]:
+        """Set of layers -> figure -> a number a document."""
+        return {file.stem: dict(np.load(file)) for file in (self.folder / "units").glob("*.npz")}
+
+    @property
+    def is_vision(self) -> bool:
+        return "chance" in self.about
+
+    def measure(self, layers: tuple[int, ...], draw: np.ndarray | None = None) -> dict[str, float]:
+        """Measure -> 1 for the dense model; `draw` picks documents (of every text alike) with replacement."""
+        units, dense = self.units[name_of(layers)], self.units["dense"]
+        pick = slice(None) if draw is None else draw
+        if self.is_vision:
+            chance = np.array(self.about["chance"], float)[pick].mean()
+            gained = dense["right"][pick].mean() - chance
+            return {"accuracy": max(0.0, float((units["right"][pick].mean() - chance) / gained))}
+        found = {}
+        for text in self.about["texts"]:
+            change = dense[f"nll {text}"][pick].mean() - units[f"nll {text}"][pick].mean()
+            found[f"perplexity {text}"] = float(np.exp(np.float64(change)))
+            right = units[f"right {text}"][pick].sum() / dense[f"right {text}"][pick].sum()
+            found[f"cloze {text}"] = float(right)
+        return found
+
+    @property
+    def documents(self) -> int:
+        return len(next(iter(self.units["dense"].values())))
+
+    def score(
+        self, rule: str, sparsity: float, seeds: Sequence[int] | None = None, draw: np.ndarray | None = None
+    ) -> float:
+        """Mean of the measures over the seeds."""
+        by_seed = self.choices[rule, sparsity]
+        values = [np.mean(list(self.measure(by_seed[s], draw).values())) for s in seeds or by_seed]
+        return float(np.mean(values))
+
+    def has(self, rule: str, sparsity: float) -> bool:
+        by_seed = self.choices.get((rule, sparsity), {})
+        return bool(by_seed) and all((name_of(v)) in self.units for v in by_seed.values())
+
+    @property
+    def rules(self) -> list[str]:
+        return list(dict.fromkeys(rule for rule, _ in self.choices))
+
+
+def overall(outcomes: Sequence[Outcome], rule: str, sparsity: float) -> float:
+    """The mean over kinds of targets: several vision models count as one."""
+    kinds = defaultdict(list)
+    for outcome in outcomes:
+        kinds[outcome.is_vision].append(outcome.score(rule, sparsity))
+    return float(np.mean([np.mean(values) for values in kinds.values()]))
+
+
+def interval(
+    outcomes: Sequence[Outcome], one: str, other: str, sparsity: float, draws: int = DRAWS
+) -> tuple[float, float, float]:
+    """one - other with a 95 % interval: seeds and documents are drawn anew at once, the same for both."""
+    rng = np.random.default_rng(0)
+    totals = np.zeros(draws)
+    kinds = sum(o.is_vision for o in outcomes), sum(not o.is_vision for o in outcomes)
+    groups = sum(count > 0 for count in kinds)
+    for outcome in outcomes:
+        weight = 1 / (kinds[0] if outcome.is_vision else kinds[1]) / groups
+        totals += weight * _differences(outcome, one, other, sparsity, draws, rng)
+    point = overall(outcomes, one, sparsity) - overall(outcomes, other, sparsity)
+    low, high = np.quantile(totals, [0.025, 0.975])
+    return point, float(low), float(high)
+
+
+def _differences(
+    outcome: Outcome, one: str, other: str, sparsity: float, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(draws,): resampled differences on one target."""
+    seeds = sorted(set(outcome.choices[one, sparsity]) & set(outcome.choices[other, sparsity]))
+    weights = rng.multinomial(outcome.documents, np.full(outcome.documents, 1 / outcome.documents), draws)
+    drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
+    values = np.stack(
+        [
+            _weighted(outcome, outcome.choices[one, sparsity][s], weights)
+            - _weighted(outcome, outcome.choices[other, sparsity][s], weights)
+            for s in seeds
+        ]
+    )
+    return (drawn * values.T).sum(1)
+
+
+def _weighted(outcome: Outcome, layers: tuple[int, ...], weights: np.ndarray) -> np.ndarray:
+    """(draws,): the mean measure with every document counted `weights` (draws, documents) times."""
+    units, dense = outcome.units[name_of(layers)], outcome.units["dense"]
+    if outcome.is_vision:
+        chance = np.array(outcome.about["chance"], float)
+        return np.maximum(0, (weights @ (units["right"] - chance)) / (weights @ (dense["right"] - chance)))
+    found = []
+    count = weights.sum(1)
+    for text in outcome.about["texts"]:
+        change = (weights @ (dense[f"nll {text}"] - units[f"nll {text}"]).astype(float)) / count
+        found += [np.exp(change), (weights @ units[f"right {text}"]) / (weights @ dense[f"right {text}"])]
+    return np.mean(found, axis=0)
+
+
+def ranking(
+    outcomes: Sequence[Outcome], rules: Sequence[str], sparsities: Sequence[float]
+) -> list[tuple[str, float]]:
+    scores = [(rule, float(np.mean([overall(outcomes, rule, s) for s in sparsities]))) for rule in rules]
+    return sorted(scores, key=lambda pair: -pair[1])
+
+
+def markdown(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
+    """Rules by their score; the overall figure at every sparsity, then each target's mean."""
+    rules = [r for r in outcomes[0].rules if all(o.has(r, s) for o in outcomes for s in sparsities)]
+    deciding = [s for s in sparsities if s in DECIDING]
+    head = ["rule", "score", *(f"{s:.0%}" for s in sparsities), *(o.folder.name for o in outcomes)]
+    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
+    for rule, score in ranking(outcomes, rules, deciding):
+        cells = [f"{overall(outcomes, rule, s):.3f}" for s in sparsities]
+        own = [f"{np.mean([o.score(rule, s) for s in deciding]):.3f}" for o in outcomes]
+        lines.append(" | ".join([rule, f"{score:.3f}", *cells, *own]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--reference", help="Rule whose differences from all others are shown with intervals.")
+@click.option("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6", show_default=True)
+def main(folder: Path, reference: str | None, sparsities: str) -> None:
+    """Print the tables of a phase."""
+    outcomes = [Outcome(place.parent) for place in sorted(folder.glob("*/choices.json"))]
+    wanted = [float(s) for s in sparsities.split(",")]
+    click.echo(markdown(outcomes, wanted))
+    if reference is None:
+        return
+    click.echo(f"\n{reference} minus the other, 95 % interval\n")
+    for rule in outcomes[0].rules:
+        for s in wanted:
+            if rule != reference and all(o.has(rule, s) for o in outcomes):
+                point, low, high = interval(outcomes, reference, rule, s)
+                click.echo(f"{rule:28} {s:.0%} {point:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
+if __name__ == "__main__":
+    main()
