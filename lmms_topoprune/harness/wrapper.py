@@ -19,6 +19,7 @@ from lmms_topoprune.harness import pretrained, response_cache, results
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.harness.foresight import foresee
+from lmms_topoprune.harness.lean import Lean
 from lmms_topoprune.harness.processes import gathered
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
@@ -61,6 +62,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.answers = Answers()
             self.stages: Stages = {}
             samples = foresee(self.options, arguments["pretrained"])
+            self.lean = Lean(self.options, self.source, arguments, samples, dtype, self.registered.wraps)
             with measured(self.stages, "load"):
                 self._load(arguments, dtype)
             self._prune(samples)
@@ -81,7 +83,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
         try:
-            super().__init__(**arguments)
+            with self.lean.loading():
+                super().__init__(**arguments)
         except TopopruneError:
             raise
         except Exception as error:
@@ -98,26 +101,11 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def _prune(self, samples: list[Sample] | None) -> None:
         model, processor = self.network, self.hf_processor
-        self.plan = planning.make_plan(
-            model,
-            processor,
-            self.options,
-            name=self.source,
-            samples=samples,
-            readers={"task": task_samples},
-            ranks=Ranks.current(),
-        )
-        with measured(self.stages, "repair" if self.plan.repair else "delete"):
-            carry_out(
-                model,
-                processor,
-                self.plan,
-                samples=samples,
-                readers={"task": task_samples},
-                batch_size=self.options.calibration_batch,
-                progress=True,
-                ranks=Ranks.current(),
-            )
+        if self.lean.plan is not None:
+            self.plan = self.lean.plan
+        else:
+            self._delete(samples)
+            self.lean.remember(self.plan)
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)
@@ -126,6 +114,15 @@ class PrunedModel(lmms):  # type: ignore[misc]
         self.size = size(model)
         if Ranks.current().rank == 0:
             logger.info(f"{self.registered.name}: {self.plan}")
+
+    def _delete(self, samples: list[Sample] | None) -> None:
+        """Make the plan with the dense model, and carry it out."""
+        model, processor, ranks = self.network, self.hf_processor, Ranks.current()
+        shared: dict[str, Any] = {"samples": samples, "readers": {"task": task_samples}, "ranks": ranks}
+        self.plan = planning.make_plan(model, processor, self.options, name=self.source, **shared)
+        with measured(self.stages, "repair" if self.plan.repair else "delete"):
+            size = self.options.calibration_batch
+            carry_out(model, processor, self.plan, batch_size=size, progress=True, **shared)
 
     @property
     def network(self) -> PreTrainedModel:

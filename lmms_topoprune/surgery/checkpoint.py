@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +14,12 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from lmms_topoprune.surgery.fingerprint import fingerprint
+from lmms_topoprune.surgery.fingerprint import essence, fingerprint
 from lmms_topoprune.surgery.twin import weightless
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -50,6 +52,25 @@ class Checkpoint:
             self.model_class, self.config, self.options.get("dtype", self.options.get("torch_dtype"))
         )
 
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files are; for a hub id its snapshot on this machine."""
+        return Path(str(cached_file(self.path, "config.json", **self._named(HUB)))).parent
+
+    @property
+    def identity(self) -> list[Any]:
+        """What the loaded model's fingerprint depends on, told without opening the weights' files.
+
+        A file counts as the same while its place, size and times are: a copy has another place, and writing
+        changes the time of change, which no program can set.
+        """
+        weights = [file for file in sorted(self.folder.iterdir()) if file.suffix in WEIGHTS]
+        facts = [(file.name, file.stat()) for file in weights]
+        places = [[name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in facts]
+        config = json.dumps(essence(self.config), sort_keys=True, default=str)
+        types = [str(self.skeleton.dtype), str(self.cast)]
+        return [str(self.folder.resolve()), places, config, self.model_class.__name__, types]
+
     def is_quantized(self) -> bool:
         return is_quantized(self.config, self.options)
 
@@ -72,9 +93,8 @@ class Checkpoint:
     @cached_property
     def stored_types(self) -> frozenset[torch.dtype | str]:
         """Types of all floating-point tensors in the safetensors files; those torch lacks by their names."""
-        folder = Path(str(cached_file(self.path, "config.json", **self._named(HUB)))).parent
         found = set()
-        for file in folder.glob("*.safetensors"):
+        for file in self.folder.glob("*.safetensors"):
             with safe_open(file, framework="pt") as tensors:
                 found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
         return frozenset(_TYPES.get(name, name) for name in found if "F" in name)

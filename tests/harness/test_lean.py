@@ -1,4 +1,4 @@
-"""A plan that is known before loading: no calibration, no dropped weight is read, and the answers are equal."""
+"""A plan that is known before loading: no calibration, no dropped weight is read, equal answers."""
 
 from __future__ import annotations
 
@@ -118,16 +118,14 @@ def test_other_sparsities_and_rules_load_lean_from_the_same_scores(load, passes)
 
 
 @pytest.mark.parametrize("given", [{"layers": "1-2+4"}, {"criterion": "random", "sparsity": 0.34}])
-def test_what_needs_no_calibration_loads_lean_at_once(load, asked, reads, given):
+def test_what_needs_no_calibration_loads_lean_at_once(load, reads, monkeypatch, given):
     model = load("topopruned_llava", **given)
     assert model.lean.plan is not None
-    reads.names.clear()
-    again = load("topopruned_llava", **given)
-    Cache.default().clear()
-    dense = load("topopruned_llava", repair="rescale", **given)
-    assert dense.lean.plan is None
-    assert dense.plan.dropped == model.plan.dropped == again.plan.dropped
-    assert (dense.plan.fingerprint, again.plan.hash) == (model.plan.fingerprint, model.plan.hash)
+    monkeypatch.setattr("lmms_topoprune.harness.lean.known_plan", lambda *_, **__: None)
+    dense = load("topopruned_llava", **given)
+    assert dense.lean.plan is None and dense.plan.hash == model.plan.hash
+    monkeypatch.undo()
+    assert load("topopruned_llava", **given).plan.hash == model.plan.hash
 
 
 def test_a_plan_file_loads_lean_and_another_models_is_refused(load, save_llava, asked, tmp_path):
@@ -192,7 +190,8 @@ def test_device_maps_apply_to_the_lean_model(load, asked, device_map):
 @pytest.mark.parametrize("family", sorted(wrapped.BUILDERS))
 def test_every_family_loads_lean(family: str, tmp_path: Path) -> None:
     name = "internvl" if family == "internvl_hf" else family
-    folder = wrapped.save(family, tmp_path / family)
+    # lmms-eval's glm4v takes the mixture of experts unless the name says "Flash".
+    folder = wrapped.save(family, tmp_path / f"{family}-Flash")
     given = {"pretrained": str(folder), "device": "cpu", "self_test": False, **FEW}
     create: Callable[..., Any] = models.get_model(f"topopruned_{name}")
     options = {"sparsity": 0.17, "protect_first": 2, "protect_last": 1}
