@@ -6,7 +6,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
-from lmms_topoprune.comparison.wording import interval, p_value, percent
+from lmms_topoprune.comparison.wording import COSTS, amount, interval, p_value, percent
+
+COST_CAPTION = (
+    "Memory is the peak while answering: of the GPU if there is one, else of the whole process. An answer's "
+    "time is its share of its batch's."
+)
 
 
 def short(task: str) -> str:
@@ -43,13 +48,26 @@ def _caption(comparison: Comparison) -> str:
     return (
         "All numbers in percent. kept: score / dense score; kept over chance: (score - chance) / (dense - "
         "chance), with its paired bootstrap interval; p: paired test against "
-        f"{comparison.reference}, Holm-corrected."
+        f"{comparison.reference}, Holm-corrected." + "".join(f" {note}" for note in comparison.notes)
     )
 
 
-def show(comparison: Comparison, title: str) -> None:
+def cost_table(comparison: Comparison) -> Table:
+    """What each run took, in the order of the leaderboard."""
+    board = Table(title="Cost", title_justify="left", caption_justify="left", caption=COST_CAPTION)
+    board.add_column("model", overflow="fold")
+    for _, heading, _ in COSTS:
+        board.add_column(heading, justify="right")
+    for row in comparison.rows:
+        board.add_row(row.label, *(amount(row.cost.get(name), factor) for name, _, factor in COSTS))
+    return board
+
+
+def show(comparison: Comparison, title: str, *, costs: bool = False) -> None:
     """Print the table to standard output; wide enough to stay whole where there is no terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
     console.print(table(comparison, title))
+    if costs and any(row.cost for row in comparison.rows):
+        console.print(cost_table(comparison))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from lmms_topoprune.cli import options
@@ -37,7 +35,8 @@ def command(
 
     Intervals come from a paired bootstrap over documents (for MME and its like over images, whose two
     questions belong together); p-values from a paired sign-flip test, corrected for the number of runs.
-    Runs that differ in anything but their pruning are refused with the difference named.
+    A second table has latency, tokens/s, parameters, memory and the time of the calibration. Runs that
+    differ in anything but their pruning are refused with the difference named.
 
     \b
     Examples:
@@ -49,11 +48,10 @@ def command(
     comparison = compare(
         read_runs(folders), dense=dense, reference=reference, force=force, rounds=rounds, seed=seed
     )
-    for output in outputs:
-        save(comparison, Path(output))
+    save(comparison, *outputs)
     if as_json:
         click.echo(render(comparison, "json"), nl=False)
         return
     from lmms_topoprune.cli.board import show
 
-    show(comparison, "Leaderboard")
+    show(comparison, "Leaderboard", costs=True)

@@ -46,8 +46,8 @@ def command(
     """
     from lmms_topoprune.comparison import baseline as stored
     from lmms_topoprune.comparison import read_run
+    from lmms_topoprune.comparison.output import write_all
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
-    from lmms_topoprune.comparison.tables import write
     from lmms_topoprune.errors import OptionError
 
     if save_baseline:
@@ -65,17 +65,15 @@ def command(
         same_plan=same_plan,
         seed=seed,
     )
-    if junit_path:
-        write(Path(junit_path), junit(checks))
-    if summary_path:
-        write(Path(summary_path), table)
-    _tell_github(table, github_annotations(checks))
+    wanted = {junit_path: junit(checks), summary_path: table}
+    write_all({Path(path): text for path, text in wanted.items() if path})
     passed = all(check.passed for check in checks)
     if as_json:
         click.echo(json.dumps({"passed": passed, "checks": [asdict(check) for check in checks]}))
     else:
         for check in checks:
             click.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.message}")
+    _tell_github(table, github_annotations(checks))
     return 0 if passed else 1
 
 
@@ -85,5 +83,11 @@ def _tell_github(table: str, errors: str) -> None:
         click.echo(errors, err=True, nl=False)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(f"### topoprune regress\n\n{table}\n")
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(f"### topoprune regress\n\n{table}\n")
+        except OSError as error:
+            # The verdict counts, not where it is shown.
+            click.echo(
+                f"topoprune: the job's summary {summary!r} cannot be written: {error.strerror}", err=True
+            )

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lmms_topoprune import files
-from lmms_topoprune.comparison.results import Run, read_run
+from lmms_topoprune.comparison.damage import read_object, understood
+from lmms_topoprune.comparison.output import write
+from lmms_topoprune.comparison.results import RESULTS, Run, read_run
 from lmms_topoprune.comparison.scores import UnitScores
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
@@ -35,50 +36,58 @@ def save_baseline(run: Run, path: Path | str) -> None:
         "facts": run.facts,
         "plan": None if run.plan is None else run.plan.to_json(),
     }
-    try:
-        files.write_text(Path(path), json.dumps(value) + "\n")
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}; nothing was changed") from None
+    write(Path(path), json.dumps(value) + "\n")
 
 
 def read_baseline(path: Path | str) -> Run:
     """Read what `save_baseline` wrote, or any result folder of a single run.
 
     Raises:
-        InputError: the file cannot be read, is cut short or of another schema.
+        InputError: the file cannot be read, is cut short, damaged or of another schema.
     """
     path = Path(path)
-    if not path.is_file() or path.name.endswith("_results.json"):
+    if not path.exists():
+        raise InputError(f"baseline {str(path)!r} does not exist; --save-baseline makes one")
+    if path.is_dir() or path.name.endswith(RESULTS):
         return read_run(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"baseline {str(path)!r} cannot be read or is cut short") from None
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    value = read_object(path)
+    if value.get("schema") != SCHEMA:
         raise InputError(f"baseline {str(path)!r} is no file of `topoprune regress --save-baseline`")
-    return Run(
-        path=path,
-        label=value["label"],
-        tasks={task: _scores(entry) for task, entry in value["tasks"].items()},
-        reported={},
-        facts=value["facts"],
-        plan=_plan(value["plan"]),
-        cost={},
-    )
+    with understood(path, "baseline"):
+        return Run(
+            path=path,
+            label=str(value["label"]),
+            tasks={str(task): _scores(entry) for task, entry in value["tasks"].items()},
+            reported={},
+            facts=dict(value["facts"]),
+            plan=_plan(value["plan"]),
+            cost={},
+        )
 
 
 def _scores(entry: dict[str, Any]) -> UnitScores:
-    return UnitScores(
-        metric=entry["metric"],
-        units=tuple(entry["units"]),
-        scores=np.array(entry["scores"]),
-        weights=np.array(entry["weights"]),
-        chance=entry["chance"],
+    found = UnitScores(
+        metric=str(entry["metric"]),
+        units=tuple(map(str, entry["units"])),
+        scores=np.array(entry["scores"], dtype=float),
+        weights=np.array(entry["weights"], dtype=float),
+        chance=float(entry["chance"]),
+        strata=tuple(map(str, entry.get("strata", ()))),
     )
+    if not found.scores.shape == found.weights.shape == (len(found.units),) or not found.units:
+        raise ValueError("as many scores and weights as units")
+    if found.strata and len(found.strata) != len(found.units):
+        raise ValueError("as many strata as units")
+    if not ((found.scores >= 0) & (found.scores <= 1)).all():
+        raise ValueError("scores in 0..1")
+    return found
 
 
 def _plan(entry: dict[str, Any] | None) -> PruningPlan | None:
+    """The plan without what only its own file needs."""
     if entry is None:
         return None
-    names = ("model", "fingerprint", "layers", "criterion", "parameters", "calibration", "versions")
-    return PruningPlan(**{name: entry[name] for name in names}, dropped=tuple(entry["dropped"]))
+    fields = {k: v for k, v in entry.items() if k in PruningPlan.__dataclass_fields__ and k != "stages"}
+    scores = fields.get("scores")
+    lists = {"dropped": tuple(fields["dropped"]), "scores": None if scores is None else tuple(scores)}
+    return PruningPlan(**{**fields, **lists})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from xml.etree import ElementTree
 
 from lmms_topoprune.comparison.comparable import differences
@@ -47,9 +48,7 @@ def regress(
     """
     if not 0 <= tolerance < 1:
         raise OptionError(f"tolerance is {tolerance}; allowed: 0 <= tolerance < 1")
-    found = differences(baseline, run, versions=False)
-    if found:
-        raise InputError(f"the run and its baseline are not comparable: they differ in {'; '.join(found)}")
+    _check_same(baseline, run)
     pair = [replace(baseline, label=BASELINE), replace(run, label=RUN)]
     comparison = compare(pair, dense=BASELINE, force=True, seed=seed)
     rows = {row.label: row.cells for row in comparison.rows}
@@ -59,13 +58,26 @@ def regress(
     return checks, _markdown(checks, rows[BASELINE], rows[RUN], tolerance)
 
 
+def _check_same(baseline: Run, run: Run) -> None:
+    """Refuse to compare anything but two runs of one model on the same documents."""
+    found = differences(baseline, run, versions=False)
+    if not found:
+        return
+    one, other = (None if r.plan is None else r.plan.model for r in (baseline, run))
+    if baseline.facts.get("weights") != run.facts.get("weights") and one and other:
+        names = f"{one!r} and the run of {other!r}" if one != other else f"other weights of {one!r}"
+        raise InputError(f"the baseline is of {names}: they differ in {'; '.join(found)}")
+    raise InputError(f"the run and its baseline are not comparable: they differ in {'; '.join(found)}")
+
+
 def _check(name: str, cell: Cell, tolerance: float) -> Check:
     noise = cell.difference_interval.high >= 0
-    passed = cell.difference >= -tolerance or noise
+    # Rounding must not fail a drop of exactly the tolerance.
+    passed = cell.difference >= -tolerance - 1e-9 or noise
     change = f"{100 * cell.difference:+.1f} points, 95 % interval {interval(cell.difference_interval)}"
     if not passed:
         reason = f"worse than the tolerance of {percent(tolerance)} points and than noise"
-    elif cell.difference < -tolerance:
+    elif cell.difference < -tolerance - 1e-9:
         reason = "lower than the tolerance allows, but within noise"
     else:
         reason = "within the tolerance"
@@ -73,9 +85,18 @@ def _check(name: str, cell: Cell, tolerance: float) -> Check:
 
 
 def _plan_check(baseline: Run, run: Run) -> Check:
-    passed = baseline.dropped == run.dropped
-    same = "unchanged" if passed else f"{baseline.dropped} in the baseline, {run.dropped} now"
+    passed = baseline.dropped == run.dropped and _repair(baseline) == _repair(run)
+    same = "unchanged" if passed else f"{_named(baseline)} in the baseline, {_named(run)} now"
     return Check("dropped layers", passed, f"dropped layers: {same}")
+
+
+def _repair(run: Run) -> dict[str, Any]:
+    return dict(getattr(run.plan, "repair", None) or {})
+
+
+def _named(run: Run) -> str:
+    repair = _repair(run)
+    return run.dropped + (f" repaired by {repair.get('method')}" if repair else "")
 
 
 def _markdown(
@@ -121,7 +142,15 @@ def junit(checks: Sequence[Check]) -> str:
         else:
             ElementTree.SubElement(case, "system-out").text = check.message
     ElementTree.indent(suite)
+    # XML knows no control characters, not even escaped ones.
+    for element in suite.iter():
+        element.attrib.update({name: _printable(value) for name, value in element.attrib.items()})
+        element.text = element.text and _printable(element.text)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def github_annotations(checks: Sequence[Check]) -> str:
