@@ -13,9 +13,7 @@ from torch import nn
 from lmms_topoprune.errors import SurgeryError
 
 Run = Callable[[], torch.Tensor]
-# Large, so that in half precision the sum with a long residual does not swallow what is looked for.
-_FACTOR = 16.0
-_TOLERANCE = 0.05
+_TOLERANCE = 0.01  # half precision rounds a factor such as Granite's
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Projection:
 
 
 def last_projection(layer: nn.Module, run: Run) -> Projection:
-    """The last linear map that runs in a layer, if scaling it changes the layer's output linearly.
+    """The last linear map that runs in a layer, if the layer's output is linear in what it gives.
 
     Args:
         layer: a decoder layer.
@@ -49,14 +47,40 @@ def last_projection(layer: nn.Module, run: Run) -> Projection:
     check_weight(module)
     if added.numel() != hidden.numel():
         raise SurgeryError("its last linear map runs on a part of the tokens")
-    added = added.reshape(hidden.shape).double()
-    zero, half, whole = (_scaled(module, run, factor) for factor in (0.0, _FACTOR / 2, _FACTOR))
-    change = (whole - zero) / _FACTOR
-    factor = float((change * added).sum() / added.square().sum().clamp_min(1e-30))
-    if not (factor and _near(change, factor * added) and _near(2 * (half - zero) / _FACTOR, change)):
+    factor = _added_times(module, run)
+    if not factor:
         raise SurgeryError("what its last linear map gives is not added to the hidden states as it is")
-    # Rounding in half precision must not enter; a factor that is not 1 is no near miss.
-    return Projection(module, 1.0 if abs(factor - 1) < _TOLERANCE else factor)
+    return Projection(module, factor)
+
+
+def _added_times(module: nn.Linear, run: Run) -> float:
+    """The number c if a layer's output is (something else) + c * (the module's output); 0 if it is not.
+
+    The gradient tells: it is c times whatever is handed back. Unlike a difference of two outputs it is
+    exact in half precision too.
+    """
+    leaves: list[torch.Tensor] = []
+
+    def cut(_: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    hook = module.register_forward_hook(cut)
+    try:
+        with torch.enable_grad():
+            hidden = run()
+            probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
+            (found,) = torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)
+    except RuntimeError:  # nothing leads back, or an operation has no gradient
+        return 0.0
+    finally:
+        hook.remove()
+    if found is None:
+        return 0.0
+    found, probe = (value.reshape(hidden.shape).cpu().double() for value in (found, probe))
+    factor = float((found * probe).sum() / probe.square().sum())
+    straight = (found - factor * probe).norm() <= _TOLERANCE * abs(factor) * probe.norm()
+    return (1.0 if abs(factor - 1) < _TOLERANCE else factor) if straight else 0.0
 
 
 def outer_projections(layer: nn.Module, run: Run) -> list[nn.Linear]:
@@ -115,12 +139,3 @@ def check_weight(module: nn.Linear) -> None:
         raise SurgeryError("its weights are quantized")
     if weight.device.type == "meta":
         raise SurgeryError("its weights are not in memory (offloaded)")
-
-
-def _scaled(module: nn.Linear, run: Run, factor: float) -> torch.Tensor:
-    with multiplied([module], factor):
-        return run().double()
-
-
-def _near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    return bool((found - wanted).norm() <= _TOLERANCE * wanted.norm())
