@@ -52,6 +52,12 @@ class Clouds:
         """Mean over samples of the cosine between the states of a sample, mapped to 0..1 (S, S)."""
         return self._similarity("cosine", token, lambda cosine: (1 + cosine) / 2)
 
+    def shift(self, token: str = "mean") -> Floats:
+        """1 - angle / pi between the clouds' centroids (S, S): a translation that all samples share."""
+        centers = self.tokens[token].mean(1)
+        unit = centers / np.linalg.norm(centers, axis=1, keepdims=True)
+        return 1 - np.arccos((unit @ unit.T).clip(-1, 1)) / np.pi
+
     def _similarity(self, name: str, token: str, turn: Callable[[Floats], Floats]) -> Floats:
         if (name, token) not in self.memory:
             states = self.tokens[token]
@@ -98,6 +104,13 @@ CHANGES: dict[str, Callable[[Floats], Floats]] = {"": lambda s: s, "centered": c
 def geometric(*values: Floats) -> Floats:
     """The mean of the costs -log v."""
     return np.exp(np.mean([np.log(np.maximum(v, 1e-12)) for v in values], axis=0))
+
+
+def balanced(*values: Floats) -> Floats:
+    """The mean of the costs -log v, each in units of what a layer away from either end costs in the median."""
+    return geometric(
+        *(v ** (1 / np.median(-np.log(np.diagonal(v, 1)[2:-2].clip(1e-12, 1 - 1e-9)))) for v in values)
+    )
 
 
 def weakest_step(values: Floats) -> Floats:
@@ -156,7 +169,33 @@ CANDIDATES: dict[str, Candidate] = {
     "angle-path": Candidate(lambda c: c.angle()),
     "cosine-path": Candidate(lambda c: c.cosine()),
     "angle-path-two-tokens": Candidate(lambda c: geometric(c.angle(), c.angle("mean")), ingredients=2),
-    # Added after the first development results were seen.
+    # Added after the states of seed 0 and the embedded model's development results were seen. Topology does not
+    # see a translation that all samples share (layer 11 of SmolLM2), and -log J outweighs the other costs.
+    "rank": Candidate(lambda c: c.shape(5), rule="rank"),
+    "rank-mean-token": Candidate(lambda c: c.shape(5, token="mean"), rule="rank"),
+    "rank-two-tokens": Candidate(
+        lambda c: geometric(c.shape(5), c.shape(5, token="mean")), rule="rank", ingredients=2
+    ),
+    "topology~shift": Candidate(lambda c: balanced(c.shape(5), c.shift("mean")), ingredients=2),
+    "topology~angle": Candidate(lambda c: balanced(c.shape(5), c.angle()), ingredients=2),
+    "topology~mean-angle": Candidate(lambda c: balanced(c.shape(5), c.angle("mean")), ingredients=2),
+    "topology~mean-cosine": Candidate(lambda c: balanced(c.shape(5), c.cosine("mean")), ingredients=2),
+    "mean-topology~mean-angle": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.angle("mean")), ingredients=2
+    ),
+    "two-tokens~two-angles": Candidate(
+        lambda c: balanced(c.shape(5), c.shape(5, token="mean"), c.angle(), c.angle("mean")), ingredients=4
+    ),
+    "rank-topology~mean-angle": Candidate(
+        lambda c: balanced(c.shape(5), c.angle("mean")), rule="rank", ingredients=2
+    ),
+    "rank-two-tokens~two-angles": Candidate(
+        lambda c: balanced(c.shape(5), c.shape(5, token="mean"), c.angle(), c.angle("mean")),
+        rule="rank",
+        ingredients=4,
+    ),
+    "mean-angle-path": Candidate(lambda c: c.angle("mean")),
+    "mean-cosine-path": Candidate(lambda c: c.cosine("mean")),
 }
 
 BASELINES = (
