@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmms_topoprune.cli import options
+
+if TYPE_CHECKING:
+    from lmms_topoprune.plan import PruningPlan
 
 
 @click.command("export")
@@ -34,19 +38,14 @@ def command(
       topoprune plan --sparsity 0.3 -o plan.json
       topoprune export --plan plan.json -o pruned-model
     """
-    from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.plan import PruningPlan
 
-    wanted = PruningOptions(plan=plan_file)
-    PruningPlan.load(plan_file)  # a mistake costs no loading
-    from lmms_topoprune import planning
-    from lmms_topoprune.cli.loading import load, readers
-    from lmms_topoprune.repairing import carry_out
+    plan = PruningPlan.load(plan_file)  # a mistake costs no loading
+    from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 
-    model, processor = load(pretrained, dtype or "auto", device)
-    plan = planning.explicit_plan(model, wanted, name=pretrained)
-    carry_out(model, processor, plan, readers=readers(), progress=True)
+    lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device)
+    model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device)
     folder = export(model, processor, plan, output, source=pretrained, overwrite=overwrite)
     kept = {"folder": str(folder), "layers": len(plan.kept), "parameters": model.num_parameters()}
     if as_json:
@@ -55,3 +54,18 @@ def command(
         click.echo(
             f"{kept['layers']} of {plan.layers} layers, {kept['parameters']:,} parameters, in {folder}."
         )
+
+
+def _dense(
+    plan_file: str, plan: PruningPlan, pretrained: str, dtype: str | None, device: str | None
+) -> tuple[Any, Any]:
+    """The dense model with the plan carried out on it, and its processor."""
+    from lmms_topoprune import planning
+    from lmms_topoprune.cli.loading import load, readers
+    from lmms_topoprune.options import PruningOptions
+    from lmms_topoprune.repairing import carry_out
+
+    model, processor = load(pretrained, dtype or "auto", device)
+    planning.explicit_plan(model, PruningOptions(plan=plan_file), name=pretrained)
+    carry_out(model, processor, plan, readers=readers(), progress=True)
+    return model, processor

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from lmms_topoprune.errors import InputError, TopopruneError
+
+if TYPE_CHECKING:
+    from lmms_topoprune.plan import PruningPlan
 
 
 def readers() -> dict[str, Any]:
@@ -27,13 +32,7 @@ def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, A
     """
     import transformers
 
-    from lmms_topoprune.device import find_device, find_dtype
-    from lmms_topoprune.harness.pretrained import resolve
-
-    place = find_device(device)
-    precision = find_dtype(dtype, place)
-    path = resolve(pretrained)
-    try:
+    with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
             model: Any = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=precision)
             processor: Any = transformers.AutoProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
@@ -41,9 +40,45 @@ def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, A
             # A language model without images.
             model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=precision)
             processor = transformers.AutoTokenizer.from_pretrained(path)
+    return model.to(place).eval(), processor
+
+
+def load_lean(
+    pretrained: str, plan: PruningPlan, dtype: str | None, device: str | None
+) -> tuple[Any, Any] | None:
+    """The same without the layers that the plan drops; None where only the dense model tells if it fits.
+
+    Raises:
+        SurgeryError: a layer of the plan cannot be deleted from this model.
+        InputError, UnreachableError: as above.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    from lmms_topoprune.surgery.load import load_pruned
+
+    with _loading(pretrained, dtype, device) as (path, place, precision):
+        try:
+            model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place)
+        except InputError:
+            return None
+        images = type(model.config) in AutoModelForImageTextToText._model_mapping
+        maker: Any = AutoProcessor if images else AutoTokenizer
+        return model.eval(), maker.from_pretrained(path)
+
+
+@contextmanager
+def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator[tuple[str, str, Any]]:
+    """Where to load from, the device and the type; whatever loading raises becomes one sentence."""
+    from lmms_topoprune.device import find_device, find_dtype
+    from lmms_topoprune.harness.pretrained import resolve
+
+    place = find_device(device)
+    precision = find_dtype(dtype, place)
+    path = resolve(pretrained)
+    try:
+        yield path, place, precision
     except TopopruneError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"pretrained is {pretrained!r}, which cannot be loaded: {reason}") from error
-    return model.to(place).eval(), processor

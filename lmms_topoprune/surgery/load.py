@@ -7,9 +7,11 @@ result is what it makes of the dense model, for every architecture, sharding and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
@@ -32,8 +34,8 @@ def load_pruned(
         path: local folder or hub id of the dense model.
         plan: what to drop.
         model_class: a model or Auto class; by default the one that config.json names.
-        verify: compare the plan's fingerprint with the checkpoint. It reads samples of every tensor, and is
-            left out where the weights are not loaded in the type they are stored in.
+        verify: compare the plan's fingerprint with that of the checkpoint in any type, from samples of every
+            tensor; quantized files and files of several types are refused, since theirs cannot be told.
         kwargs: anything that from_pretrained takes; a device_map is in terms of the dense model.
 
     Returns:
@@ -57,9 +59,9 @@ def load_pruned(
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
     deletion = Possible.of(Dense.of(dense, where, twin=dense), plan.dropped)  # or refuses, no weight read
+    if verify:
+        _verify(str(path), model_class, kwargs, plan)
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
-        if verify:
-            _verify(Checkpoint(str(path), model_class, kwargs), plan)
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
         kwargs["device_map"] = place(deletion.pruned, where.path, plan, wanted, max_memory)
     with meta_unread():
@@ -78,16 +80,21 @@ def _model_class(config: Any) -> Any:
     return AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
 
 
-def _verify(checkpoint: Checkpoint, plan: PruningPlan) -> None:
-    """Raise if samples of the checkpoint tell that the plan was made for another one."""
-    if checkpoint.stored_types != {checkpoint.skeleton.dtype}:
-        return
-    found = checkpoint.fingerprint
-    if found not in (None, plan.fingerprint):
-        raise InputError(
-            f"the plan was made for a model with fingerprint {plan.fingerprint}, {checkpoint.path!r} has "
-            f"{found} in {checkpoint.skeleton.dtype}; leave verify out if you know that they are the same"
-        )
+def _verify(path: str, model_class: Any, options: Mapping[str, Any], plan: PruningPlan) -> None:
+    """Raise if samples of the checkpoint tell, in every type, that the plan was made for another one."""
+    as_asked = Checkpoint(path, model_class, options).skeleton.dtype
+    for dtype in dict.fromkeys((as_asked, torch.float32, torch.bfloat16, torch.float16)):
+        found = Checkpoint(path, model_class, {**options, "dtype": dtype}).fingerprint
+        if found == plan.fingerprint:
+            return
+        if found is None:
+            raise InputError(
+                f"{path!r} is quantized or of several types, so verify cannot tell its fingerprint"
+            )
+    raise InputError(
+        f"the plan was made for a model with fingerprint {plan.fingerprint}, which {path!r} has in no type; "
+        "leave verify out if you know that they are the same"
+    )
 
 
 def _check_loaded(model: PreTrainedModel) -> None:

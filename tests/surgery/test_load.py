@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 from collections.abc import Callable
@@ -209,11 +210,28 @@ def test_another_model_is_refused(llama: tuple[LlamaForCausalLM, Path]) -> None:
     with pytest.raises(InputError, match=r"the plan is for 6 layers, .* has 12"):
         load_pruned(folder, PruningPlan("dense", "", LAYERS, (1,), "given"))
     other = PruningPlan("dense", "0" * 16, 12, (1,), "given")
-    with pytest.raises(InputError, match="leave verify out"):
+    with pytest.raises(InputError, match="has in no type; leave verify out"):
         load_pruned(folder, other, verify=True)
     load_pruned(folder, other)
-    load_pruned(folder, other, verify=True, dtype=torch.bfloat16)  # samples in another type tell nothing
     load_pruned(folder, plan_for(llama[0], 1), verify=True)
+
+
+def test_what_cannot_be_verified_is_refused(llama: tuple[LlamaForCausalLM, Path], tmp_path: Path) -> None:
+    mixed = copy.deepcopy(llama[0])
+    mixed.model.norm.to(torch.bfloat16)
+    mixed.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="of several types, so verify cannot tell its fingerprint"):
+        load_pruned(tmp_path, plan_for(mixed, 1), verify=True)
+
+
+@pytest.mark.parametrize("made", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("loaded", [torch.bfloat16, torch.float16, "auto"])
+def test_a_plan_is_recognized_in_whatever_type_it_was_made(
+    made: torch.dtype, loaded: Any, llama: tuple[LlamaForCausalLM, Path], tmp_path: Path
+) -> None:
+    copy.deepcopy(llama[0]).to(torch.bfloat16).save_pretrained(tmp_path)
+    plan = plan_for(LlamaForCausalLM.from_pretrained(tmp_path, dtype=made), 1)
+    load_pruned(tmp_path, plan, verify=True, dtype=loaded)
 
 
 def test_refuses_before_reading_weights(tmp_path: Path) -> None:
@@ -224,8 +242,8 @@ def test_refuses_before_reading_weights(tmp_path: Path) -> None:
 
 
 def test_names_the_model_by_its_configuration(llama: tuple[LlamaForCausalLM, Path], tmp_path: Path) -> None:
-    copy = shutil.copytree(llama[1], tmp_path / "copy")
-    config = LlamaConfig.from_pretrained(copy)
+    folder = shutil.copytree(llama[1], tmp_path / "copy")
+    config = LlamaConfig.from_pretrained(folder)
     config.architectures = None
-    config.save_pretrained(copy)
-    assert isinstance(load_pruned(copy, plan_for(llama[0], 1)), LlamaForCausalLM)
+    config.save_pretrained(folder)
+    assert isinstance(load_pruned(folder, plan_for(llama[0], 1)), LlamaForCausalLM)
