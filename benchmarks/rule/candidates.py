@@ -107,7 +107,7 @@ def geometric(*values: Floats) -> Floats:
 
 
 def balanced(*values: Floats) -> Floats:
-    """The mean of the costs -log v, each in units of what a layer away from either end costs in the median."""
+    """The mean of the costs -log v, each in units of the median layer away from either end."""
     return geometric(
         *(v ** (1 / np.median(-np.log(np.diagonal(v, 1)[2:-2].clip(1e-12, 1 - 1e-9)))) for v in values)
     )
@@ -169,8 +169,8 @@ CANDIDATES: dict[str, Candidate] = {
     "angle-path": Candidate(lambda c: c.angle()),
     "cosine-path": Candidate(lambda c: c.cosine()),
     "angle-path-two-tokens": Candidate(lambda c: geometric(c.angle(), c.angle("mean")), ingredients=2),
-    # Added after the states of seed 0 and the embedded model's development results were seen. Topology does not
-    # see a translation that all samples share (layer 11 of SmolLM2), and -log J outweighs the other costs.
+    # Added after the states of seed 0 and the embedded model's development results were seen: topology does
+    # not see a translation that all samples share (layer 11 of SmolLM2), and -log J outweighs other costs.
     "rank": Candidate(lambda c: c.shape(5), rule="rank"),
     "rank-mean-token": Candidate(lambda c: c.shape(5, token="mean"), rule="rank"),
     "rank-two-tokens": Candidate(
