@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,11 @@ class SweepFolder:
             draft.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def discard(self, plans: Iterable[PruningPlan]) -> None:
+        """Remove the drafts of evaluations that did not finish."""
+        for plan in plans:
+            shutil.rmtree(self.draft(plan), ignore_errors=True)
 
     def finish(self, plan: PruningPlan) -> None:
         """Give a complete evaluation its name."""

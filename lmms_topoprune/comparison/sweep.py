@@ -109,7 +109,10 @@ def sweep(
     if missing:
         cells = _Cells(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
-            executor.run([_job(evaluator, plan, tasks, store, limit) for plan in missing], cells)
+            try:
+                executor.run([_job(evaluator, plan, tasks, store, limit) for plan in missing], cells)
+            finally:  # an error or Ctrl-C leaves nothing unfinished behind
+                store.discard(missing)
         cells.complain(len(todo))
     wanted = {plan.hash for plan in plans}
     return [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in wanted]
