@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.option(
     "--seeds", default="0", show_default=True, help="Seeds of the calibration set, joined by commas."
 )
+@click.option(
+    "--repair",
+    "repairs",
+    default="none",
+    show_default=True,
+    help="Repairs without training, joined by commas: none, linear, rescale.",
+)
 @click.option("--tasks", default="topoprune", show_default=True, help="lmms-eval tasks, joined by commas.")
 @click.option("--limit", type=float, help="Questions a task instead of all.")
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--ray-address", help='Evaluate on this Ray cluster, such as "auto" or "ray://head:10001".')
 @click.option("-o", "--output", required=True, help="Folder for plans and results.")
 @options.model
-@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "on_error", "self_test")
+@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "on_error", "self_test")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
@@ -47,7 +54,8 @@ def command(**arguments: Any) -> None:
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html
 
-    "reverse:NAME" as a criterion drops what NAME would keep.
+    "reverse:NAME" as a criterion drops what NAME would keep. With --repair none,linear every cell is
+    evaluated as deleted and with its repair, so that the effects are not mixed.
     """
     shared = options.given(arguments)
     own = {name: value for name, value in arguments.items() if name not in PruningOptions.names()}
@@ -67,6 +75,7 @@ def run(
     dtype: str | None,
     device: str | None,
     shared: dict[str, Any],
+    repairs: str = "none",
     workers: int | None = None,
     ray: bool = False,
     ray_address: str | None = None,
@@ -82,7 +91,7 @@ def run(
 
         require_ray()
     grid = Grid(
-        tuple(options.listed(criteria, "criteria")),
+        with_repairs(options.listed(criteria, "criteria"), options.listed(repairs, "repair")),
         tuple(options.numbers(sparsities, "sparsities", float)),
         tuple(options.numbers(seeds, "seeds", int)),
         shared,
@@ -116,6 +125,13 @@ def run(
             readers=readers(),
             calibration_progress=True,
         )
+
+
+def with_repairs(criteria: list[str], repairs: list[str]) -> tuple[str, ...]:
+    """Every criterion with every repair, as variants of the criterion."""
+    return tuple(
+        name if repair == "none" else f"{name}:repair={repair}" for name in criteria for repair in repairs
+    )
 
 
 def _executor(
