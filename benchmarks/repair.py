@@ -1,0 +1,164 @@
+"""What repair brings, apart from the criterion: every criterion with no repair, linear and rescale.
+
+    python benchmarks/repair.py tasks --criteria topology,cosine,block_influence -o runs/repair
+    python benchmarks/repair.py text runs/smollm2 --criteria topology,cosine --sparsities 0.2,0.3
+
+`tasks` sweeps lmms-eval tasks and prints the share of the dense score that is kept. `text` prints the
+perplexity of a language model in the folder that benchmarks/rule/smollm2.py makes. Both write JSON and go on
+where they were interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from lmms_topoprune.criteria import registry
+
+REPAIRS = ("none", "linear", "rescale")
+TEXTS = ("anarchism", "handbook")
+LENGTH = 256  # tokens of a passage
+
+
+def criteria_option(function: Any) -> Any:
+    shown = "topology,cosine,block_influence"
+    return click.option("--criteria", default=shown, show_default=True, help='"all" for every criterion.')(
+        function
+    )
+
+
+def listed(criteria: str) -> list[str]:
+    if criteria != "all":
+        return criteria.split(",")
+    return [name for name, criterion in registry.criteria().items() if criterion.score]
+
+
+@click.group()
+def main() -> None:
+    """Tables of repaired models."""
+
+
+@main.command()
+@criteria_option
+@click.option("--sparsities", default="0.3", show_default=True)
+@click.option("--seeds", default="0", show_default=True)
+@click.option("--samples", default=512, show_default=True, help="Calibration samples.")
+@click.option("--tasks", default="topoprune", show_default=True)
+@click.option("--limit", type=int, help="Questions a task instead of all.")
+@click.option("--pretrained", default="embedded", show_default=True)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+def tasks(
+    criteria: str,
+    sparsities: str,
+    seeds: str,
+    samples: int,
+    tasks: str,
+    limit: int | None,
+    pretrained: str,
+    output: Path,
+) -> None:
+    """Share of the dense score that is kept, in percent."""
+    from lmms_topoprune.cli.sweep import run, with_repairs
+    from lmms_topoprune.comparison import compare, save
+    from lmms_topoprune.comparison.runs import distinct_labels
+
+    runs = run(
+        criteria=",".join(with_repairs(listed(criteria), list(REPAIRS))),
+        sparsities=sparsities,
+        seeds=seeds,
+        tasks=tasks,
+        limit=limit,
+        batch_size=16,
+        output=str(output),
+        pretrained=pretrained,
+        dtype=None,
+        device=None,
+        shared={"samples": samples},
+    )
+    comparison = compare(distinct_labels(runs))
+    save(comparison, output / "comparison.json")
+    found: dict[tuple[str, float], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in comparison.rows:
+        if row.label == comparison.dense:
+            continue
+        criterion, _, repair = row.criterion.partition(" repair=")
+        kept, interval = row.overall.retention, row.overall.retention_interval
+        text = f"{100 * kept:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+        found[criterion, row.sparsity][repair or "none"].append(text)
+    show({key: {name: "; ".join(texts) for name, texts in cells.items()} for key, cells in found.items()})
+
+
+def show(found: dict[tuple[str, float], dict[str, str]]) -> None:
+    click.echo("\n| criterion | layers dropped | " + " | ".join(REPAIRS) + " |")
+    click.echo("|---|---:|" + "---:|" * len(REPAIRS))
+    for (criterion, sparsity), cells in sorted(found.items()):
+        texts = " | ".join(cells.get(name, "") for name in REPAIRS)
+        click.echo(f"| {criterion} | {100 * sparsity:.0f} % | {texts} |")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@criteria_option
+@click.option("--sparsities", default="0.2,0.3", show_default=True)
+@click.option("--passages", default=64, show_default=True, help="Calibration passages of 256 tokens.")
+@click.option("--evaluated", default=16, show_default=True, help="Passages of each text to evaluate on.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the figures in this JSON file.")
+def text(
+    folder: Path, criteria: str, sparsities: str, passages: int, evaluated: int, output: Path | None
+) -> None:
+    """Perplexity; plans and repairs see other passages of the same texts than the evaluation."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lmms_topoprune import files, planning
+    from lmms_topoprune.calibration.samples import Sample
+    from lmms_topoprune.options import PruningOptions
+    from lmms_topoprune.repairing import repair
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    held_out, rest = zip(*(split(folder, name, tokenizer, evaluated) for name in TEXTS), strict=True)
+    calibration = torch.cat([ids[: passages // len(TEXTS)] for ids in rest])
+    batches = [{"input_ids": ids} for ids in calibration.split(8)]
+    samples = [Sample(tokenizer.decode(row[:40])) for ids in rest for row in ids[:256]]
+    figures: dict[str, Any] = json.loads(output.read_text()) if output and output.exists() else {}
+    figures.setdefault("dense", perplexity(model, torch.cat(held_out)))
+    click.echo(f"dense {figures['dense']:.2f}")
+    found: dict[tuple[str, float], dict[str, str]] = defaultdict(dict)
+    for criterion in listed(criteria):
+        for sparsity in map(float, sparsities.split(",")):
+            given = {"criterion": criterion, "sparsity": sparsity, "samples": len(samples)}
+            options = PruningOptions(**{**registry.defaults(criterion), **given})
+            plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=samples)
+            for method in REPAIRS:
+                key = f"{criterion} {sparsity} {method}"
+                if key not in figures:
+                    with repair(model, batches, plan.dropped, method):
+                        figures[key] = perplexity(model, torch.cat(held_out))
+                found[criterion, sparsity][method] = f"{figures[key]:.1f}"
+                if output:
+                    files.write_json(output, figures)
+    show(found)
+
+
+def split(folder: Path, name: str, tokenizer: Any, evaluated: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Passages of a text (N, LENGTH): those to evaluate on, and the following ones."""
+    paragraphs = json.loads((folder / "texts" / f"{name}.json").read_text())
+    ids = tokenizer(" ".join(paragraphs[:2000]))["input_ids"]
+    passages = torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)
+    return passages[:evaluated], passages[evaluated:]
+
+
+@torch.no_grad()
+def perplexity(model: Any, passages: torch.Tensor) -> float:
+    losses = [float(model(ids, labels=ids).loss) * len(ids) for ids in passages.split(4)]
+    return math.exp(sum(losses) / len(passages))
+
+
+if __name__ == "__main__":
+    main()
