@@ -90,4 +90,7 @@ def _plan(entry: dict[str, Any] | None) -> PruningPlan | None:
     fields = {k: v for k, v in entry.items() if k in PruningPlan.__dataclass_fields__ and k != "stages"}
     scores = fields.get("scores")
     lists = {"dropped": tuple(fields["dropped"]), "scores": None if scores is None else tuple(scores)}
-    return PruningPlan(**{**fields, **lists})
+    plan = PruningPlan(**{**fields, **lists})
+    if plan.hash != entry["hash"]:
+        raise ValueError("a plan with its own hash")
+    return plan

@@ -27,6 +27,8 @@ def write_all(texts: Mapping[Path, str]) -> None:
     try:
         files.write_together({path: text.encode() for path, text in texts.items()})
     except OSError as error:
+        # mkdir says this of a file where a folder is wanted.
+        reason = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(
-            f"{str(error.filename)!r} cannot be written: {error.strerror}; nothing was changed"
+            f"{str(error.filename)!r} cannot be written: {reason}; nothing was changed"
         ) from None

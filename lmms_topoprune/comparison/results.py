@@ -14,6 +14,7 @@ from lmms_topoprune.comparison.facts import facts, parse_model_args
 from lmms_topoprune.comparison.scores import UnitScores, unit_scores
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
+from lmms_topoprune.registration import registered
 
 RESULTS = "_results.json"
 
@@ -199,6 +200,9 @@ def _reported(metrics: Mapping[str, Any]) -> dict[str, float]:
 def _find_plan(results: Path) -> Path | None:
     """The plan beside a results file: the one of the same date if there is one, else the only one."""
     date = results.name.removesuffix(RESULTS)
+    own = results.with_name(f"{date}_plan.json")
+    if own.exists():
+        return own
     candidates = sorted(p for p in results.parent.glob("*.json") if p != results and _is_plan(p))
     same = [p for p in candidates if p.name.startswith(date)]
     alone = len(list(results.parent.glob(f"*{RESULTS}"))) == 1 and len(candidates) == 1
@@ -211,7 +215,10 @@ def _is_plan(path: Path) -> bool:
 
 
 def _asks_to_prune(results: Mapping[str, Any]) -> bool:
-    arguments = parse_model_args(results.get("config", {}).get("model_args"))
+    config = results.get("config", {})
+    arguments, model = parse_model_args(config.get("model_args")), registered().get(config.get("model"))
+    if model is not None and model.criterion != "dense" and not {"sparsity", "layers"} & set(arguments):
+        return True  # a criterion that finds the number of layers by itself
     return arguments.get("sparsity", "0") not in ("0", "0.0") or bool({"layers", "plan"} & set(arguments))
 
 

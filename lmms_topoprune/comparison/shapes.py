@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.comparison.damage import read_object, understood
 from lmms_topoprune.topology import Barcode
 
 
@@ -33,13 +32,9 @@ def read_shape(path: Path) -> tuple[str, Shape]:
     Raises:
         InputError: the file is cut short or holds something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+    value = read_object(path)
+    with understood(path, "similarity file of a sweep"):
         return str(value["criterion"]), Shape(_square(value["values"]), _barcodes(value.get("barcodes", ())))
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):  # InputError of a bar is a ValueError
-        raise InputError(f"{str(path)!r} is cut short or no similarity file of a sweep") from None
 
 
 def _square(values: Any) -> list[list[float]] | None:
@@ -47,7 +42,7 @@ def _square(values: Any) -> list[list[float]] | None:
         return None
     table = np.asarray(values, dtype=float)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or not np.isfinite(table).all():
-        raise ValueError
+        raise ValueError("a square of numbers")
     square: list[list[float]] = table.tolist()
     return square
 
