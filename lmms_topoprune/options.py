@@ -40,6 +40,9 @@ class PruningOptions:
         calibration: "embedded", a JSONL file, a folder of images, "hf:name" or "task:name:split".
         samples: number of calibration samples.
         calibration_batch: samples in one calibration forward pass.
+        calibration_strict: a broken image or row of the calibration set stops the run instead of being
+            skipped.
+        calibration_forced: calibrate on documents that are evaluated as well; the plan says so.
         seed: draws the samples, and the layers of the random criterion.
         protect_first, protect_last: layers at either end that are never dropped.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
@@ -63,6 +66,8 @@ class PruningOptions:
     calibration: str = "embedded"
     samples: int = 512
     calibration_batch: int = 8
+    calibration_strict: bool = False
+    calibration_forced: bool = False
     seed: int = 0
     protect_first: int = 1
     protect_last: int = 1

@@ -84,7 +84,7 @@ def make_plan(
         return _plan(model_fingerprint(model), options, name, layers, dropped=())
     check_budget(options, layers, forbidden := frozenset(undeletable(model)))
     if registry.get(options.criterion).needs_samples and samples is None:
-        samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
+        samples = _samples(options, readers)
     ranks, cache = ranks or Ranks(), Cache.default() if cache is None else cache
     if samples is None:  # cheaper to compute than to look up
         found = unsampled(model, options, forbidden)
@@ -238,7 +238,7 @@ def calibrate(
     if not any(rule.needs_samples for rule in rules):
         return Evidence(layers, forbidden=forbidden)
     if samples is None:
-        samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
+        samples = _samples(options, readers)
     states = states_read(options, names)
     sums = tuple(sorted({name for rule in rules for name in rule.sums}))
     ranks = ranks or Ranks()
@@ -257,6 +257,11 @@ def calibrate(
         progress=progress,
         make_likelihood=lambda: Likelihood.of(model, processor, samples, options.calibration_batch),
     )
+
+
+def _samples(options: PruningOptions, readers: Mapping[str, Reader] | None) -> Sequence[Sample]:
+    strict = options.calibration_strict
+    return load_samples(options.calibration, options.samples, options.seed, readers=readers, strict=strict)
 
 
 def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:

@@ -45,12 +45,16 @@ class Ranks:
         if self.world > 1:
             Stage.current(self.rank, self.world).check()
 
-    def together(self, work: Callable[[], Result]) -> list[Result]:
-        """Do something in every process; returns all results everywhere, in the order of ranks.
+    def each(self, work: Callable[[], Result]) -> Result:
+        """Do something in every process; returns this one's result, once all have theirs.
 
         Raises:
             TopopruneError: in every process, if one of them failed or is gone; the sentence names its rank.
         """
+        return work() if self.world == 1 else self._all_succeed(work)
+
+    def together(self, work: Callable[[], Result]) -> list[Result]:
+        """The same, but everybody gets all results, in the order of ranks."""
         if self.world == 1:
             return [work()]
         result = self._all_succeed(work)
@@ -59,7 +63,7 @@ class Ranks:
         return results
 
     def gathered(self, work: Callable[[], Result]) -> list[Result]:
-        """The same, but only process 0 gets the results; the others get an empty list."""
+        """The same, but only process 0 gets all results; the others get an empty list."""
         if self.world == 1:
             return [work()]
         result = self._all_succeed(work)

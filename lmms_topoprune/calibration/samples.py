@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lmms_topoprune.calibration.video import FRAMES
 from lmms_topoprune.errors import InputError, shown
 
 
@@ -36,7 +37,7 @@ class Sample:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the instruction and of the pixels (or of the video file).
+        """SHA-256 of the instruction and of the pixels (or of the video file and the number of frames read).
 
         Raises:
             InputError: the video file is gone.
@@ -46,7 +47,7 @@ class Sample:
             found.update(f"\0image {self.image.mode} {self.image.size}".encode())
             found.update(self.image.tobytes())
         if self.video is not None:
-            found.update(b"\0video ")
+            found.update(f"\0video of {FRAMES} frames ".encode())
             try:
                 found.update(hashlib.sha256(Path(self.video).read_bytes()).digest())
             except OSError as error:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lmms_topoprune.errors import SPARE_MEMORY, GenerationError, InputError, TopopruneError, out_of_memory
+from lmms_topoprune.calibration.stage import Stopped
+from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
 from lmms_topoprune.stopping import farewell, stoppable
 
 
@@ -42,8 +43,8 @@ def one_sentence() -> Iterator[None]:
     except (TopopruneError, KeyboardInterrupt) as error:
         if not on_command_line() or os.environ.get("VERBOSITY") == "DEBUG":
             raise
-        # Every process meets the same mistake; a failed generation happens on one of them only.
-        silent = int(os.environ.get("RANK", 0)) > 0 and not isinstance(error, GenerationError)
+        # Where every process knows the same, one of them says it.
+        silent = int(os.environ.get("RANK", 0)) > 0 and isinstance(error, (Stopped, KeyboardInterrupt))
         if isinstance(error, TopopruneError):
             raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None
         text, code = farewell(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from transformers import AutoConfig
 
 from lmms_topoprune import planning
@@ -9,6 +11,7 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import check_samples
+from lmms_topoprune.harness.evaluated import refuse_evaluated
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
@@ -18,16 +21,18 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
     """Refuse what cannot work, and return the calibration samples; None where none are needed.
 
     Raises:
-        OptionError: more layers than may go, or no such calibration source.
+        OptionError: more layers than may go, no such calibration source, or one that is evaluated.
         InputError: a layer that does not exist, a plan file or samples that cannot be used.
         UnreachableError: the calibration data cannot be reached.
     """
     layers = count_layers(pretrained)
+    if options.repair != "none":
+        refuse_evaluated(options.calibration, options.calibration_forced)
     if options.plan is not None:
-        if layers is None:
-            PruningPlan.load(options.plan)
-        else:
+        plan = PruningPlan.load(options.plan)
+        if layers is not None:
             planning.load_plan(options.plan, layers, pretrained)
+        refuse_evaluated(str(plan.calibration.get("source", "")), options.calibration_forced)
         return None
     if options.layers is not None:
         if layers is not None:
@@ -40,7 +45,10 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
         planning.check_budget(options, layers, frozenset())
     if not registry.get(options.criterion).needs_samples:
         return None
-    samples = load_samples(options.calibration, options.samples, options.seed, readers={"task": task_samples})
+    refuse_evaluated(options.calibration, options.calibration_forced)
+    strict = options.calibration_strict
+    readers = {"task": partial(task_samples, strict=strict)}
+    samples = load_samples(options.calibration, options.samples, options.seed, readers=readers, strict=strict)
     check_samples(options, len(samples))
     return samples
 

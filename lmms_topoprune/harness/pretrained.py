@@ -8,7 +8,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from lmms_topoprune.embedded import locate
-from lmms_topoprune.errors import InputError, UnreachableError, shown
+from lmms_topoprune.errors import InputError, OptionError, UnreachableError, shown
 
 INSTEAD = f"pass pretrained={locate.NAME} or a local folder"
 
@@ -17,10 +17,12 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
     """A folder or a hub name that from_pretrained can load.
 
     Raises:
+        OptionError: a revision of something that has none.
         InputError: no such folder, or the hub has no such model (for this user).
         UnreachableError: it is not on this machine and the hub cannot be reached.
     """
     if pretrained == locate.NAME:
+        _refuse_revision(revision, pretrained)
         return str(locate.model_path())
     folder = Path(pretrained)
     try:
@@ -31,11 +33,21 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
     if found:
         if not (folder / "config.json").is_file():
             raise InputError(f"pretrained is {shown(pretrained)}, a folder without config.json; {INSTEAD}")
+        _refuse_revision(revision, pretrained)
         return str(folder)
     if isinstance(_cached(pretrained, revision), str):
         return pretrained
     _ask_hub(pretrained, revision)
     return pretrained
+
+
+def _refuse_revision(revision: str | None, pretrained: str) -> None:
+    """Only the hub has revisions; transformers ignores one for a folder."""
+    if revision not in (None, "main"):
+        raise OptionError(
+            f"revision is {shown(revision)}, but pretrained={pretrained} has none; "
+            "leave revision out or pass a model of the hub"
+        )
 
 
 def _cached(name: str, revision: str | None) -> object:

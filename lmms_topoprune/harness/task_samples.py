@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import Image
+from tenacity import RetryError
 
+from lmms_topoprune.calibration.hub import check_reachable
+from lmms_topoprune.calibration.rows import take, whole_images
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest
+from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
 from lmms_topoprune.harness.batched import PLACEHOLDERS
 from lmms_topoprune.harness.callers import local_of
+from lmms_topoprune.harness.evaluated import calibration_split, task_config
 from lmms_topoprune.shared_files import shared_path
 
 
-def task_samples(source: str, count: int, seed: int) -> list[Sample]:
+def task_samples(source: str, count: int, seed: int, strict: bool = False) -> list[Sample]:
     """Up to `count` documents of a task as the task asks them, drawn by `seed`.
+
+    Broken documents are skipped, counted and reported, as in every source; with `strict` they are errors.
 
     Raises:
         OptionError: no such task or split.
@@ -29,12 +36,7 @@ def task_samples(source: str, count: int, seed: int) -> list[Sample]:
     docs = _documents(task, name, split)
     indices = list(range(len(docs)))
     random.Random(seed).shuffle(indices)
-    try:
-        return [_sample(task, docs[index]) for index in indices[:count]]
-    except Exception as error:
-        raise InputError(
-            f"calibration is 'task:{source}', whose documents cannot be read: {error}"
-        ) from error
+    return take((partial(_sample, task, docs, index) for index in indices), count, f"task:{source}", strict)
 
 
 def _task(name: str) -> Any:
@@ -44,25 +46,44 @@ def _task(name: str) -> Any:
     )
     if name not in manager.all_subtasks:
         hint = nearest(name, manager.all_subtasks)
-        raise OptionError(f"calibration is 'task:{name}'; allowed: a single task of lmms-eval{hint}")
+        raise OptionError(
+            f"calibration is {shown('task:' + name)}; allowed: a single task of lmms-eval{hint}"
+        )
+    if dataset := task_config(manager, name).get("dataset_path"):
+        check_reachable(str(dataset), cached=True)
     try:
         return get_task_dict([name], manager, "simple")[name]
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
+        reason = " ".join(str(cause).split())[:200]
         raise UnreachableError(
-            f"the data of task {name!r} cannot be loaded ({type(error).__name__}: {reason}); "
+            f"the data of task {name!r} cannot be loaded ({type(cause).__name__}: {reason}); "
             "pass calibration=embedded or a JSONL file"
         ) from error
 
 
 def _documents(task: Any, name: str, split: str) -> Any:
-    split = split or task.config.training_split or task.config.validation_split or task.config.test_split
+    split = calibration_split(vars(task.config), split)
     if split not in task.dataset:
         raise OptionError(f"calibration is 'task:{name}:{split}'; allowed splits: {', '.join(task.dataset)}")
     return task.dataset[split]
 
 
-def _sample(task: Any, doc: dict[str, Any]) -> Sample:
+def _sample(task: Any, docs: Any, index: int) -> Sample:
+    """One document as a sample.
+
+    Raises:
+        InputError: the data set cannot decode it, or the task's own functions fail on it.
+    """
+    try:
+        with whole_images():
+            return _as_asked(task, docs[index])
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"document {index}: {type(error).__name__}: {reason}") from error
+
+
+def _as_asked(task: Any, doc: dict[str, Any]) -> Sample:
     visuals = task.doc_to_visual(doc) or []
     image = next((visual.convert("RGB") for visual in visuals if isinstance(visual, Image.Image)), None)
     video = next((Path(visual) for visual in visuals if isinstance(visual, str)), None)

@@ -17,6 +17,7 @@ from lmms_topoprune.files import digest
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import pretrained, response_cache, results
 from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.evaluated import marked
 from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.lean import Lean
@@ -54,14 +55,9 @@ class PrunedModel(lmms):  # type: ignore[misc]
             TopopruneError: it cannot be loaded, planned for, pruned, or failed its self-test.
         """
         with one_sentence():
-            allowed = sorting.parameters(self.wrapped)
-            self.options = sorting.take_options(self.registered, arguments, allowed)
-            dtype = sorting.place(arguments, allowed)
-            self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
-            arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
             self.answers = Answers()
             self.stages: Stages = {}
-            samples = foresee(self.options, arguments["pretrained"])
+            dtype, samples = Ranks.current().each(lambda: self._prepare(arguments))
             self.lean = Lean(self.options, self.source, arguments, samples, dtype, self.registered.wraps)
             with measured(self.stages, "load"):
                 self._load(arguments, dtype)
@@ -80,6 +76,19 @@ class PrunedModel(lmms):  # type: ignore[misc]
         model = cls(**{**extra, **given})
         results.leave_plan(model, results.tracker_of_caller())
         return model
+
+    def _prepare(self, arguments: dict[str, Any]) -> tuple[torch.dtype | None, list[Sample] | None]:
+        """Find mistakes before anything is loaded; complete the wrapped class's arguments in place.
+
+        Returns:
+            The type that the loaded model is converted to, if any, and the calibration samples, if needed.
+        """
+        allowed = sorting.parameters(self.wrapped)
+        self.options = sorting.take_options(self.registered, arguments, allowed)
+        dtype = sorting.place(arguments, allowed)
+        self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
+        arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
+        return dtype, foresee(self.options, arguments["pretrained"])
 
     def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
         try:
@@ -106,6 +115,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         else:
             self._delete(samples)
             self.lean.remember(self.plan)
+        self.plan = marked(self.plan)
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)

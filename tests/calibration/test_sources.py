@@ -8,7 +8,8 @@ import pytest
 from PIL import ImageFile
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
-from lmms_topoprune.calibration.sources import from_row, load_samples
+from lmms_topoprune.calibration.hub import from_row
+from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError
 
 
@@ -122,6 +123,7 @@ def test_a_data_set_out_of_reach_is_one_sentence(monkeypatch):
         raise ConnectionError("no route to host\nand a second line")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("lmms_topoprune.calibration.hub.check_reachable", lambda *_, **__: None)
     with pytest.raises(
         UnreachableError, match=r"'nobody/nothing' cannot be read .*pass calibration=embedded"
     ) as caught:
