@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,9 +42,10 @@ def require_ray() -> Any:
     """
     try:
         import ray
-    except ImportError:
+    except ImportError as error:
+        broken = "" if getattr(error, "name", "") == "ray" else f" ({error})"
         raise MissingExtraError(
-            "a sweep on a Ray cluster needs ray; install it with: pip install 'lmms-topoprune[ray]'"
+            f"a sweep on a Ray cluster needs ray{broken}; install it with: pip install 'lmms-topoprune[ray]'"
         ) from None
     return ray
 
@@ -118,6 +120,7 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     ray = require_ray()
     if ray.is_initialized():
         return ray, False
+    _look_for(address)
     forwarded = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
     try:
         ray.init(
@@ -131,6 +134,17 @@ def _connected(address: str | None) -> tuple[Any, bool]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreachableError(f"no Ray cluster at {address or 'the default address'}: {reason}") from None
     return ray, True
+
+
+def _look_for(address: str | None) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UnreachableError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
 class RayWorker:

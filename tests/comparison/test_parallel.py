@@ -43,7 +43,9 @@ def swept(tiny_llava, tmp_path):
 
 def content(folder: Path) -> dict[str, bytes]:
     """Results and samples; plans tell how long they took."""
-    found = (p for part in ("results.json", "samples_*.jsonl") for p in (folder / "layers").rglob(f"*_{part}"))
+    found = (
+        p for part in ("results.json", "samples_*.jsonl") for p in (folder / "layers").rglob(f"*_{part}")
+    )
     return {str(p.relative_to(folder)): p.read_bytes() for p in found}
 
 
