@@ -163,11 +163,12 @@ def planned(
             "leave repair out or make a new plan"
         )
     if samples is None:
-        samples = load_samples(options.calibration, options.samples, options.seed, readers=readers)
+        source, strict = options.calibration, options.calibration_strict
+        samples = load_samples(source, options.samples, options.seed, readers=readers, strict=strict)
     facts = {
         "method": method,
         "version": VERSION,
-        **({"ridge": RIDGE} if method == "linear" else {"ridge": 0.0}),
+        "ridge": RIDGE if method == "linear" else 0.0,
         "source": options.calibration,
         "samples": len(samples),
         "seed": options.seed,
@@ -178,7 +179,8 @@ def planned(
 
 def _fingerprint(processor: Any, samples: Sequence[Sample]) -> str:
     prompter = Prompter(processor)
-    return files.digest([fingerprint(samples), [prompter.prompt(sample) for sample in samples]])
+    prompts = [prompter.prompt(sample) for sample in samples]
+    return files.digest([fingerprint(samples), prompts, prompter.media_settings])
 
 
 @dataclass
