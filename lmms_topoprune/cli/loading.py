@@ -70,7 +70,7 @@ def load_lean(
 def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator[tuple[str, str, Any]]:
     """Where to load from, the device and the type; whatever loading raises becomes one sentence."""
     from lmms_topoprune.device import find_device, find_dtype
-    from lmms_topoprune.harness.pretrained import resolve
+    from lmms_topoprune.harness.pretrained import resolve, unloadable
 
     place = find_device(device)
     precision = find_dtype(dtype, place)
@@ -80,5 +80,4 @@ def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator
     except TopopruneError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"pretrained is {pretrained!r}, which cannot be loaded: {reason}") from error
+        raise unloadable(pretrained, error) from error

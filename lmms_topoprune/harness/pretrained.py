@@ -8,7 +8,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from lmms_topoprune.embedded import locate
-from lmms_topoprune.errors import InputError, OptionError, UnreachableError, shown
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, shown
 
 INSTEAD = f"pass pretrained={locate.NAME} or a local folder"
 
@@ -48,6 +48,27 @@ def _refuse_revision(revision: str | None, pretrained: str) -> None:
             f"revision is {shown(revision)}, but pretrained={pretrained} has none; "
             "leave revision out or pass a model of the hub"
         )
+
+
+def unloadable(name: str, error: Exception, by: str = "transformers") -> TopopruneError:
+    """What a failed load comes to: the hub was lost in the middle, or the model itself is at fault."""
+    if isinstance(error, OSError) and not Path(name).is_dir() and name != locate.NAME and not _answers(name):
+        return UnreachableError(
+            f"the Hugging Face hub was lost while {name} was loading; try again, or {INSTEAD}"
+        )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return InputError(f"pretrained is {shown(name)}, which {by} cannot load: {reason}")
+
+
+def _answers(name: str) -> bool:
+    """Whether the hub says anything at all."""
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+    except HfHubHTTPError:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _cached(name: str, revision: str | None) -> object:

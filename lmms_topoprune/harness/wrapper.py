@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lmms_topoprune import planning
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.files import digest
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import pretrained, response_cache, results
@@ -97,10 +97,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         except TopopruneError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise InputError(
-                f"pretrained is {self.source!r}, which {self.registered.wraps} cannot load: {reason}"
-            ) from error
+            raise pretrained.unloadable(self.source, error, self.registered.wraps) from error
         if dtype is not None:
             self._model.to(dtype)
         tokenizer = getattr(self.hf_processor, "tokenizer", self.hf_processor)
