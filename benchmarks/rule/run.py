@@ -101,8 +101,9 @@ def _calibrate(target: Target, seed: int, criteria: Sequence[str], token: str) -
 
 
 def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
-    """One file a set of layers."""
-    wanted = {(): None, **{tuple(layers): None for layers in choices.values()}}
+    """One file a set of layers, those of the lower sparsities first."""
+    by_sparsity = sorted(choices, key=lambda key: float(key.rsplit(" ", 2)[1]))
+    wanted = {(): None, **{tuple(choices[key]): None for key in by_sparsity}}
     for number, layers in enumerate(wanted):
         file = folder / "units" / f"{name_of(layers)}.npz"
         if file.exists():
