@@ -189,6 +189,9 @@ CANDIDATES: dict[str, Candidate] = {
     "rank-topology~mean-angle": Candidate(
         lambda c: balanced(c.shape(5), c.angle("mean")), rule="rank", ingredients=2
     ),
+    "rank-topology~shift": Candidate(
+        lambda c: balanced(c.shape(5), c.shift("mean")), rule="rank", ingredients=2
+    ),
     "rank-two-tokens~two-angles": Candidate(
         lambda c: balanced(c.shape(5), c.shape(5, token="mean"), c.angle(), c.angle("mean")),
         rule="rank",
