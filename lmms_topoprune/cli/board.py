@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
-from lmms_topoprune.comparison.wording import COSTS, amount, interval, p_value, percent
+from lmms_topoprune.comparison.wording import COSTS, amount, dropped, interval, p_value, percent
 
 COST_CAPTION = (
     "Memory is the peak while answering: of the GPU if there is one, else of the whole process. An answer's "
@@ -41,7 +41,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     scores = [percent(row.cells[name].score) for name in (*comparison.tasks, OVERALL)]
     p = "" if row.label == comparison.reference else p_value(overall.p_holm)
     kept = [percent(overall.retention), percent(overall.corrected)]
-    return [row.label, *scores, *kept, interval(overall.corrected_interval), p, row.dropped]
+    return [row.label, *scores, *kept, interval(overall.corrected_interval), p, dropped(row)]
 
 
 def _caption(comparison: Comparison) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from lmms_topoprune.comparison.costs import costs
 from lmms_topoprune.comparison.damage import read_object, understood
 from lmms_topoprune.comparison.facts import facts, parse_model_args
+from lmms_topoprune.comparison.labels import plan_label
 from lmms_topoprune.comparison.scores import UnitScores, unit_scores
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
@@ -226,10 +227,3 @@ def _label(results: Mapping[str, Any], plan: PruningPlan | None) -> str:
     if plan is None:
         return str(results.get("config", {}).get("model") or results.get("model_name") or "run")
     return plan_label(plan)
-
-
-def plan_label(plan: PruningPlan) -> str:
-    """How tables call the model of a plan: "topology 30 %", with the sparsity that was asked for."""
-    if not plan.dropped:
-        return "dense"
-    return f"{plan.criterion} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"

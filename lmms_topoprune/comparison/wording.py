@@ -6,6 +6,7 @@ import math
 
 from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
 from lmms_topoprune.comparison.statistics import Interval
+from lmms_topoprune.plan import parse_layers
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -56,6 +57,12 @@ def headings(comparison: Comparison) -> list[str]:
     ]
 
 
+def dropped(row: Row) -> str:
+    """How many layers went, and which: a threshold's number is nobody's wish."""
+    count = 0 if row.dropped == "none" else len(parse_layers(row.dropped))
+    return f"{count}: {row.dropped}" if count else "none"
+
+
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """The leaderboard's texts of one run: shares in percent, the corrected retention's interval."""
     overall = row.overall
@@ -69,7 +76,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         "–" if row.label == comparison.reference else p_value(overall.p_holm),
         *(percent(row.cells[task].score) for task in comparison.tasks),
         *(amount(row.cost.get(name), factor) for name, _, factor in COSTS),
-        row.dropped,
+        dropped(row),
     ]
 
 
