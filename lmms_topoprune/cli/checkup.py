@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,11 +10,9 @@ from importlib import metadata
 
 from lmms_topoprune.errors import TopopruneError
 
-NEEDED = ("lmms-eval", "torch", "torchvision", "transformers", "gudhi", "numba", "numpy", "scipy")
-OPTIONAL = {
-    "decord": "only videos need it: pip install decord (eva-decord on a Mac)",
-    "matplotlib": "plots of barcodes: pip install 'lmms-topoprune[plots]'",
-}
+PACKAGE = "lmms-topoprune"
+FALLBACK = ("lmms-eval", "torch", "torchvision", "transformers", "gudhi", "numba", "numpy", "scipy")
+"""What is looked for where the package is not installed and names no requirements."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +36,35 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding at a time; nothing here raises."""
+    from lmms_topoprune.cli import surroundings
+
     yield _python()
-    for package in NEEDED:
-        yield _package(package)
+    yield from map(_package, _requirements())
     for look in (_declarations, _entry_point, _registered, _embedded_model, _tasks, _calibration):
         yield _guarded(look)
-    families = list(_wrapped_models())
+    try:
+        families = list(_wrapped_models())
+    except Exception as error:
+        families = [Finding("families", False, True, _reason(error), "repair plugin.toml")]
     # One family is enough to be of use.
     none_usable = not any(family.works for family in families)
     yield from (replace(family, needed=none_usable) for family in families)
-    yield _guarded(_accelerator)
-    yield _guarded(_hub)
-    for package, mend in OPTIONAL.items():
-        there = importlib.util.find_spec(package) is not None
-        yield Finding(package, there, False, "installed" if there else "not installed", mend)
+    for look in (surroundings.accelerator, surroundings.hub, surroundings.cache):
+        yield _guarded(look, needed=False)
+    yield from surroundings.optional_packages()
 
 
-def _guarded(look: Callable[[], Finding]) -> Finding:
+def _guarded(look: Callable[[], Finding], needed: bool = True) -> Finding:
     try:
         return look()
     except Exception as error:
         what = look.__name__.strip("_").replace("_", " ")
-        reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
-        return Finding(
-            what, False, True, " ".join(reason.split()), "pip install --force-reinstall lmms-topoprune"
-        )
+        return Finding(what, False, needed, _reason(error), f"pip install --force-reinstall {PACKAGE}")
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
+    return " ".join(reason.split())
 
 
 def _python() -> Finding:
@@ -71,11 +72,31 @@ def _python() -> Finding:
     return Finding("Python", sys.version_info >= (3, 10), True, version, "use Python 3.10 or newer")
 
 
-def _package(name: str) -> Finding:
+def _requirements() -> list[str]:
+    """What the package says it needs here, such as "torch>=2.6"; markers are heeded, extras left out."""
+    from packaging.requirements import Requirement
+
     try:
-        return Finding(name, True, True, metadata.version(name))
+        declared = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
     except metadata.PackageNotFoundError:
-        return Finding(name, False, True, "not installed", f"pip install {name}")
+        return list(FALLBACK)
+    here = [r for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [f"{r.name}{r.specifier}" for r in here]
+
+
+def _package(wanted: str) -> Finding:
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(wanted)
+    mend = f"pip install '{wanted}'"
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Finding(requirement.name, False, True, "not installed", mend)
+    if not requirement.specifier.contains(found, prereleases=True):
+        detail = f"{found}, but {requirement.specifier} is needed"
+        return Finding(requirement.name, False, True, detail, mend)
+    return Finding(requirement.name, True, True, found)
 
 
 def _declarations() -> Finding:
@@ -138,40 +159,17 @@ def _wrapped_models() -> Iterator[Finding]:
         what = f"family {family} (wraps {entry['wraps']})"
         try:
             module = importlib.import_module("lmms_topoprune.harness.models")
-            name = f"dense_{family}"
-            usable = any(hasattr(module, f"{name}_{kind}") for kind in ("chat", "simple"))
-            yield Finding(what, usable, True, "usable here" if usable else "cannot be built")
+            kinds = [kind for kind in ("chat", "simple") if hasattr(module, f"dense_{family}_{kind}")]
+            detail = f"usable here ({' and '.join(kinds)} prompts)" if kinds else "cannot be built"
+            yield Finding(what, bool(kinds), True, detail, f"pip install --force-reinstall {PACKAGE}")
         except Exception as error:
-            yield Finding(what, False, False, " ".join(str(error).split()), "install what it asks for")
+            yield Finding(what, False, True, _reason(error), _what_is_missing(error))
 
 
-def _accelerator() -> Finding:
-    import torch
-
-    if torch.cuda.is_available():
-        return Finding("accelerator", True, False, torch.cuda.get_device_name(0))
-    if torch.backends.mps.is_available():
-        return Finding("accelerator", True, False, "Apple GPU (mps)")
-    mend = "for large models install a build of torch for your GPU"
-    return Finding("accelerator", False, False, f"none; {torch.get_num_threads()} CPU threads", mend)
-
-
-def _hub() -> Finding:
-    import urllib.error
-    import urllib.request
-
-    from huggingface_hub import constants
-
-    mend = "without it use pretrained=embedded or a local folder"
-    if constants.HF_HUB_OFFLINE:
-        return Finding("Hugging Face hub", False, False, "switched off by HF_HUB_OFFLINE", mend)
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()
-    except urllib.error.HTTPError:
-        return Finding("Hugging Face hub", True, False, constants.ENDPOINT)
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return Finding(
-            "Hugging Face hub", False, False, f"{constants.ENDPOINT} cannot be reached: {reason}", mend
-        )
-    return Finding("Hugging Face hub", True, False, constants.ENDPOINT)
+def _what_is_missing(error: BaseException | None) -> str:
+    """How to get the module that an import failed for."""
+    while error is not None:
+        if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "lmms_topoprune":
+            return f"pip install {error.name.partition('.')[0].replace('_', '-')}"
+        error = error.__cause__ or error.__context__
+    return "install what it asks for"

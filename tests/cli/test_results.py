@@ -45,8 +45,10 @@ def test_report(topoprune, runs):
     code, out, _ = topoprune("report", runs, "-o", runs / "report.html", "--json")
     assert code == 0 and json.loads(out)["runs"] == 2
     assert "topology 20 %" in (runs / "report.html").read_text()
+    before = (runs / "report.html").read_text()
     code, _, err = topoprune("report", runs, "-o", runs / "report.html" / "below.html")
-    assert code == 2 and "cannot be written" in err
+    assert code == 2 and err.count("\n") == 1 and "cannot be written: its folder is a file" in err
+    assert (runs / "report.html").read_text() == before
 
 
 def test_regress(topoprune, runs, monkeypatch):
@@ -61,3 +63,27 @@ def test_regress(topoprune, runs, monkeypatch):
     assert err.startswith("::error title=vqa::vqa: -30.0 points")
     assert ElementTree.parse(junit).getroot().get("failures") == "2"
     assert "**worse**" in summary.read_text()
+
+
+def test_outputs_are_written_together_or_not_at_all(topoprune, runs):
+    board, bad = runs / "board.md", runs / "board.md" / "below.csv"
+    board.write_text("as it was")
+    assert topoprune("compare", runs, "-o", board, "-o", runs / "board.pdf")[0] == 2
+    code, _, err = topoprune("compare", runs, "-o", board, "-o", bad)
+    assert code == 2 and "nothing was changed" in err and board.read_text() == "as it was"
+    topoprune("regress", runs / "dense", "--save-baseline", runs / "baseline.json")
+    junit = runs / "junit.xml"
+    options = ("--baseline", runs / "baseline.json", "--junit", junit, "--summary", bad)
+    assert topoprune("regress", runs / "pruned", *options)[0] == 2 and not junit.exists()
+
+
+def test_a_summary_that_github_cannot_take_changes_no_verdict(topoprune, runs, monkeypatch):
+    topoprune("regress", runs / "dense", "--save-baseline", runs / "baseline.json")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(runs))
+    code, out, err = topoprune("regress", runs / "pruned", "--baseline", runs / "baseline.json")
+    assert code == 1 and out.count("FAIL") == 2 and "the job's summary" in err and "Traceback" not in err
+
+
+def test_costs_are_shown(topoprune, runs):
+    out = topoprune("compare", runs)[1]
+    assert "Cost" in out and "tokens/s" in out and "parameters (M)" in out

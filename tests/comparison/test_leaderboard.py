@@ -188,3 +188,109 @@ def test_save_by_suffix_and_unwritable(two, tmp_path):
         save(comparison, tmp_path / "out.pdf")
     with pytest.raises(InputError, match="cannot be written"):
         save(comparison, tmp_path / "out.csv" / "below.md")
+
+
+STAGES = {
+    "load": {"seconds": 50.0, "peak_bytes": 9e9},
+    "calibrate": {"seconds": 3.0, "peak_bytes": 8e9},
+    "score": {"seconds": 1.5, "peak_bytes": 8e9},
+    "generate": {"seconds": 5.0, "peak_bytes": 2e9},
+}
+SIZE = {"parameters": 7_000_000, "weight_bytes": 28_000_000, "held_bytes": 4_000_000}
+
+
+def record(**more):
+    return {"dtype": "float32", "size": SIZE, "answers": {"total": 10, "failed": 0}, **more}
+
+
+def test_costs_stand_beside_quality(two):
+    plan = folders.plan(stages=STAGES)
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, plan, {"vqa": 0.2}, record=record())
+    row = compare(read_runs([two])).rows[1]
+    assert row.cost == {
+        "tokens_per_second": 40.0,
+        "generation_seconds": 5.0,
+        "latency_seconds": 0.5,
+        "calibration_seconds": 4.5,
+        "parameters": 7e6,
+        "weight_bytes": 28e6,
+        "memory_bytes": 2e9 - 4e6,  # what a sweep keeps of deleted layers is not the pruned model's
+    }
+    comparison = compare(read_runs([two]))
+    line = next(line for line in render(comparison, "markdown").splitlines() if "topology" in line)
+    assert "| 500 | 40.0 | 7.00 | 1996 | 4.50 | " in line
+    cells = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))[-1]
+    assert (cells["parameters"], cells["latency_seconds"]) == ("7000000.0", "0.5")
+
+
+def test_a_plain_run_has_the_costs_that_lmms_eval_tells(two):
+    assert read_runs([two / "a"])[0].cost["latency_seconds"] == pytest.approx(1.0)
+
+
+def test_the_chance_level_is_named(two):
+    assert "vqa (exact_match, 10 units, chance 20.0)" in render(compare(read_runs([two])), "markdown")
+
+
+def test_another_class_of_model_or_metric_is_refused(two):
+    chance, answers = {"vqa": 0.2}, folders.exact(PRUNED)
+    folders.write(two / "b", {"vqa": answers}, folders.plan(), chance, model="cosine_pruned_llava")
+    assert len(compare(read_runs([two])).rows) == 2
+    folders.write(two / "b", {"vqa": answers}, folders.plan(), chance, model="topopruned_qwen2_vl")
+    with pytest.raises(InputError, match=r"model class \(llava_hf and qwen2_vl\)"):
+        compare(read_runs([two]))
+    other = [folders.row(i, accuracy=s) for i, s in enumerate(PRUNED)]
+    folders.write(two / "b", {"vqa": other}, folders.plan(), chance)
+    with pytest.raises(InputError, match="metric of vqa"):
+        compare(read_runs([two]))
+    with pytest.raises(InputError, match="scored differently in task 'vqa'"):
+        compare(read_runs([two]), force=True)
+
+
+def test_versions_are_those_that_answered(two):
+    chance, answers = {"vqa": 0.2}, folders.exact(PRUNED)
+    plan = folders.plan(versions={"torch": "2.6"})
+    for name, dropped in (("a", ()), ("b", (3, 4))):
+        versions = {"torch": "2.7" if name == "a" else "2.6"}
+        own = folders.plan(dropped, "dense" if not dropped else "topology", versions=plan.versions)
+        folders.write(two / name, {"vqa": answers}, own, chance, record=record(versions=versions))
+    with pytest.raises(InputError, match=r"torch version \(2.7 and 2.6\)"):
+        compare(read_runs([two]))
+
+
+def test_what_makes_costs_incomparable_and_answers_wrong_is_said(two):
+    chance, answers = {"vqa": 0.2}, folders.exact(PRUNED)
+    made = record(device="cuda", answers={"total": 10, "failed": 2})
+    folders.write(two / "b", {"vqa": answers}, folders.plan(), chance, record=made)
+    folders.write(
+        two / "a",
+        {"vqa": folders.exact(DENSE)},
+        folders.plan((), "dense"),
+        chance,
+        record=record(device="cpu"),
+    )
+    notes = " ".join(compare(read_runs([two])).notes)
+    assert "device is cpu and cuda" in notes and "2 failed answers of topology 20 % count as wrong" in notes
+
+
+def test_less_is_better_is_no_score(tmp_path):
+    path = folders.write(tmp_path, {"vqa": [folders.row(0, empty=1.0), folders.row(1, empty=0.0)]})
+    results = json.loads(path.read_text())
+    results["higher_is_better"]["vqa"]["empty"] = False
+    path.write_text(json.dumps(results))
+    with pytest.raises(InputError, match="only metrics of which less is better"):
+        read_run(path)
+
+
+def test_common_documents_keep_the_weights_of_categories(tmp_path):
+    """Forced to compare runs of other limits, categories weigh the same in what is left."""
+    color, count = folders.pairs([(1, 1)] * 3), folders.pairs([(0, 0)] * 3, "count")
+    rows = [{**row, "doc_id": i} for i, row in enumerate(color + count)]
+    folders.write(tmp_path / "a", {"mme": rows}, folders.plan((), "dense"))
+    folders.write(tmp_path / "b", {"mme": rows[:-4]}, folders.plan(), limit=8)
+    comparison = compare(read_runs([tmp_path]), force=True)
+    assert [row.overall.score for row in comparison.rows] == pytest.approx([0.5, 0.5])
+
+
+def test_too_few_rounds(two):
+    with pytest.raises(OptionError, match="rounds is 5"):
+        compare(read_runs([two]), rounds=5)

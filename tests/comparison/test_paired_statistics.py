@@ -108,3 +108,71 @@ def test_corrected_retention():
 
 def test_interval_of_nothing_is_not_a_number():
     assert math.isnan(st.percentile_interval(np.array([math.nan, math.nan, 1.0])).low)
+
+
+def test_strata_keep_their_share_and_are_resampled_within():
+    """Two categories of very different size and score: their mix is no noise, since it is fixed."""
+    strata = ["a"] * 90 + ["b"] * 10
+    scores = np.array([1.0] * 90 + [0.0] * 10)
+    weights = np.array([1 / 180] * 90 + [1 / 20] * 10)
+    assert st.bootstrap_scores(scores[None], weights, 500, 0, strata) == pytest.approx(np.full((1, 500), 0.5))
+    assert np.ptp(st.bootstrap_scores(scores[None], weights, 500, 0)) > 0.2
+
+
+def test_stratified_bootstrap_is_the_mean_of_categories_redrawn_one_by_one():
+    rng = np.random.default_rng(4)
+    groups = [rng.random(30), rng.random(12) / 2]
+    strata = ["a"] * 30 + ["b"] * 12
+    weights = np.array([1 / 60] * 30 + [1 / 24] * 12)
+    ours = st.bootstrap_scores(np.concatenate(groups)[None], weights, 20_000, 0, strata)[0]
+    theirs = np.mean([g[rng.integers(0, len(g), (20_000, len(g)))].mean(1) for g in groups], axis=0)
+    assert ours.mean() == pytest.approx(theirs.mean(), abs=0.002)
+    assert np.percentile(ours, [2.5, 97.5]) == pytest.approx(np.percentile(theirs, [2.5, 97.5]), abs=0.004)
+
+
+def test_in_pieces_as_in_one(monkeypatch):
+    scores, weights = np.random.default_rng(0).random((3, 50)), np.full(50, 1 / 50)
+    whole = st.bootstrap_scores(scores, weights, 300, 0)
+    assert whole == pytest.approx(scores @ st.resample(weights, 300, 0).T)
+    monkeypatch.setattr(st, "NUMBERS", 50 * 7)
+    assert st.bootstrap_scores(scores, weights, 300, 0) == pytest.approx(whole)
+
+
+def test_many_units_of_few_sizes_agree_with_scipys_permutation_test():
+    """As of tasks with other weights and half points for pairs: signs of equal sizes are drawn together."""
+    rng = np.random.default_rng(5)
+    differences = rng.choice([-0.5, -0.25, 0.25, 0.5, 1.0], 60) / rng.choice([100, 240], 60)
+    other = stats.permutation_test(
+        (differences,), np.sum, permutation_type="samples", n_resamples=50_000, rng=np.random.default_rng(1)
+    )
+    assert st.sign_flip_p(differences) == pytest.approx(other.pvalue, abs=0.01)
+
+
+def test_holm_agrees_with_its_definition():
+    """The smallest p times m, the next times m - 1, ..., never less than the one before."""
+    rng = np.random.default_rng(0)
+    for p_values in rng.random((50, 6)) ** 2:
+        order = np.argsort(p_values)
+        expected = np.maximum.accumulate(np.minimum(1, p_values[order] * np.arange(6, 0, -1)))
+        assert np.array(st.holm(p_values))[order] == pytest.approx(expected)
+
+
+def test_holm_keeps_the_share_of_false_alarms():
+    """Six true null hypotheses: with Holm any is rejected in 5 % of the worlds, without in a quarter."""
+    rng = np.random.default_rng(1)
+    worlds = rng.random((4000, 6))
+    alarms = np.mean([min(st.holm(p)) < 0.05 for p in worlds])
+    assert alarms == pytest.approx(0.05, abs=0.012)
+    assert np.mean(worlds.min(1) < 0.05) > 0.2
+
+
+def test_intervals_cover_the_truth():
+    """Of the difference of two runs on 80 documents, drawn from a known world."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for world in range(200):
+        easy = rng.random(80)
+        scores = np.stack([(easy > 0.2) * 1.0, (easy > 0.35) * 1.0])
+        drawn = st.bootstrap_scores(scores, np.full(80, 1 / 80), 400, world)
+        covered += -0.15 in st.percentile_interval(drawn[1] - drawn[0])
+    assert 0.88 <= covered / 200 <= 0.99

@@ -7,7 +7,7 @@ import pytest
 
 from lmms_topoprune.comparison import read_run
 from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
-from lmms_topoprune.comparison.regress import github_annotations, junit, regress
+from lmms_topoprune.comparison.regress import Check, github_annotations, junit, regress
 from lmms_topoprune.errors import InputError, OptionError
 
 GOOD = [1.0] * 80 + [0.0] * 20
@@ -62,6 +62,33 @@ def test_other_model_or_limit_is_refused(tmp_path):
         regress(baseline, read_run(path))
 
 
+def test_a_baseline_of_another_model_is_one_sentence(tmp_path):
+    baseline = run(tmp_path / "a", GOOD)
+    for fields, words in (
+        ({"model": "large", "fingerprint": "0" * 16}, "the baseline is of 'tiny' and the run of 'large'"),
+        ({"fingerprint": "0" * 16}, "the baseline is of other weights of 'tiny'"),
+    ):
+        path = folders.write(tmp_path / "b", {"vqa": folders.exact(GOOD)}, folders.plan(**fields))
+        with pytest.raises(InputError, match=words) as caught:
+            regress(baseline, read_run(path))
+        assert "\n" not in str(caught.value) and "weights (ffff" in str(caught.value)
+
+
+def test_exactly_the_tolerance_passes(tmp_path):
+    scores = [[1.0] * 100, [1.0] * 93 + [0.0] * 7]
+    assert failed(run(tmp_path / "a", scores[0]), run(tmp_path / "b", scores[1]), tolerance=0.07) == []
+    assert failed(run(tmp_path / "a", scores[0]), run(tmp_path / "b", scores[1]), tolerance=0.069)
+
+
+def test_pairs_are_units_of_a_baseline_too(tmp_path):
+    rows = folders.pairs([(1, 1), (1, 0)] * 10)
+    original = read_run(folders.write(tmp_path / "a", {"mme": rows}, folders.plan()))
+    save_baseline(original, tmp_path / "baseline.json")
+    stored = read_baseline(tmp_path / "baseline.json")
+    assert stored.tasks["mme"].strata == original.tasks["mme"].strata
+    assert regress(stored, original) == regress(original, original)
+
+
 def test_other_versions_are_allowed(tmp_path):
     paths = [
         folders.write(tmp_path / v, {"vqa": folders.exact(GOOD)}, folders.plan(versions={"torch": v}))
@@ -103,3 +130,12 @@ def test_junit_and_annotations(tmp_path):
     assert suite.find("testcase/failure").get("message").startswith("vqa: -20.0 points")
     lines = github_annotations(checks).splitlines()
     assert len(lines) == 2 and lines[0].startswith("::error title=vqa::vqa: -20.0 points, 95 %25 interval")
+
+
+def test_junit_survives_strange_names(tmp_path):
+    checks = [Check("a\x0b<b>", False, "worse\x00 & more")]
+    suite = ElementTree.fromstring(junit(checks))
+    assert suite.find("testcase").get("name") == "a?<b>"
+    assert github_annotations([Check("a,b:c", False, "50 %\nnext")]) == (
+        "::error title=a%2Cb%3Ac::50 %25%0Anext\n"
+    )
