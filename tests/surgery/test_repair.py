@@ -15,10 +15,14 @@ from families.table import FAMILIES, text
 from torch import nn
 
 from lmms_topoprune import repairing
+from lmms_topoprune.calibration.decoder import Decoder
+from lmms_topoprune.calibration.moments import LockStep
+from lmms_topoprune.calibration.passes import BatchPasses
 from lmms_topoprune.errors import OptionError, SurgeryError
 from lmms_topoprune.repairing import repair
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
 from lmms_topoprune.surgery import repair as formulas
+from lmms_topoprune.surgery.projection import Projection
 
 WIDTH, VOCABULARY = 32, 100
 
@@ -150,6 +154,22 @@ def test_least_squares_over_stored_tokens_gives_the_same_weights() -> None:
         np.testing.assert_allclose(layers[2].mlp.down_proj.weight.detach(), second.T @ other, atol=2e-5)
         assert np.abs(first.T @ weight - weight).max() > 1e-2
         assert np.abs(second.T @ other - other).max() > 1e-2
+
+
+def test_sums_of_shares_are_the_sums_of_all() -> None:
+    """What several processes found on their samples adds up, and batches may be of any size."""
+    model = llama()
+    decoder = Decoder.of(model, decoder_layers(model))
+    found = []
+    for share in (BATCHES, BATCHES[:1], BATCHES[1:]):
+        step = LockStep(
+            decoder, range(2, 4), frozenset({2, 3}), {}, Projection(decoder.layers[1].mlp.down_proj, 1)
+        )
+        BatchPasses(model, share).run(step)
+        found.append(step.total)
+    together = found[1] + found[2]
+    for name, value in vars(found[0]).items():
+        torch.testing.assert_close(getattr(together, name), value)
 
 
 def padded(side: str) -> list[dict[str, torch.Tensor]]:
