@@ -127,6 +127,7 @@ def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
 @click.option("--rules", help="Candidates, joined by commas; all without it.")
 @click.option("--greedy/--no-greedy", default=True, help="Greedy perplexity takes most of the time.")
 @click.option("--seeds", type=int, help="Only so many seeds.")
+@click.option("--upto", default=0.6, show_default=True, help="Highest sparsity that is evaluated.")
 def main(
     folder: Path,
     phase: str,
@@ -135,6 +136,7 @@ def main(
     rules: str | None,
     greedy: bool,
     seeds: int | None,
+    upto: float,
 ) -> None:
     """Run a phase of the protocol in FOLDER."""
     more = {name: Path(path) for name, path in (run.split("=", 1) for run in runs)}
@@ -148,7 +150,7 @@ def main(
             files.write_json(file, choices)
             click.echo(f"{target.name}: layers chosen for seed {seed}")
         files.write_json(place / "about.json", {"layers": target.layers, **_about(target)})
-        evaluate_all(target, place, choices)
+        evaluate_all(target, place, _chosen(choices, names, list(SEEDS[phase])[:seeds], upto))
 
 
 def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bool, done: Choices) -> Choices:
@@ -165,6 +167,16 @@ def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bo
         found |= choose_all(target, seed, missing, clouds)
     if greedy and f"greedy {GREEDY[0]} {seed}" not in done:
         found |= choose_greedy(target, seed)
+    return found
+
+
+def _chosen(choices: Choices, rules: list[str], seeds: list[int], upto: float) -> Choices:
+    """The part that is asked for; baselines always are."""
+    found: Choices = {}
+    for key, layers in choices.items():
+        rule, sparsity, seed = key.rsplit(" ", 2)
+        if (rule in rules or rule not in CANDIDATES) and int(seed) in seeds and float(sparsity) <= upto:
+            found[key] = layers
     return found
 
 

@@ -32,11 +32,12 @@ class Outcome:
 
     @cached_property
     def choices(self) -> dict[tuple[str, float], dict[int, tuple[int, ...]]]:
-        """(rule, sparsity) -> seed -> layers."""
+        """(rule, sparsity) -> seed -> layers, as far as they are evaluated."""
         found: dict[tuple[str, float], dict[int, tuple[int, ...]]] = defaultdict(dict)
         for key, layers in json.loads((self.folder / "choices.json").read_text()).items():
             rule, sparsity, seed = key.rsplit(" ", 2)
-            found[rule, float(sparsity)][int(seed)] = tuple(layers)
+            if name_of(layers) in self.units:
+                found[rule, float(sparsity)][int(seed)] = tuple(layers)
         return dict(found)
 
     @cached_property
@@ -81,8 +82,7 @@ class Outcome:
         return float(np.mean(values))
 
     def has(self, rule: str, sparsity: float) -> bool:
-        by_seed = self.choices.get((rule, sparsity), {})
-        return bool(by_seed) and all((name_of(v)) in self.units for v in by_seed.values())
+        return (rule, sparsity) in self.choices
 
     @property
     def rules(self) -> list[str]:
@@ -155,12 +155,13 @@ def markdown(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
     """Rules by their score; the overall figure at every sparsity, then each target's mean."""
     rules = [r for r in outcomes[0].rules if all(o.has(r, s) for o in outcomes for s in sparsities)]
     deciding = [s for s in sparsities if s in DECIDING]
-    head = ["rule", "score", *(f"{s:.0%}" for s in sparsities), *(o.folder.name for o in outcomes)]
+    head = ["rule", "seeds", "score", *(f"{s:.0%}" for s in sparsities), *(o.folder.name for o in outcomes)]
     lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
     for rule, score in ranking(outcomes, rules, deciding):
         cells = [f"{overall(outcomes, rule, s):.3f}" for s in sparsities]
         own = [f"{np.mean([o.score(rule, s) for s in deciding]):.3f}" for o in outcomes]
-        lines.append(" | ".join([rule, f"{score:.3f}", *cells, *own]))
+        seeds = min(len(o.choices[rule, s]) for o in outcomes for s in sparsities)
+        lines.append(" | ".join([rule, str(seeds), f"{score:.3f}", *cells, *own]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
