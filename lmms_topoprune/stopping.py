@@ -36,8 +36,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def farewell(stop: BaseException) -> tuple[str, int]:
-    """What to say at the end, and the exit code that a shell gives for the signal."""
-    if isinstance(stop, Terminated):
+    """What to say at the end, and the exit code that a shell gives for the signal.
+
+    `stop` is the exception, or click's Abort, which click makes of it.
+    """
+    if isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated):
         return "terminated", 128 + signal.SIGTERM
     return "interrupted", 128 + signal.SIGINT
 

@@ -1,0 +1,82 @@
+"""Ctrl-C, SIGTERM and kill -9 at random moments of real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmms_topoprune.stopping import Terminated, farewell, stoppable
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
+    command = [sys.executable, HERE / "interrupts.py", "--model", tiny_folder, "--work", tmp_path]
+    more = ["--count", "8", "--seed", "1", "--commands", "plan,export,sweep"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["wrong"] == [] and found["tried"] == 8
+
+
+def test_a_command_of_its_own_says_one_line(tiny_folder, tmp_path):
+    """From the interpreter's start to its end, not forked."""
+    arguments = ["plan", "--pretrained", str(tiny_folder), "--samples", "64", "--sparsity", "0.4"]
+    command = [sys.executable, "-m", "lmms_topoprune.cli.main", *arguments]
+    environment = {**os.environ, "TOPOPRUNE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 60
+    while "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=120)
+    assert (run.returncode, said.strip().splitlines()[-1]) == (130, "topoprune: interrupted")
+    assert "Traceback" not in said
+
+
+def test_sigterm_unwinds_and_is_given_back():
+    cleaned = []
+    with pytest.raises(Terminated), stoppable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            cleaned.append(True)
+    assert cleaned and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert farewell(Terminated()) == ("terminated", 143)
+    assert farewell(KeyboardInterrupt()) == ("interrupted", 130)
+
+
+def test_somebody_elses_handler_stays(monkeypatch):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen
+
+
+def test_exit_codes_of_the_command_line(monkeypatch, capsys):
+    from lmms_topoprune.cli import main as cli
+    from lmms_topoprune.cli import tasks
+
+    for number, code, word in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")):
+        monkeypatch.setattr(tasks, "shared_path", lambda _, number=number: os.kill(os.getpid(), number))
+        with pytest.raises(SystemExit) as end:
+            cli.main(["tasks"])
+        assert end.value.code == code
+        assert capsys.readouterr().err.strip() == f"topoprune: {word}"
