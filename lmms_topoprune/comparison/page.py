@@ -68,8 +68,11 @@ rows().forEach(row=>row.hidden=!row.textContent.toLowerCase().includes(text));
 shown.textContent=filter.value?rows().filter(row=>!row.hidden).length+' of '+rows().length+' runs':''})}
 all('.legend button').forEach(button=>button.addEventListener('click',()=>{
 const name=button.dataset.series,on=button.getAttribute('aria-pressed')!=='true';
-all('.legend button').filter(b=>b.dataset.series===name).forEach(b=>b.setAttribute('aria-pressed',on));
-all('g[data-series]').filter(g=>g.dataset.series===name).forEach(g=>g.style.display=on?'':'none')}));
+const meant=part=>name===undefined||part.dataset.series===name;
+all('.legend button').filter(meant).forEach(b=>b.setAttribute('aria-pressed',on));
+all('g[data-series]').filter(meant).forEach(g=>g.style.display=on?'':'none');
+all('[data-every]').forEach(b=>b.setAttribute('aria-pressed',
+all('[data-series]',b.closest('ul')).every(own=>own.getAttribute('aria-pressed')==='true')))}));
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

@@ -16,7 +16,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 
 ROUNDS = 2000
-FLIPS = 100_000
+FLIPS = 20_000
 EXACT_UNITS = 16
 NUMBERS = 2**22
 """Bootstrap weights held at once: 32 MiB."""

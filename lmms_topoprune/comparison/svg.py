@@ -26,15 +26,15 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def marker(series: int, x: float, y: float, title: str = "") -> str:
+def marker(series: int, x: float, y: float, title: str = "", r: float = 4.5) -> str:
     """A small mark; shape and color together tell 32 series apart, and shape alone the first four."""
     shape, css = MARKERS[(series + series // COLORS) % len(MARKERS)], f"mark f{series % COLORS}"
-    r = 4.5
     note = f"<title>{html.escape(title)}</title>" if title else ""
     if shape == "circle":
         return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="{r}">{note}</circle>'
     if shape == "square":
-        return f'<rect class="{css}" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8">{note}</rect>'
+        sides = f'width="{2 * r - 1:g}" height="{2 * r - 1:g}"'
+        return f'<rect class="{css}" x="{x - r + 0.5:.1f}" y="{y - r + 0.5:.1f}" {sides}>{note}</rect>'
     corners = [(0, -r - 1), (r + 1, 0), (0, r + 1), (-r - 1, 0)]
     if shape == "triangle":
         corners = [(0, -r - 1), (r + 1, r), (-r - 1, r)]
@@ -102,7 +102,7 @@ class Chart:
         self.body.append(f'<line class="line s{series % COLORS}" {place}/>')
 
     def mark(self, x: float, y: float, series: int, title: str) -> None:
-        self.body.append(marker(series, self.x(x), self.y(y), title))
+        self.body.append(marker(series, self.x(x), self.y(y), title, 4.5 if self.width > NARROW else 3.5))
 
     def rule(self, y: float, label: str) -> None:
         """A dashed horizontal line with its name in the right margin."""
@@ -165,7 +165,10 @@ def legend(names: Mapping[str, int]) -> str:
         f"{html.escape(name)}</button></li>"
         for name, series in names.items()
     )
-    return f'<ul class="legend" aria-label="Shown series; press to hide or show">{items}</ul>'
+    every = (
+        '<li><button type="button" data-every aria-pressed="true">all</button></li>' if len(names) > 3 else ""
+    )
+    return f'<ul class="legend" aria-label="Shown series; press to hide or show">{items}{every}</ul>'
 
 
 def squares(places: Sequence[Point], size: float, css: str, opacity: float = 1.0) -> str:

@@ -147,6 +147,18 @@ def test_the_legend_hides_a_series_everywhere(opened):
     assert page.locator(f"svg.wider g[data-series='{number}']:visible").count() > 0
 
 
+def test_one_press_leaves_nothing_but_the_chosen_series(opened):
+    page = opened()
+    every = page.locator("#retention ~ ul button[data-every]")
+    every.click()
+    assert page.locator("g[data-series]:visible").count() == 0
+    page.locator("#retention ~ ul button", has_text="topology").click()
+    assert page.locator("#retention ~ svg g[data-series]:visible").count() == 1
+    assert every.get_attribute("aria-pressed") == "false"
+    every.click()
+    assert page.locator("#retention ~ svg.wider g[data-series]:visible").count() == len(pages.CRITERIA)
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(WIDTHS["phone"], "dark"), (WIDTHS["desk"], "light")])
 def test_axe_finds_nothing(opened, tmp_path, width, scheme):
     """axe-core knows the rules of WCAG: names, roles, contrast, structure; a few rows of each table do."""
