@@ -93,10 +93,6 @@ class SweepFolder:
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
-    def similarities(self) -> dict[str, list[list[float]]]:
-        """Criterion -> (S, S), of the first cell of each criterion."""
-        return {name: shape.similarity for name, shape in self.shapes().items() if shape.similarity}
-
     def shapes(self) -> dict[str, Shape]:
         """Criterion -> what it saw of the states, from the first cell of each criterion.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import folders
+import numpy as np
 import pytest
 
 from lmms_topoprune import planning
@@ -21,6 +22,7 @@ from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.sweep import sweep
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.plan import format_layers
+from lmms_topoprune.topology import jaccard
 
 CHEAP = Grid(("last_n", "uniform"), (0.34, 0.5))
 
@@ -143,8 +145,14 @@ def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, em
 
 def test_similarities_are_kept_for_the_report(evaluator, tmp_path):
     sweep(evaluator(), Grid(("topology", "last_n"), (0.34,), shared={"samples": 16}), ["vqa"], tmp_path)
-    found = SweepFolder(tmp_path).similarities()
-    assert set(found) == {"topology"} and len(found["topology"]) == len(found["topology"][0]) == 7
+    found = SweepFolder(tmp_path).shapes()
+    assert set(found) == {"topology"}
+    barcode, dimension = found["topology"].barcodes[5]
+    assert (barcode.states, dimension) == (7, 1)
+    assert np.allclose(found["topology"].similarity, jaccard(barcode, 1))
+    (tmp_path / "similarity" / "last_n-0.34-seed0.json").write_text("{")
+    with pytest.raises(InputError, match="cut short"):
+        SweepFolder(tmp_path).shapes()
 
 
 def _no_cache():
