@@ -15,8 +15,10 @@ GRID = ("version", "sparsity", "seed")
 
 def variant(plan: PruningPlan) -> str:
     """The criterion with every parameter that differs from its own default, and the repair."""
-    if not plan.dropped:
-        return "dense"
+    return _asked_for(plan) if plan.dropped else "dense"
+
+
+def _asked_for(plan: PruningPlan) -> str:
     changed = [f"{name}={value}" for name, value in plan.parameters.items() if _differs(plan, name, value)]
     repair = [f"repair={plan.repair['method']}"] if plan.repair else []
     return " ".join([plan.criterion, *changed, *repair])
@@ -38,7 +40,7 @@ def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
 
 
 def plan_label(plan: PruningPlan) -> str:
-    """Variant and sparsity: the one that was asked for, or what a threshold came to."""
-    if not plan.dropped:
+    """Variant and sparsity: the one that was asked for, or what a threshold came to, if only to 0."""
+    if not plan.dropped and plan.parameters.get("selection") != "threshold":
         return "dense"
-    return f"{variant(plan)} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"
+    return f"{_asked_for(plan)} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"

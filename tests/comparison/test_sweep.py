@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import pytest
 from lmms_topoprune import planning
 from lmms_topoprune.comparison import compare, read_runs
 from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
-from lmms_topoprune.comparison.grid import Cell, Grid
+from lmms_topoprune.comparison.grid import Cell, Grid, parse_variant
+from lmms_topoprune.comparison.labels import plan_label
 from lmms_topoprune.comparison.planner import Planner
+from lmms_topoprune.comparison.runs import distinct_labels
 from lmms_topoprune.comparison.sweep import sweep
+from lmms_topoprune.comparison.wording import cells
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.topology import jaccard
@@ -174,3 +178,89 @@ def test_settings_are_readable(evaluator, tmp_path):
     sweep(evaluator(), CHEAP, ["vqa"], tmp_path)
     settings = json.loads((tmp_path / "sweep.json").read_text())
     assert settings["tasks"] == ["vqa"] and settings["schema"] == "topoprune-sweep/1"
+
+
+ASKED = (
+    *(
+        "gardinazzi:selection=threshold",
+        "gardinazzi",
+        "topology:selection=block",
+        "topology",
+        "topology:k=3+6",
+    ),
+    *("cosine", "angular", "block_influence", "relative_magnitude", "taylor", "greedy", "uniform", "last_n"),
+    *("reverse:cosine", "reverse", "random", "static", "shuffled"),
+)
+
+
+def test_every_criterion_and_variant_can_be_asked_for_in_one_sweep(evaluator, tmp_path):
+    grid = Grid(ASKED, (0.34,), shared={"samples": 16})
+    runs = sweep(evaluator(), grid, ["vqa"], tmp_path)
+    plans = {re.sub(r" [\d.]+ %$", "", run.label): run.plan for run in runs}
+    assert plans.pop("dense").dropped == ()
+    assert set(plans) == {name.replace(":selection", " selection").replace(":k", " k") for name in ASKED}
+    counts = {name: len(plan.dropped) for name, plan in plans.items() if "threshold" not in name}
+    assert set(counts.values()) == {2}
+
+
+def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path):
+    """Whatever sparsities are asked for: it finds the number by itself, and there is one cell a seed."""
+    grid = Grid(
+        ("gardinazzi:selection=threshold:eps=0.9:k=2:protect_first=1",),
+        (0.2, 0.34),
+        (0, 1),
+        {"dimension": 0, "samples": 16},
+    )
+    assert [cell.sparsity for cell in grid.cells()] == [0, 0]
+    comparison = compare(distinct_labels(sweep(evaluator(), grid, ["vqa"], tmp_path)))
+    row = comparison.rows[1]
+    plan = next(run.plan for run in read_sweep(tmp_path) if run.dropped == row.dropped)
+    asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
+    assert row.label.startswith(f"{asked} {100 * plan.sparsity:.3g} %")
+    assert f"{len(plan.dropped)}: {row.dropped}" in cells(comparison, row)
+
+
+def test_a_variant_is_a_criterion_with_options():
+    assert parse_variant("reverse:topology:selection=block:eps=0.5:samples=64") == (
+        "reverse:topology",
+        {"selection": "block", "eps": 0.5, "samples": 64},
+    )
+    assert parse_variant("cosine:calibration=task:mme:test") == ("cosine", {"calibration": "task:mme:test"})
+    assert Cell("topology:k=5+10", 0.3, 2).name == "topology_k=5+10-0.3-seed2"
+    shared = {"k": "7", "samples": 64}
+    assert (
+        Cell("topology:k=9", 0.3).options(shared).k == "9" and Cell("topology", 0.3).options(shared).k == "7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("topology:selction=block", "option of a criterion is 'selction'; .* did you mean 'selection'"),
+        ("topology:sparsity=0.1", "option of a criterion is 'sparsity'"),
+        ("topology:eps=x", "eps is 'x'; allowed: numbers"),
+        ("topology:selection=blok", "did you mean 'block'"),
+        ("topolgy:k=5", "did you mean 'topology'"),
+        ("reverse:", "criterion is 'reverse:'"),
+    ],
+)
+def test_a_mistaken_variant_is_refused(text, words):
+    with pytest.raises(OptionError, match=words):
+        Grid((text,), (0.3,))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        ({"sparsity": 0.3, "selection": "path", "k": "5", "version": 1}, "topology 30 %"),
+        ({"sparsity": 0.3, "selection": "block", "k": "5+10"}, "topology selection=block k=5+10 30 %"),
+        (
+            {"sparsity": 0.0, "selection": "threshold", "eps": 0.8},
+            "topology selection=threshold eps=0.8 20 %",
+        ),
+    ],
+)
+def test_a_label_names_what_differs_from_the_defaults(parameters, label):
+    assert plan_label(folders.plan((3, 4), parameters=parameters)) == label
+    assert plan_label(folders.plan((3, 4), "unknown", parameters=parameters)).startswith("unknown ")
+    assert plan_label(folders.plan(())) == "dense"
