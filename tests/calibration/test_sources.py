@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import ImageFile
 
-from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.hub import from_row
+from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError
 
