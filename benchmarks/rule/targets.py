@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import log_softmax
 
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import build
@@ -28,6 +27,7 @@ from lmms_topoprune.surgery import decoder_layers
 
 TASKS = Path(__file__).parents[2] / "tasks"
 BATCH = 16
+CHUNK = 128  # logits that fit into a processor's cache
 Units = dict[str, np.ndarray]
 
 
@@ -117,11 +117,17 @@ class Target(ABC):
                     hidden = layers[index](hidden, **prefix.arguments)
                     hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             rows, _ = torch.nonzero(prefix.places, as_tuple=True)
-            logits = self.model.lm_head(self._norm(hidden[prefix.places])).float()
-            targets = prefix.targets[prefix.places]
-            likely = log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
-            found.append((rows.numpy(), likely.numpy(), (logits.argmax(-1) == targets).numpy()))
+            judged = self._norm(hidden[prefix.places])
+            parts = zip(judged.split(CHUNK), prefix.targets[prefix.places].split(CHUNK), strict=True)
+            likely, first = zip(*(self._judge(*part) for part in parts), strict=True)
+            found.append((rows.numpy(), torch.cat(likely).numpy(), torch.cat(first).numpy()))
         return self.units(found)
+
+    def _judge(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The targets' log-probability, and whether each is the first choice."""
+        logits = self.model.lm_head(hidden).float()
+        chosen = logits.gather(1, targets[:, None])[:, 0]
+        return chosen - logits.logsumexp(-1), logits.argmax(-1) == targets
 
 
 @dataclass
