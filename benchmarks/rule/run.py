@@ -124,7 +124,7 @@ def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
 @click.option(
     "--run", "runs", multiple=True, help="NAME=FOLDER of a further model of the embedded architecture."
 )
-@click.option("--rules", help="Candidates, joined by commas; all without it.")
+@click.option("--rules", help="Rules and baselines to evaluate, joined by commas; all without it.")
 @click.option("--greedy/--no-greedy", default=True, help="Greedy perplexity takes most of the time.")
 @click.option("--seeds", type=int, help="Only so many seeds.")
 @click.option("--upto", default=0.6, show_default=True, help="Highest sparsity that is evaluated.")
@@ -140,7 +140,8 @@ def main(
 ) -> None:
     """Run a phase of the protocol in FOLDER."""
     more = {name: Path(path) for name, path in (run.split("=", 1) for run in runs)}
-    names = rules.split(",") if rules else list(CANDIDATES)
+    wanted = rules.split(",") if rules else []
+    names = [name for name in CANDIDATES if not wanted or name in wanted]
     for target in targets(phase, smollm2, more):
         place = folder / phase / target.name
         file = place / "choices.json"
@@ -150,7 +151,7 @@ def main(
             files.write_json(file, choices)
             click.echo(f"{target.name}: layers chosen for seed {seed}")
         files.write_json(place / "about.json", {"layers": target.layers, **_about(target)})
-        evaluate_all(target, place, _chosen(choices, names, list(SEEDS[phase])[:seeds], upto))
+        evaluate_all(target, place, _chosen(choices, wanted, list(SEEDS[phase])[:seeds], upto))
 
 
 def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bool, done: Choices) -> Choices:
@@ -171,11 +172,11 @@ def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bo
 
 
 def _chosen(choices: Choices, rules: list[str], seeds: list[int], upto: float) -> Choices:
-    """The part that is asked for; baselines always are."""
+    """The part that is asked for."""
     found: Choices = {}
     for key, layers in choices.items():
         rule, sparsity, seed = key.rsplit(" ", 2)
-        if (rule in rules or rule not in CANDIDATES) and int(seed) in seeds and float(sparsity) <= upto:
+        if (not rules or rule in rules) and int(seed) in seeds and float(sparsity) <= upto:
             found[key] = layers
     return found
 
