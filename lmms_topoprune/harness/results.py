@@ -10,7 +10,9 @@ from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
 
 from lmms_topoprune import files
+from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.callers import local_of
+from lmms_topoprune.harness.exits import one_sentence
 
 
 def tracker_of_caller() -> EvaluationTracker | None:
@@ -34,7 +36,8 @@ def leave_plan(model: Any, tracker: EvaluationTracker | None) -> None:
     def save_with_plan(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
         results = kwargs["results"] if "results" in kwargs else args[0]
-        _write(tracker.topopruned, tracker, results)
+        with one_sentence():
+            _write(tracker.topopruned, tracker, results)
 
     tracker.save_results_aggregated = save_with_plan
 
@@ -52,5 +55,10 @@ def _write(model: Any, tracker: EvaluationTracker, results: dict[str, Any]) -> N
         **model.record(),
     }
     path = folder / f"{date}_plan.json"
-    files.write_json(path, {**model.plan.to_json(), "run": run})
+    try:
+        files.write_json(path, {**model.plan.to_json(), "run": run})
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be written: {error.strerror}; are the results beside it whole?"
+        ) from None
     logger.info(f"lmms-topoprune: plan written to {path}")

@@ -7,13 +7,17 @@ import errno
 import functools
 import json
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import hub
-import lmms_eval.evaluator  # noqa: F401  not first on a full disk
+import lmms_eval.evaluator  # not first on a full disk
+import lmms_eval.tasks
 import torch
 from safetensors.torch import load_file, save_file
 from scene import Scene, damaged, leftovers, read_only, save_model, sentence_of, small_disk
@@ -25,6 +29,8 @@ from lmms_topoprune.plan import PruningPlan
 
 Fault = Callable[[Scene], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}
+# Indexing its two thousand tasks takes most of a short run.
+_own_tasks_only = functools.partial(lmms_eval.tasks.TaskManager, include_defaults=False)
 ENDINGS = ("No space left on device", "File too large")
 
 
@@ -124,6 +130,17 @@ def full_sweep(scene: Scene) -> None:
         assert not leftovers(out)
         for plan in (out / "plans").glob("*.json"):
             PruningPlan.load(plan)
+
+
+@fault("disk full: results of lmms-eval", "one sentence and a failing exit code")
+def full_results(scene: Scene) -> None:
+    """lmms-eval itself only logs that its results could not be written, and ends with 0."""
+    out = scene.folder / "out"
+    wanted = f"pretrained={scene.model},layers=2,self_test=False"
+    task = ("--tasks", "topoprune_yesno", "--limit", "2", "--output_path", out)
+    with small_disk(out, 0), patch("lmms_eval.tasks.TaskManager", _own_tasks_only):
+        code, said = scene.command("eval", "--model", "topopruned_llava", "--model_args", wanted, *task)
+    assert code == 1 and said.startswith("lmms-topoprune: ") and "cannot be written" in said, (code, said)
 
 
 @fault("writing fails at any step", "one sentence; an older file stays as it is, and nothing else")
@@ -273,3 +290,23 @@ def no_hub(scene: Scene) -> None:
     code, said, seconds = hub.plan("http://127.0.0.1:9", scene.folder / "home")
     assert code == 3 and "cannot be reached" in said.strip().splitlines()[-1], said
     assert "Traceback" not in said and seconds < 60
+
+
+@fault(
+    "killed or failing process among three", "the others end within seconds, with its number in one sentence"
+)
+def killed_rank(scene: Scene) -> None:
+    what = scene.rng.choice(["kill", "kill first", "raise", "raise after", "interrupt"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        settings = {**os.environ, "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, Path(__file__).parents[1] / "calibration" / "failing_rank.py", scene.folder]
+    ranks = [subprocess.Popen([*command, str(rank), what], env=settings) for rank in range(3)]
+    for rank in ranks:
+        rank.wait(timeout=120)
+    found = {int(file.stem): json.loads(file.read_text()) for file in scene.folder.glob("?.json")}
+    gone = {"kill": 1, "kill first": 0}.get(what)
+    assert found.keys() == {0, 1, 2} - {gone}, (what, found)
+    for rank in found.keys() - {1} if gone is None else found.keys():
+        assert f"process {1 if gone is None else gone} " in found[rank]["sentence"], (what, found)
+        assert found[rank]["seconds"] < 30

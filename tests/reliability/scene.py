@@ -74,6 +74,7 @@ class Scene:
                 main([str(argument) for argument in arguments])
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
+                print("" if isinstance(end.code, int) else end.code, file=said)  # as the interpreter does
         lines = said.getvalue().strip().splitlines()
         assert "Traceback" not in said.getvalue(), said.getvalue()
         return code, lines[-1] if lines else ""
