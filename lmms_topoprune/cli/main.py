@@ -129,6 +129,8 @@ def _run(arguments: list[str]) -> int:
         result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
+        if "--json" in arguments:
+            click.echo(json.dumps({"error": error.format_message(), "kind": type(error).__name__}))
         error.show()
         return 2
     except BrokenPipeError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from lmms_topoprune.errors import OptionError
+from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,3 +90,26 @@ def numbers(text: str, what: str, kind: type[float] | type[int]) -> list[Any]:
         return [kind(part) for part in listed(text, what)]
     except ValueError:
         raise OptionError(f"{what} is {text!r}; allowed: numbers joined by commas") from None
+
+
+def check_output(path: str | None, folder: bool = False) -> None:
+    """Find out before a long computation that its result cannot be written.
+
+    Args:
+        path: where the result is to go; None for nowhere.
+        folder: whether it is a folder or a file.
+
+    Raises:
+        InputError: the path is the wrong kind of thing, or nothing can be put where it is.
+    """
+    if path is None:
+        return
+    target = Path(path).absolute()
+    if target.is_dir() and not folder:
+        raise InputError(f"output is {path!r}, which cannot be written: it is a folder")
+    places = (target, *target.parents) if folder else target.parents
+    place = next(place for place in places if place.exists())
+    if not place.is_dir():
+        raise InputError(f"output is {path!r}, which cannot be written: {str(place)!r} is no folder")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"output is {path!r}, which cannot be written: no permission in {str(place)!r}")

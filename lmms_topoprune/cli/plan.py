@@ -37,6 +37,7 @@ def command(**arguments: Any) -> None:
 
     given = options.given(arguments)
     wanted = PruningOptions.take(given, **registry.defaults(str(given.get("criterion", "topology"))))
+    options.check_output(arguments["output"])
     from lmms_topoprune import planning
     from lmms_topoprune.cli.loading import load, readers
 

@@ -28,12 +28,14 @@ def command(**arguments: Any) -> None:
     Example:
       topoprune score --criteria topology,cosine,angular --sparsity 0.3 -o scores.json
     """
-    from lmms_topoprune.comparison.grid import Cell
+    from lmms_topoprune.comparison.grid import Grid
 
     names = options.listed(arguments["criteria"], "criteria")
     shared = options.given(arguments)
     sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
-    wanted = [Cell(name, sparsity, seed).options(shared) for name in names]
+    cells = Grid(tuple(names), (sparsity,), (seed,), shared).cells()
+    wanted = [cell.options(shared) for cell in cells]
+    options.check_output(arguments["output"])
     from lmms_topoprune.cli.loading import load, readers
     from lmms_topoprune.comparison.planner import Planner
     from lmms_topoprune.comparison.tables import write
@@ -41,7 +43,7 @@ def command(**arguments: Any) -> None:
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
     planner = Planner(model, processor, arguments["pretrained"], readers(), progress=True)
     planner.check(wanted)
-    plans = dict(zip(names, planner.plans(wanted), strict=True))
+    plans = {cell.criterion: plan for cell, plan in zip(cells, planner.plans(wanted), strict=True)}
     value = {"schema": "topoprune-scores/1", "plans": {name: plan.to_json() for name, plan in plans.items()}}
     if arguments["output"]:
         write(Path(arguments["output"]), json.dumps(value, indent=2) + "\n")

@@ -54,8 +54,20 @@ def command(**arguments: Any) -> None:
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html
 
-    "reverse:NAME" as a criterion drops what NAME would keep. With --repair none,linear every cell is
-    evaluated as deleted and with its repair, so that the effects are not mixed.
+    A criterion may carry options of its own, and be turned round:
+
+    \b
+      topology:selection=block         the best single block instead of several
+      topology:k=5+10+15               several scales
+      gardinazzi:selection=threshold   the paper's rule; it finds the number of layers by itself
+      reverse:cosine                   drops first what cosine would keep longest
+
+    With --repair none,linear every cell is evaluated as deleted and with its repair, so that the effects
+    are not mixed.
+
+    --workers 2 evaluates two models at once, each in a process with a model of its own; GPUs are taken
+    in turn, CPU cores are shared out. --ray does the same on a Ray cluster, one GPU a model. The results
+    are those of a sweep without either, and a model whose worker dies is evaluated again.
     """
     shared = options.given(arguments)
     own = {name: value for name, value in arguments.items() if name not in PruningOptions.names()}
@@ -86,6 +98,7 @@ def run(
 
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
+    options.check_output(output, folder=True)
     if ray or ray_address:
         from lmms_topoprune.comparison.ray_cluster import require_ray
 

@@ -66,6 +66,13 @@ def test_unknown_command_and_option(topoprune):
         (["sweep", "-o", "x", "--sparsities", "a"], "sparsities is 'a'"),
         (["sweep", "-o", "x", "--seeds", ","], "seeds is ','"),
         (["sweep", "-o", "x", "--criteria", "dense"], "criterion is 'dense'"),
+        (["sweep", "-o", "x", "--workers", "0"], "workers is 0"),
+        (["sweep", "-o", "file/x"], "is no folder"),
+        (["sweep", "-o", "x", "--criteria", "topology:selction=block"], "did you mean 'selection'"),
+        (["demo", "-o", "file"], "is no folder"),
+        (["plan", "--sparsity", "0.3", "-o", "folder"], "it is a folder"),
+        (["score", "-o", "file/scores.json"], "is no folder"),
+        (["score", "--criteria", "topology:k=x"], "k is 'x'"),
         (["compare", "nowhere"], "does not exist"),
         (["regress", "nowhere"], "baseline is missing"),
         (["plan", "--sparsity", "0.3", "--layers", "3"], "sparsity and layers are given together"),
@@ -76,8 +83,11 @@ def test_unknown_command_and_option(topoprune):
 def test_a_mistake_is_one_sentence(topoprune, arguments, words, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     code, _, err = topoprune(*arguments)
     assert code in (2, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"], "nothing was written"
     last = err.strip().splitlines()[-1]
     assert last.startswith("topoprune: ") and words in last
     assert "Traceback" not in err
@@ -87,6 +97,14 @@ def test_errors_as_json(topoprune):
     code, out, _ = topoprune("compare", "nowhere", "--json")
     assert code == 2
     assert json.loads(out)["kind"] == "InputError"
+    code, out, _ = topoprune("sweep", "--json", "--bogus")
+    assert code == 2 and json.loads(out)["kind"] == "NoSuchOption"
+
+
+def test_without_ray_a_sweep_on_a_cluster_is_refused(topoprune, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = topoprune("sweep", "--ray", "-o", tmp_path / "out")
+    assert code == 3 and err.endswith("install it with: pip install 'lmms-topoprune[ray]'\n")
 
 
 def test_exit_codes():
