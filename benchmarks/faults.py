@@ -16,6 +16,8 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,16 +59,19 @@ class Row:
         return f"| {self.fault} | {self.happens} | {self.tried} | {self.held} |"
 
 
-def fault_row(name: str, model: Path, count: int) -> Row:
+def fault_row(name: str, model: Path, count: int, seconds: float) -> Row:
+    """Up to `count` trials, and none more after so many seconds of this process."""
     happens, provoke = FAULTS[name]
-    wrong = []
-    for number in range(count):
+    wrong, end, number = [], time.process_time() + seconds, 0
+    for number in range(1, count + 1):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             try:
                 provoke(Scene(model, Path(folder), random.Random(f"{name} {number}")))
             except Exception as error:
                 wrong.append(f"trial {number}: {type(error).__name__}: {error!s:.300}")
-    return Row(name, happens, count, count - len(wrong), tuple(wrong[:5]))
+        if time.process_time() > end:
+            break
+    return Row(name, happens, number, number - len(wrong), tuple(wrong[:5]))
 
 
 def string_row(model: Path, count: int, seed: int) -> Row:
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows here too, as JSON")
     parser.add_argument("--strings", type=int, default=1000)
     parser.add_argument("--trials", type=int, default=20, help="of each fault")
+    parser.add_argument("--seconds", type=float, default=600, help="at most for each fault")
     parser.add_argument("--only", default="", help="faults whose name holds this")
     parser.add_argument("--stops", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -108,15 +114,23 @@ def main() -> None:
     logging.disable(logging.WARNING)  # thousands of warnings are what is asked for here
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "model")
-        rows = [string_row(model, given.strings, given.seed)] if given.strings else []
-        wanted = [name for name in FAULTS if given.only in name]
-        rows += [fault_row(name, model, min(given.trials, FEWER.get(name, given.trials))) for name in wanted]
-        rows += stop_rows(model, given.stops, given.seed) if given.stops else []
-    print("| fault | what happens | tried | held |\n|---|---|---|---|", *rows, sep="\n")
-    for row in rows:
-        print(*(f"{row.fault}: {text}" for text in row.wrong), sep="\n", end="\n" * bool(row.wrong))
-    if given.out:
-        files.write_json(given.out, [asdict(row) for row in rows])
+        print("| fault | what happens | tried | held |\n|---|---|---|---|")
+        rows = []
+        for row in _rows(model, given):
+            rows.append(row)
+            print(row, *row.wrong, sep="\n", flush=True)
+            if given.out:
+                files.write_json(given.out, [asdict(row) for row in rows])
+
+
+def _rows(model: Path, given: argparse.Namespace) -> Iterator[Row]:
+    if given.strings:
+        yield string_row(model, given.strings, given.seed)
+    for name in FAULTS if given.trials else ():
+        if given.only in name:
+            yield fault_row(name, model, min(given.trials, FEWER.get(name, given.trials)), given.seconds)
+    if given.stops:
+        yield from stop_rows(model, given.stops, given.seed)
 
 
 if __name__ == "__main__":
