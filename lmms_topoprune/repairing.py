@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 from torch import nn
 
 from lmms_topoprune import files
 from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.moments import LockStep, Moments
+from lmms_topoprune.calibration.moments import CutRecorder, Moments
 from lmms_topoprune.calibration.passes import BatchPasses, Finder, Outcome, Passes, SamplePasses
 from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import Prompter
@@ -41,7 +44,7 @@ log = logging.getLogger(__name__)
 
 RIDGE = 1e-2
 """Weight of the pull towards no repair, relative to the mean square of what the projection adds."""
-VERSION = 1
+VERSION = 2
 """Raised when the same samples would give other weights."""
 _SAME = 0.01
 
@@ -61,8 +64,7 @@ def repair(
     Args:
         model: any vision-language or language model of transformers, dense.
         batches: model inputs ({"input_ids": (B, T), "attention_mask": (B, T), ...}), or calibration
-            samples together with their processor; passed through the model once a block of neighboring
-            layers.
+            samples together with their processor; passed through the model once, after a look at the first.
         layers: layers to delete, counted from 0.
         method: "linear", "rescale" or "none".
         processor: words the samples; a tokenizer for a text-only model.
@@ -133,8 +135,7 @@ def carry_out(
             f"but {facts['source']!r} now gives {found}; make a new plan"
         )
     share = ranks.share(samples)
-    total = len(share) * len(blocks(plan.dropped))
-    with progress_bar("repairing", total, progress and ranks.rank == 0) as advance:
+    with progress_bar("repairing", len(share), progress and ranks.rank == 0) as advance:
         passes = SamplePasses(model, processor, share, batch_size, advance)
         dropped = frozenset(plan.dropped)
         return _Repair(model, passes, dropped, facts["method"], facts["ridge"], ranks, facts).carry_out()
@@ -185,7 +186,7 @@ def _fingerprint(processor: Any, samples: Sequence[Sample]) -> str:
 
 @dataclass
 class _Repair:
-    """One deletion with repair: the blocks in order, each seen by the model that is repaired up to there."""
+    """One deletion with repair, from the sums of one pass through the dense model."""
 
     model: Any
     passes: Passes
@@ -199,54 +200,50 @@ class _Repair:
         if self.method == "none" or not self.dropped:
             return delete_layers(self.model, self.dropped)
         with delete_layers(self.model, self.dropped):
-            pass  # a refusal costs no passes
+            pass  # a refusal costs no pass
         self.decoder = Decoder.of(self.model, decoder_layers(self.model))
-        self.weights: NewWeights = {}
+        self.cuts = blocks(self.dropped)
         try:
-            cuts = self._linear() if self.method == "linear" else self._rescale()
+            weights, figures = self._linear() if self.method == "linear" else self._rescale()
         except SurgeryError as error:
             name = type(self.model).__name__
             raise SurgeryError(f"repair is {self.method!r}, but this {name} allows none: {error}") from None
-        log.info("repair %s: %s", self.method, cuts)
+        log.info("repair %s: %s", self.method, figures)
         deletion = delete_layers(self.model, self.dropped)
-        attach(deletion, self.weights, {**self.facts, CUTS: cuts})
+        attach(deletion, weights, {**self.facts, CUTS: figures})
         return deletion
 
-    def _linear(self) -> dict[str, float]:
+    def _linear(self) -> tuple[NewWeights, dict[str, float]]:
         """Map what the projection before each cut adds; the share of each block that is still missed."""
-        cuts = blocks(self.dropped)
-        if cuts[0].start == 0:
+        if self.cuts[0].start == 0:
             raise SurgeryError("layer 0 is deleted, and no layer before it could take it up; keep layer 0")
-        finder = Finder(self.decoder, frozenset(cut.start - 1 for cut in cuts), last_projection)
+        finder = Finder(self.decoder, frozenset(cut.start - 1 for cut in self.cuts), last_projection)
         self.passes.run(finder, peek=True)
+        projections = {cut: finder.found[cut.start - 1] for cut in self.cuts}
+        weights: NewWeights = {}
         left = {}
-        for cut in cuts:
-            projection = finder.found[cut.start - 1]
-            sums = self._sums(LockStep(self.decoder, cut, self.dropped, self.weights, projection))
+        for cut, sums in self._sums(CutRecorder(self.decoder, self.cuts, projections)).items():
             assert sums.gram is not None and sums.cross is not None
             found = linear_map(sums.gram, sums.cross, self.ridge)
-            self.weights[projection.module] = mapped(projection.module, found)
+            weights[projections[cut].module] = mapped(projections[cut].module, found)
             left[format_layers(cut)] = round(missed(sums.gram, sums.cross, float(sums.change), found), 4)
-        return left
+        return weights, left
 
-    def _rescale(self) -> dict[str, float]:
+    def _rescale(self) -> tuple[NewWeights, dict[str, float]]:
         """Shorten what the layers behind a cut add, as the states before it are too short; the factors."""
-        cuts = blocks(self.dropped)
-        behind = frozenset(range(cuts[0].stop, len(self.decoder.layers))) - self.dropped
+        behind = frozenset(range(self.cuts[0].stop, len(self.decoder.layers))) - self.dropped
         if not behind:
-            return {}  # only the final norm follows, which does not see the length
+            return {}, {}  # only the final norm follows, which does not see the length
         finder = Finder(self.decoder, behind, outer_projections)
         self.passes.run(finder, peek=True)
         self._check_norms(min(behind), [module for found in finder.found.values() for module in found])
-        factors = {}
-        for cut in cuts:
-            sums = self._sums(LockStep(self.decoder, cut, self.dropped, self.weights))
-            factor = magnitude(sums.before, sums.after)
-            for layer in behind:
-                if layer >= cut.stop:
-                    self.weights.update({m: divided(m, factor) for m in finder.found[layer]})
-            factors[format_layers(cut)] = round(factor, 6)
-        return factors
+        sums = self._sums(CutRecorder(self.decoder, self.cuts))
+        factors = {cut: magnitude(sums[cut].before, sums[cut].after) for cut in self.cuts}
+        weights: NewWeights = {}
+        for layer in sorted(behind):
+            factor = math.prod(value for cut, value in factors.items() if cut.stop <= layer)
+            weights.update({module: divided(module, factor) for module in finder.found[layer]})
+        return weights, {format_layers(cut): round(value, 6) for cut, value in factors.items()}
 
     def _check_norms(self, first: int, projections: list[nn.Linear]) -> None:
         """Hidden states twice as long, to which twice as much is added, have to give the same logits."""
@@ -268,14 +265,12 @@ class _Repair:
                 "or a layer adds to them through something else than the linear maps of its parts"
             )
 
-    def _sums(self, recorder: LockStep) -> Moments:
+    def _sums(self, recorder: CutRecorder) -> dict[range, Moments]:
         """The sums of one pass over all samples of all processes, on the CPU."""
 
-        def work() -> Moments | None:
+        def work() -> list[Moments]:
             self.passes.run(recorder)
-            return None if recorder.total is None else recorder.total.on_cpu()
+            return [recorder.totals[cut].on_cpu() for cut in self.cuts if cut in recorder.totals]
 
-        first, *others = [sums for sums in self.ranks.together(work) if sums is not None]
-        for sums in others:
-            first = first + sums
-        return first
+        shares = [share for share in self.ranks.together(work) if share]  # none: fewer samples than processes
+        return {cut: reduce(add, (share[i] for share in shares)) for i, cut in enumerate(self.cuts)}

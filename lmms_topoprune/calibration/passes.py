@@ -12,7 +12,6 @@ from torch import nn
 
 from lmms_topoprune.calibration.collect import evaluation_mode, forward, one_pass
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.moments import rerun
 from lmms_topoprune.calibration.recorder import Enough
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
@@ -119,6 +118,13 @@ class Finder(Generic[Found]):
                 raise Enough
 
         return hook
+
+
+def rerun(layer: nn.Module, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A layer's output for other hidden states than it was called with; its own hooks stay silent."""
+    if args:
+        return layer.forward(hidden, *args[1:], **kwargs)
+    return layer.forward(**{**kwargs, "hidden_states": hidden})
 
 
 @dataclass

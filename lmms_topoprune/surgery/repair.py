@@ -123,17 +123,6 @@ def repair_of(model: nn.Module) -> dict[str, Any]:
     return dict(vars(model).get(RECORD, {}))
 
 
-@contextmanager
-def swapped(weights: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> Iterator[None]:
-    """The modules have these parameters inside, and their own again after."""
-    undo = apply_all(changes(weights))
-    try:
-        yield
-    finally:
-        for step in reversed(undo):
-            step()
-
-
 def changes(weights: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> list[Change]:
     """The new weights as changes that can be undone; the old parameters are kept as they are, not copied."""
     return [

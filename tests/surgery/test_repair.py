@@ -16,7 +16,7 @@ from torch import nn
 
 from lmms_topoprune import repairing
 from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.moments import LockStep
+from lmms_topoprune.calibration.moments import CutRecorder
 from lmms_topoprune.calibration.passes import BatchPasses
 from lmms_topoprune.errors import OptionError, SurgeryError
 from lmms_topoprune.repairing import repair
@@ -49,14 +49,7 @@ def make_linear(model: hf.PreTrainedModel, layer: int, seed: int = 0) -> None:
     """The layer adds a fixed linear map of what the projection before it added."""
     layers, added = decoder_layers(model), {}
     mapping = 0.3 * torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(seed))
-    projection = layers[layer - 1].mlp.down_proj
-    weight = projection.weight
-
-    def note(_: nn.Module, args: Any, output: torch.Tensor) -> None:
-        if projection.weight is weight:  # of the dense model, not of the repaired one beside it
-            added["value"] = output.detach()
-
-    projection.register_forward_hook(note)
+    layers[layer - 1].mlp.down_proj.register_forward_hook(lambda _, args, out: added.update(value=out))
     layers[layer].forward = lambda hidden_states, **_: hidden_states + added["value"] @ mapping
 
 
@@ -133,27 +126,24 @@ def independent_map(added: np.ndarray, before: np.ndarray, after: np.ndarray, ri
 
 
 def test_least_squares_over_stored_tokens_gives_the_same_weights() -> None:
-    """The second cut is fitted to the model whose first cut is repaired, and to the dense model's states."""
     model = llama()
     for layer in decoder_layers(model):
         layer.mlp.down_proj.weight.data *= 20  # every layer matters
-    dense, ridge = Stored(model, 1), 0.05
-    first = independent_map(np.concatenate(dense.added), dense.state(1), dense.state(2), ridge)
-    model_after_first = copy.deepcopy(model)
-    weight = decoder_layers(model)[1].mlp.down_proj.weight.detach().double().numpy()
-    decoder_layers(model_after_first)[1].mlp.down_proj.weight.data = torch.from_numpy(
-        first.T @ weight
-    ).float()
-    with identity_layers(model_after_first, [2]):
-        pruned = Stored(model_after_first, 3)
-    second = independent_map(np.concatenate(pruned.added), pruned.state(3), dense.state(5), ridge)
-    other = decoder_layers(model)[3].mlp.down_proj.weight.detach().double().numpy()
-    with repair(model, BATCHES, [2, 4, 5], ridge=ridge):
-        layers = decoder_layers(model)  # 0, 1, 3
-        np.testing.assert_allclose(layers[1].mlp.down_proj.weight.detach(), first.T @ weight, atol=1e-5)
-        np.testing.assert_allclose(layers[2].mlp.down_proj.weight.detach(), second.T @ other, atol=2e-5)
-        assert np.abs(first.T @ weight - weight).max() > 1e-2
-        assert np.abs(second.T @ other - other).max() > 1e-2
+    for block, ridge in ((range(2, 3), 0.05), (range(4, 6), 0.0)):
+        stored = Stored(model, block.start - 1)
+        before, after = stored.state(block.start - 1), stored.state(block.stop - 1)
+        found = independent_map(np.concatenate(stored.added), before, after, ridge)
+        projection = decoder_layers(model)[block.start - 1].mlp.down_proj
+        old = projection.weight.detach().double().numpy()
+        with repair(model, BATCHES, {2, *block}, ridge=ridge):
+            new = projection.weight.detach().double().numpy()
+            missed = formulas.repair_of(model)["cuts"]
+        np.testing.assert_allclose(new, found.T @ old, atol=1e-5)
+        assert np.abs(new - old).max() > 1e-2
+        change = after - before
+        left = np.square(np.concatenate(stored.added) @ (found - np.eye(WIDTH)) - change).sum()
+        share = missed[str(block.start) if len(block) == 1 else f"{block.start}-{block.stop - 1}"]
+        assert abs(share - left / np.square(change).sum()) < 1e-3
 
 
 def test_sums_of_shares_are_the_sums_of_all() -> None:
@@ -162,11 +152,10 @@ def test_sums_of_shares_are_the_sums_of_all() -> None:
     decoder = Decoder.of(model, decoder_layers(model))
     found = []
     for share in (BATCHES, BATCHES[:1], BATCHES[1:]):
-        step = LockStep(
-            decoder, range(2, 4), frozenset({2, 3}), {}, Projection(decoder.layers[1].mlp.down_proj, 1)
-        )
-        BatchPasses(model, share).run(step)
-        found.append(step.total)
+        block, projection = range(2, 4), Projection(decoder.layers[1].mlp.down_proj, 1)
+        recorder = CutRecorder(decoder, [block], {block: projection})
+        BatchPasses(model, share).run(recorder)
+        found.append(recorder.totals[block])
     together = found[1] + found[2]
     for name, value in vars(found[0]).items():
         torch.testing.assert_close(getattr(together, name), value)
