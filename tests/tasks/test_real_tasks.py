@@ -10,6 +10,8 @@ import sys
 import pytest
 import standins
 
+from lmms_topoprune.comparison import read_run
+
 COMMAND = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded --tasks mme,gqa"
 
 
@@ -36,6 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert ran.returncode == 0, ran.stderr[-3000:]
     (written,) = (folder / "out").rglob("*_results.json")
     found = json.loads(written.read_text())
+    found["path"] = written
     found["samples"] = {
         task: [json.loads(line) for line in path.read_text().splitlines()]
         for task in ("mme", "gqa")
@@ -58,3 +61,16 @@ def test_the_scores_are_those_of_the_answers(results: dict) -> None:
     mme = results["results"]["mme"]
     assert 0 <= mme["mme_perception_score,none"] <= 800
     assert 0 <= mme["mme_cognition_score,none"] <= 200
+
+
+def test_compared_scores_are_those_that_lmms_eval_reports(results: dict) -> None:
+    """MME's sum over categories of (acc + acc+) * 100, by another way; GQA's exact match."""
+    run, reported = read_run(results["path"]), results["results"]
+    gqa, mme = run.tasks["gqa"], run.tasks["mme"]
+    assert gqa.metric == "exact_match" and len(gqa.units) == 24
+    assert gqa.score == pytest.approx(reported["gqa"]["exact_match,none"])
+    assert len(mme.units) == 20 and mme.chance == 0.375
+    total = sum(reported["mme"][f"mme_{half}_score,none"] for half in ("perception", "cognition"))
+    assert mme.score == pytest.approx(total / (200 * len(set(mme.strata))))
+    assert run.cost["parameters"] > 1e6 and run.cost["latency_seconds"] > 0 and run.cost["memory_bytes"] > 0
+    assert run.facts["torch version"]
