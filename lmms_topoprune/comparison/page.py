@@ -88,6 +88,7 @@ def document(title: str, summary: str, sections: Sequence[tuple[str, str, str]])
         sections: (anchor, heading, HTML), in order.
     """
     links = "".join(f'<li><a href="#{anchor}">{html.escape(name)}</a></li>' for anchor, name, _ in sections)
+    nav = f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
     parts = "".join(
         f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{html.escape(name)}</h2>{content}</section>'
         for anchor, name, content in sections
@@ -99,6 +100,6 @@ def document(title: str, summary: str, sections: Sequence[tuple[str, str, str]])
         '<link rel="icon" href="data:,">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<header><h1>{html.escape(title)}</h1><p>{html.escape(summary)}</p></header>"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{parts}</main>'
+        f"{nav if len(sections) > 1 else ''}<main>{parts}</main>"
         f"<script>{SCRIPT}</script></body></html>\n"
     )

@@ -61,9 +61,11 @@ def summary(comparison: Comparison) -> str:
     ours, theirs, chance = (
         percent(x) for x in (best.overall.score, dense.overall.score, best.overall.chance)
     )
+    ties = sum(row.overall.score == best.overall.score for row in pruned) - 1
+    others = f" (and {ties} more)" if ties else ""
     return (
-        f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks. The best pruned run is {best.label} "
-        f"with {ours} % overall (dense: {theirs} %, chance: {chance} %). "
+        f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks. The best pruned run is "
+        f"{best.label}{others} with {ours} % overall (dense: {theirs} %, chance: {chance} %). "
         f"{len(lost)} of {len(pruned)} pruned runs are worse than {comparison.reference} by more than noise "
         "(95 % interval of the paired difference)."
     )

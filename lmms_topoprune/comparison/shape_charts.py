@@ -36,7 +36,7 @@ def _heat_map(criterion: str, values: np.ndarray) -> str:
     size = SIDE / len(values)
     shaded = {(j, i): float(value) for (i, j), value in np.ndenumerate(values)}
     parts = [*_shades(shaded, size, len(values)), *_numbered(len(values), size), *_scale("0", "1")]
-    said = "State i downward, state j across; the darker, the more alike. The numbers are in the table below."
+    said = "State i downward, state j across; the stronger the color, the more alike."
     image = svg.image(f"State similarity, {criterion}", said, SIDE + 40, SIDE + 56, parts)
     rows = [[str(i), *(f"{v:.3f}" for v in row)] for i, row in enumerate(values)]
     caption = f"{criterion}: state i (down) and state j (across)"
@@ -77,9 +77,9 @@ def _persistence_image(name: str, barcode: Barcode, p: int) -> str:
     parts = [
         *_shades(shaded, size, states + 1),
         *_numbered(states + 1, size, upward=True),
-        *_scale("1 bar", f"{most} bars"),
+        *_scale("1 bar", f"{most} bars", math.log1p(1) / math.log1p(most)),
     ]
-    said = "Birth across, death upward; the darker, the more bars (logarithmic). Numbers in the table below."
+    said = "Birth across, death upward; color tells the number of bars, on a logarithmic scale."
     image = svg.image(f"Persistence image of H{p}, {name}", said, SIDE + 40, SIDE + 56, parts)
     rows = [[str(b), str(d), str(counts[b, d])] for b, d in zip(born, died, strict=True)]
     caption = f"{name}: bars of H{p} by state of birth (across) and of death (upward)"
@@ -163,10 +163,11 @@ def _numbered(count: int, size: float, upward: bool = False) -> list[str]:
     return parts
 
 
-def _scale(low: str, high: str) -> list[str]:
-    """What the shades mean."""
+def _scale(low: str, high: str, start: float = 0.0) -> list[str]:
+    """What the shades from `start` to 1 mean."""
     y, steps = SIDE + 30, 10
-    parts = [svg.squares([(120 + 12 * i, y)], 12, "heat", (i + 1) / steps) for i in range(steps)]
+    shades = np.linspace(start, 1, steps)
+    parts = [svg.squares([(120 + 12 * i, y)], 12, "heat", shade) for i, shade in enumerate(shades)]
     parts.append(f'<text class="small" x="114" y="{y + 10}" text-anchor="end">{low}</text>')
     parts.append(f'<text class="small" x="{126 + 12 * steps}" y="{y + 10}">{high}</text>')
     return parts

@@ -57,8 +57,8 @@ def json_table(comparison: Comparison) -> str:
 
 def html_page(comparison: Comparison) -> str:
     """The leaderboard alone, as a page like a report's: sorted by a click, filtered by typing."""
-    title = "Pruned models compared"
-    return document(title, "Dense first, then by overall score.", [("leaderboard", title, board(comparison))])
+    sections = [("leaderboard", "Leaderboard", board(comparison))]
+    return document("Pruned models compared", "Dense first, then by overall score.", sections)
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
