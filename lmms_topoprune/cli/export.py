@@ -65,7 +65,8 @@ def _dense(
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.repairing import carry_out
 
-    model, processor = load(pretrained, dtype or "auto", device)
+    # A repair belongs to the weights as `topoprune plan` loads them, and is fitted to these.
+    model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device)
     planning.explicit_plan(model, PruningOptions(plan=plan_file), name=pretrained)
     carry_out(model, processor, plan, readers=readers(), progress=True)
     return model, processor
