@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,34 @@ def llava(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Ten
     return torch.tensor([1] + [model.config.image_token_id] * 4), {"pixel_values": image}
 
 
+def image(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """As many image tokens as the model makes features of one image."""
+    return _seen(model, torch.randn(1, 3, 28, 28, generator=generator))
+
+
+def tiles(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image as a whole and in two tiles."""
+    return _seen(model, torch.randn(1, 3, 3, 28, 28, generator=generator))
+
+
+def stack(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """A prompt's images in a dimension of their own."""
+    return _seen(model, torch.randn(1, 1, 3, 28, 28, generator=generator))
+
+
+@torch.no_grad()
+def _seen(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor, Inputs]:
+    images = {"pixel_values": pixels}
+    if "image_sizes" in inspect.signature(model.get_image_features).parameters:
+        images["image_sizes"] = torch.tensor([[28, 28]])
+    found = model.get_image_features(**images)
+    found = getattr(found, "pooler_output", found)
+    parts = found if isinstance(found, list | tuple) else [found]
+    features = sum(part.numel() // part.shape[-1] for part in parts)
+    token = getattr(model.config, "image_token_id", None) or model.config.image_token_index
+    return torch.tensor([1] + [token] * features), images
+
+
 def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     config = model.config
     prefix = [1, config.vision_start_token_id] + [config.image_token_id] * 4 + [config.vision_end_token_id]
@@ -116,6 +145,9 @@ def granite(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
 KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor, Inputs]]] = {
     "text": text,
     "llava": llava,
+    "image": image,
+    "tiles": tiles,
+    "stack": stack,
     "qwen_vl": qwen_vl,
     "mllama": mllama,
     "paligemma": paligemma,

@@ -29,7 +29,11 @@ def build(family: Family, attention: str) -> PreTrainedModel:
             if tensor.dim() > 1 or not tensor.any():
                 tensor.normal_(std=0.1)
     model.generation_config = hf.GenerationConfig(
-        do_sample=False, pad_token_id=0, eos_token_id=None, decoder_start_token_id=2
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+        decoder_start_token_id=2,
+        suppress_tokens=list(range(100, 128)),  # a random model may write image tokens, which need images
     )
     return model
 

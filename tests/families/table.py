@@ -120,22 +120,35 @@ FAMILIES: dict[str, Family] = {
         lambda: nested(
             "LlavaNextConfig", "MistralConfig", vision_config=clip(), image_grid_pinpoints=[[28, 56]]
         ),
+        inputs="tiles",
     ),
     "llava_next_video": Family(
         "LlavaNextVideoForConditionalGeneration",
-        lambda: nested("LlavaNextVideoConfig", "LlamaConfig", vision_config=clip()),
+        lambda: nested(
+            "LlavaNextVideoConfig", "LlamaConfig", vision_config=clip(), image_grid_pinpoints=[[28, 56]]
+        ),
+        inputs="tiles",
     ),
     "llava_onevision": Family(
         "LlavaOnevisionForConditionalGeneration",
-        lambda: nested("LlavaOnevisionConfig", "Qwen2Config", SLIDING, vision_config=siglip()),
+        lambda: nested(
+            "LlavaOnevisionConfig",
+            "Qwen2Config",
+            SLIDING,
+            vision_config=siglip(),
+            image_grid_pinpoints=[[28, 56]],
+        ),
+        inputs="tiles",
     ),
     "video_llava": Family(
         "VideoLlavaForConditionalGeneration",
         lambda: nested("VideoLlavaConfig", "LlamaConfig", vision_config=clip()),
+        inputs="image",
     ),
     "vipllava": Family(
         "VipLlavaForConditionalGeneration",
         lambda: nested("VipLlavaConfig", "LlamaConfig", vision_config=clip(), vision_feature_layers=[-1, -2]),
+        inputs="image",
     ),
     "qwen2_vl": Family(
         "Qwen2VLForConditionalGeneration", qwen_vl("Qwen2VLConfig", SLIDING, embed_dim=32), "qwen_vl"
@@ -218,6 +231,7 @@ FAMILIES: dict[str, Family] = {
             SLIDING,
             vision_config=tiny(hf.InternVLVisionConfig, image_size=[28, 28], patch_size=[14, 14]),
         ),
+        inputs="image",
     ),
     "paligemma": Family(
         "PaliGemmaForConditionalGeneration", lambda: nested("PaliGemmaConfig", "GemmaConfig"), "paligemma"
@@ -234,6 +248,7 @@ FAMILIES: dict[str, Family] = {
             "Gemma3Config", None, {"layer_types": ALTERNATING}, vision_config=siglip(), mm_tokens_per_image=4
         ),
         sets=((0,), (LAYERS - 1,), (1, 3, 5), (0, 2, 4)),
+        inputs="image",
     ),
     "gemma3n": Family(
         "Gemma3nForCausalLM",
@@ -283,9 +298,15 @@ FAMILIES: dict[str, Family] = {
         sets=(),
         stay=tuple(range(LAYERS)),
     ),
-    "idefics2": Family("Idefics2ForConditionalGeneration", lambda: nested("Idefics2Config", "MistralConfig")),
-    "idefics3": Family("Idefics3ForConditionalGeneration", lambda: nested("Idefics3Config", "LlamaConfig")),
-    "smolvlm": Family("SmolVLMForConditionalGeneration", lambda: nested("SmolVLMConfig", "LlamaConfig")),
+    "idefics2": Family(
+        "Idefics2ForConditionalGeneration", lambda: nested("Idefics2Config", "MistralConfig"), inputs="stack"
+    ),
+    "idefics3": Family(
+        "Idefics3ForConditionalGeneration", lambda: nested("Idefics3Config", "LlamaConfig"), inputs="stack"
+    ),
+    "smolvlm": Family(
+        "SmolVLMForConditionalGeneration", lambda: nested("SmolVLMConfig", "LlamaConfig"), inputs="stack"
+    ),
     "mistral3": Family(
         "Mistral3ForConditionalGeneration",
         lambda: nested("Mistral3Config", "MistralConfig", vision_config=tiny(hf.PixtralVisionConfig)),
@@ -299,6 +320,7 @@ FAMILIES: dict[str, Family] = {
         lambda: nested(
             "AyaVisionConfig", "Cohere2Config", {"layer_types": ALTERNATING}, vision_config=siglip()
         ),
+        inputs="image",
     ),
     "cohere2_vision": Family(
         "Cohere2VisionForConditionalGeneration",
@@ -309,8 +331,11 @@ FAMILIES: dict[str, Family] = {
             vision_config=siglip(),
             alignment_intermediate_size=48,
         ),
+        inputs="image",
     ),
-    "ovis2": Family("Ovis2ForConditionalGeneration", lambda: nested("Ovis2Config", "Qwen2Config", SLIDING)),
+    "ovis2": Family(
+        "Ovis2ForConditionalGeneration", lambda: nested("Ovis2Config", "Qwen2Config", SLIDING), inputs="image"
+    ),
     "mllama": Family(
         "MllamaForConditionalGeneration",
         lambda: nested(

@@ -90,6 +90,39 @@ def test_the_wrong_layer_breaks_the_logits(name: str) -> None:
         holds.equals_identity(model, references, family.inputs)
 
 
+@pytest.mark.parametrize("name", ["llama", "llava_qwen2", "gemma3"])
+def test_a_layer_that_forgets_the_padding_breaks_the_batch(name: str) -> None:
+    model, _, _ = pruned(name, (0, 1))
+    holds.batch_agrees(model, FAMILIES[name].inputs)
+
+    def forget(module: torch.nn.Module, args: Any, given: dict[str, Any]) -> Any:
+        mask = given["attention_mask"]
+        return args, {
+            **given,
+            "attention_mask": mask[:, :, :, -1:].expand_as(mask) if mask.ndim == 4 else None,
+        }
+
+    decoder_layers(model)[-1].register_forward_pre_hook(forget, with_kwargs=True)
+    with pytest.raises(AssertionError, match="batch"):
+        holds.batch_agrees(model, FAMILIES[name].inputs)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3n", "mllama"])
+def test_a_restore_that_forgets_a_change_is_seen(name: str) -> None:
+    """Each change that a restore takes back is needed: without one the model is not the dense one again."""
+    family = FAMILIES[name]
+    model = holds.build(family, "eager")
+    fields = dict(vars(text_config(model)))
+    deletion = delete_layers(model, family.sets[-1])
+    forgotten = deletion._undo.pop(0)
+    deletion.restore()
+    layers = [module.layer_idx for module in decoder_layers(model).modules() if hasattr(module, "layer_idx")]
+    in_step = vars(text_config(model)) == fields and layers == sorted(layers)
+    assert not in_step
+    forgotten()
+    assert vars(text_config(model)) == fields
+
+
 def test_deleting_nothing_is_seen() -> None:
     model = holds.build(FAMILIES["llama"], "eager")
     dense = [holds.logits(model, inputs) for inputs in prompts(model, "text")[0]]
