@@ -28,9 +28,9 @@ LENGTH = 256  # tokens of a passage
 
 def criteria_option(function: Any) -> Any:
     shown = "topology,cosine,block_influence"
-    return click.option("--criteria", default=shown, show_default=True, help='"all" for every criterion.')(
-        function
-    )
+    return click.option(
+        "--criteria", default=shown, show_default=True, help='"all", or names joined by commas.'
+    )(function)
 
 
 def listed(criteria: str) -> list[str]:
@@ -132,8 +132,11 @@ def text(
     found: dict[tuple[str, float], dict[str, str]] = defaultdict(dict)
     for criterion in listed(criteria):
         for sparsity in map(float, sparsities.split(",")):
-            given = {"criterion": criterion, "sparsity": sparsity, "samples": len(samples)}
-            options = PruningOptions(**{**registry.defaults(criterion), **given})
+            if criterion[0].isdigit():  # layers such as 18-23, whatever the sparsity
+                options = PruningOptions(layers=criterion)
+            else:
+                given = {"criterion": criterion, "sparsity": sparsity, "samples": len(samples)}
+                options = PruningOptions(**{**registry.defaults(criterion), **given})
             plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=samples)
             for method in REPAIRS:
                 key = f"{criterion} {sparsity} {method}"
