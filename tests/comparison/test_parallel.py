@@ -136,7 +136,7 @@ from transformers import LlavaForConditionalGeneration
 from test_parallel import GRID, Habits, Processes, StandIn, sweep
 if __name__ == "__main__":
     model = LlavaForConditionalGeneration.from_pretrained({str(tmp_path / "model")!r})
-    habits = Habits(Path({str(tmp_path / "notes")!r}), pause=2.0)
+    habits = Habits(Path({str(tmp_path / "notes")!r}), pause=1.0)
     sweep(StandIn(habits, model), GRID, ["vqa"], {str(tmp_path / "out")!r}, executor=Processes(habits, 2))
 """
     (tmp_path / "script.py").write_text(script)
