@@ -28,6 +28,9 @@ def test_demo(topoprune, model_folder, output):
     assert labels == {"dense", "topology 30 %", "cosine 30 %", "block_influence 30 %"}
     assert set(table["tasks"]) == {"topoprune_yesno", "topoprune_vqa", "topoprune_choice"}
     assert all(row["dropped"].count("-") + row["dropped"].count("+") == 1 for row in table["rows"][1:])
+    dense, *pruned = (row["cost"] for row in table["rows"])
+    assert all(cost["parameters"] < dense["parameters"] for cost in pruned)
+    assert all(cost["memory_bytes"] > 0 and cost["latency_seconds"] > 0 for cost in (dense, *pruned))
     assert "lmms_eval" not in err and "Traceback" not in err
     assert "evaluated dense" in err
     assert (output / "comparison.md").exists() and (output / "lmms-eval.log").stat().st_size > 0
