@@ -101,6 +101,24 @@ def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
     return torch.tensor(prefix), images
 
 
+@torch.no_grad()
+def grid(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image of 4 x 4 patches, for other families that take patches and their grid."""
+    config, vision = model.config, model.config.vision_config
+    width = 3 * vision.temporal_patch_size * vision.patch_size**2
+    images = {
+        "pixel_values": torch.randn(16, width, generator=generator),
+        "image_grid_thw": torch.tensor([[1, 4, 4]]),
+    }
+    found = model.get_image_features(**images)
+    found = getattr(found, "pooler_output", found)
+    features = sum(len(part) for part in found) if isinstance(found, list | tuple) else len(found)
+    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
+        images["mm_token_type_ids"] = torch.tensor([config.image_token_id])
+    start = getattr(config, "image_start_token_id", None) or config.vision_start_token_id
+    return torch.tensor([1, start] + [config.image_token_id] * features), images
+
+
 def paligemma(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     return torch.tensor([1]), {"token_type_ids": torch.tensor([0])}
 
@@ -149,6 +167,7 @@ KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor
     "tiles": tiles,
     "stack": stack,
     "qwen_vl": qwen_vl,
+    "grid": grid,
     "mllama": mllama,
     "paligemma": paligemma,
     "blip": blip,

@@ -203,13 +203,16 @@ FAMILIES: dict[str, Family] = {
             audio_config=tiny(hf.Qwen2_5OmniAudioEncoderConfig),
             vision_start_token_id=110,
         ),
+        inputs="grid",
     ),
     "video_llama_3": Family(
         "VideoLlama3ForConditionalGeneration",
         lambda: nested("VideoLlama3Config", None, SLIDING),
     ),
     "glm4v": Family(
-        "Glm4vForConditionalGeneration", lambda: nested("Glm4vConfig", None, {"rope_parameters": GLM_ROPE})
+        "Glm4vForConditionalGeneration",
+        lambda: nested("Glm4vConfig", None, {"rope_parameters": GLM_ROPE}),
+        inputs="grid",
     ),
     "glm4v_moe": Family(
         "Glm4vMoeForConditionalGeneration",
@@ -218,10 +221,12 @@ FAMILIES: dict[str, Family] = {
             None,
             {"rope_parameters": GLM_ROPE, "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1},
         ),
+        inputs="grid",
     ),
     "glm46v": Family(
         "Glm46VForConditionalGeneration",
         lambda: nested("Glm46VConfig", None, {"rope_parameters": GLM_ROPE}),
+        inputs="grid",
     ),
     "internvl": Family(
         "InternVLForConditionalGeneration",
