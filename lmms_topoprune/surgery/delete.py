@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from operator import index
 from types import TracebackType
 
 from transformers import PreTrainedModel
 
-from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.errors import SurgeryError, shown
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery.changes import Change, apply_all
 from lmms_topoprune.surgery.dense import Dense
@@ -148,7 +149,12 @@ def _refusal(dense: Dense, dropped: set[int], reason: str) -> str:
 
 
 def _checked(layers: Iterable[int], count: int) -> set[int]:
-    dropped = set(layers)
+    try:
+        dropped = {index(layer) for layer in layers}
+    except TypeError:
+        raise SurgeryError(
+            f"layers is {shown(layers)}; allowed: whole numbers from 0 to {count - 1}"
+        ) from None
     for layer in sorted(dropped):
         if not 0 <= layer < count:
             raise SurgeryError(f"layer {layer} does not exist; the model has layers 0 to {count - 1}")

@@ -83,7 +83,14 @@ def test_a_restore_follows_an_error_in_the_block(llava: hf.PreTrainedModel) -> N
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [([6], "layer 6 does not exist"), ([-1], "layer -1 does not exist"), (range(6), "all 6 layers")],
+    [
+        ([6], "layer 6 does not exist"),
+        ([-1], "layer -1 does not exist"),
+        (range(6), "all 6 layers"),
+        ("3-5", "layers is '3-5'; allowed: whole numbers from 0 to 5"),
+        ([1.5], r"layers is \[1\.5\]; allowed: whole numbers"),
+        (3, "layers is 3; allowed: whole numbers"),
+    ],
 )
 def test_impossible_layers_are_refused(llava: hf.PreTrainedModel, layers: list[int], message: str) -> None:
     with pytest.raises(SurgeryError, match=message):
