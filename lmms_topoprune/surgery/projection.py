@@ -107,9 +107,9 @@ def executed(layer: nn.Module, run: Run) -> tuple[list[tuple[nn.Linear, torch.Te
     """
     ran: list[tuple[nn.Linear, torch.Tensor]] = []
 
-    def note(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-        assert isinstance(module, nn.Linear)
-        ran.append((module, output))
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, nn.Linear) and torch.is_tensor(output):  # Llama 4's router gives two
+            ran.append((module, output))
 
     linear = [module for module in layer.modules() if isinstance(module, nn.Linear)]
     hooks = [module.register_forward_hook(note) for module in linear]

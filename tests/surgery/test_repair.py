@@ -277,6 +277,7 @@ def test_a_later_deletion_is_restored_first() -> None:
         ),
         ("paligemma2", [2], "rescale", "its logits depend on the length of the hidden states"),
         ("qwen3_vl_moe", [2], "linear", "layer 1 cannot take it up"),
+        ("llama4", [2, 4], "rescale", "its logits depend on the length of the hidden states"),
     ],
 )
 def test_what_cannot_be_repaired_is_refused_in_one_sentence(
