@@ -1,28 +1,40 @@
 """Seconds per stage of making a plan, as ratios to a plain forward pass over the same batches.
 
-    python benchmarks/calibration.py --samples 64,512 --layers 8,24 --out calibration.json
+    python benchmarks/calibration.py --samples 64,512 --layers 8,32 --clock cpu --out calibration.json
 
 Prints a table and writes JSON. The models are randomly initialized in the embedded architecture, or
 with --llava7b in LLaVA-1.5-7B's own size in bfloat16 (needs a GPU with 24 GB). "plain" encodes the
-prompts and runs the model without a hook on the decoder, "collect" does the same and keeps the states;
---rounds repeats both in turns and the fastest of each counts.
+prompts and runs the model without a hook on the decoder, "collect" does the same and keeps the states,
+"gather" puts the states of two processes together, "topology" makes the scores and "select" the plan's
+layers. Plain and collect take turns; the median over --rounds counts. "extra" is how much higher the
+peak of tensor memory is with states kept, as a share of N x S x d numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import pickle
 import platform
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune import files
 from lmms_topoprune.calibration.collect import by_length, collect, evaluation_mode, forward
 from lmms_topoprune.calibration.decoder import last_logits
 from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.ranks import merged
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.criteria.topology import pairwise
 from lmms_topoprune.embedded import build
@@ -31,16 +43,21 @@ from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import select
 
 BATCH = 8
+FEW = 256  # samples whose memory is looked at: every allocation is recorded
 
 
 def main() -> None:
     arguments = parse()
     rows = []
     for layers in arguments.layers:
-        model, processor = llava_7b() if arguments.llava7b else embedded(layers)
+        made: list[Any] = []
+        make = llava_7b if arguments.llava7b else partial(saved_and_loaded, layers)
+        load = seconds(lambda: made.append(make()), arguments.clock)  # noqa: B023
+        model, processor = made[0]
         for count in arguments.samples:
             samples = (calibration_samples() * (1 + count // 512))[:count]
-            rows.append(measure(model, processor, samples, arguments.k, arguments.rounds, arguments.clock))
+            row = measure(model, processor, samples, arguments.k, arguments.rounds, arguments.clock)
+            rows.append({**row, "load": load})
             print(line(rows[-1]), flush=True)
     machine = {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     files.write_json(arguments.out, {"machine": machine, "rows": rows})
@@ -66,14 +83,18 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def embedded(layers: int) -> tuple[Any, Any]:
+def saved_and_loaded(layers: int) -> tuple[Any, Any]:
+    """A random model in the embedded architecture, in bfloat16 files, loaded as it is shipped."""
     processor = build.build_processor()
-    return build.build_model(processor, build.Size(layers=layers), seed=0).eval(), processor
+    with tempfile.TemporaryDirectory() as folder:
+        build.build_model(processor, build.Size(layers=layers), seed=0).bfloat16().save_pretrained(folder)
+        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), processor
 
 
 def llava_7b() -> tuple[Any, Any]:
     """Random weights in the size of llava-hf/llava-1.5-7b-hf; prompts through the embedded tokenizer."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     processor = build.build_processor()
     side = {"height": 336, "width": 336}
@@ -97,29 +118,82 @@ def llava_7b() -> tuple[Any, Any]:
 def measure(
     model: Any, processor: Any, samples: list[Sample], k: str, rounds: int, clock: str
 ) -> dict[str, Any]:
-    """One row: seconds of each stage, and the kept states' bytes."""
-    prompter, evidence = Prompter(processor), []
-    plain, kept, encode = [], [], []
+    """One row: seconds of each stage, the kept states' bytes, and the memory they take in a pass."""
+    prompter, evidence, plain, kept = Prompter(processor), [], [], []
+
+    def keep() -> None:
+        evidence[:] = [collect(model, processor, samples, batch_size=BATCH)]
+
+    keep()  # warms up
     for _ in range(rounds):
-        encode.append(seconds(lambda: list(batches(prompter, samples)), clock))
         plain.append(seconds(lambda: plain_pass(model, batches(prompter, samples)), clock))
-        kept.append(
-            seconds(lambda: evidence.append(collect(model, processor, samples, batch_size=BATCH)), clock)
-        )
+        kept.append(seconds(keep, clock))
     options = PruningOptions(sparsity=0.3, state="residual", k=k, samples=len(samples))
-    scores: list[Any] = []
-    states = evidence[-1].states["residual"]
+    scores: list[Any] = [pairwise(evidence[0], options)]  # compiles
+    states = evidence[0].states["residual"]
+    halves = [replace(evidence[0], states={"residual": states[:, rank::2].clone()}) for rank in (0, 1)]
     return {
         "samples": len(samples),
         "states": states.shape[0],
         "width": states.shape[2],
         "state_bytes": states.numel() * states.element_size(),
-        "encode": min(encode),
-        "plain": min(plain),
-        "collect": min(kept),
-        "topology": seconds(lambda: scores.append(pairwise(evidence[-1], options)), clock),
+        "plain": median(plain),
+        "collect": median(kept),
+        "ratio": median(b / a for a, b in zip(plain, kept, strict=True)),
+        "encode": seconds(lambda: list(batches(prompter, samples)), clock),
+        "gather": seconds(lambda: merged([pickle.loads(pickle.dumps(half)) for half in halves]), clock),
+        "topology": seconds(lambda: scores.append(pairwise(evidence[0], options)), clock),
         "select": seconds(lambda: select(scores[0], options.drop_count(states.shape[0] - 1)), clock),
+        "extra": extra_memory(model, processor, samples[:FEW], states.shape[0] * states.shape[2]),
     }
+
+
+def extra_memory(model: Any, processor: Any, samples: list[Sample], numbers: int) -> float:
+    """Peak tensor memory with states kept, beyond that of a plain pass, over N x S x d numbers."""
+    prompter = Prompter(processor)
+    plain = peak_bytes(lambda: plain_pass(model, batches(prompter, samples)))
+    kept = peak_bytes(lambda: collect(model, processor, samples, batch_size=BATCH))
+    return (kept - plain) / (len(samples) * numbers * model.dtype.itemsize)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that the storages of tensors made by `work` took at once, on any device."""
+    with _Storages() as seen:
+        result = work()
+    del result
+    return seen.peak
+
+
+class _Storages(TorchDispatchMode):
+    """Counts the bytes of storages from when an operation returns them until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: set[int] = set()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)
+        }
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.untyped_storage()._cdata not in given:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive:
+            return
+        self.alive.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._freed, key, size)
+
+    def _freed(self, key: int, size: int) -> None:
+        self.alive.discard(key)
+        self.now -= size
 
 
 def batches(prompter: Prompter, samples: list[Sample]) -> Iterator[Any]:
@@ -143,10 +217,11 @@ def seconds(work: Callable[[], object], clock: str) -> float:
 
 
 def line(row: dict[str, Any]) -> str:
-    stages = ("encode", "plain", "collect", "topology", "select")
     parts = [f"N={row['samples']:5d} S={row['states']:3d} d={row['width']}"]
-    parts += [f"{name} {row[name]:7.2f} s ({row[name] / row['plain']:5.2f}x)" for name in stages]
-    return "  ".join([*parts, f"states {row['state_bytes'] / 2**20:.1f} MiB"])
+    parts += [f"plain {row['plain']:7.2f} s", f"collect {row['ratio']:5.3f}x"]
+    for name in ("load", "encode", "gather", "topology", "select"):
+        parts.append(f"{name} {row[name] / row['plain']:6.3f}x")
+    return "  ".join([*parts, f"states {row['state_bytes'] / 2**20:.1f} MiB", f"extra {row['extra']:.3f}"])
 
 
 def device_name() -> str:
