@@ -247,19 +247,23 @@ def write_images(folder: Path, count: int) -> Path:
 @fault("damaged or vanished calibration images", "up to a tenth are skipped and counted, else one sentence")
 def damaged_images(scene: Scene) -> None:
     pairs = write_images(scene.folder / "images", 20)
-    broken = scene.rng.randint(1, 6)
-    for number in scene.rng.sample(range(20), broken):
+    source, rows, broken = scene.rng.choice([pairs, pairs.parent]), 20, 0
+    for number in scene.rng.sample(range(20), scene.rng.randint(1, 6)):
         image = pairs.parent / f"{number}.png"
-        if scene.rng.random() < 0.5:
+        gone = scene.rng.random() < 0.5
+        if gone:
             image.unlink()
         else:
             image.write_bytes(image.read_bytes()[: scene.rng.randrange(100)])
-    source = scene.rng.choice([pairs, pairs.parent])
+        rows -= gone and source != pairs  # a folder does not know what it once held
+        broken += not (gone and source != pairs)
     arguments = f"pretrained={scene.model},sparsity=0.4,samples=20,calibration={source}"
     made: list[Any] = []
     said = sentence_of(lambda: made.append(scene.create(arguments, "cosine_pruned_llava")))
-    assert "broken samples" in said if said else made[0].plan.calibration["samples"] >= 18
-    assert broken <= 2 or source != pairs or said
+    if broken > max(1, rows / 10):
+        assert said and "broken samples" in said, (rows, broken)
+    else:
+        assert made and made[0].plan.calibration["samples"] == rows - broken, (rows, broken, said)
 
 
 @fault("calibration file that vanishes", "one sentence")
@@ -303,7 +307,7 @@ def killed_rank(scene: Scene) -> None:
     command = [sys.executable, Path(__file__).parents[1] / "calibration" / "failing_rank.py", scene.folder]
     ranks = [subprocess.Popen([*command, str(rank), what], env=settings) for rank in range(3)]
     for rank in ranks:
-        rank.wait(timeout=120)
+        rank.wait(timeout=300)
     found = {int(file.stem): json.loads(file.read_text()) for file in scene.folder.glob("?.json")}
     gone = {"kill": 1, "kill first": 0}.get(what)
     assert found.keys() == {0, 1, 2} - {gone}, (what, found)
