@@ -21,8 +21,8 @@ from lmms_topoprune.shared_files import shared_path
 MODEL_ARGS = "pretrained=embedded,sparsity=0.2,samples=24,k=3,device=cpu"
 TASK = "topoprune_yesno"
 LAUNCHERS = {
-    "torchrun": ("torch.distributed.run", "--nproc_per_node", "2"),
-    "accelerate": ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+    "torchrun": "torch.distributed.run --standalone --nproc_per_node 2",
+    "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0",
 }
 
 
@@ -39,14 +39,10 @@ def launched(launcher: str, given: list[str], folder: Path) -> subprocess.Comple
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "0",
         "TOPOPRUNE_CACHE": str(folder / "cache"),
     }
-    settings.pop("MASTER_PORT")
-    ports = ("--master_port", "0") if launcher == "torchrun" else ("--main_process_port", "0")
     return subprocess.run(
-        [sys.executable, "-m", *LAUNCHERS[launcher], *ports, "-m", "lmms_eval", *given],
+        [sys.executable, "-m", *LAUNCHERS[launcher].split(), "-m", "lmms_eval", *given],
         env=settings,
         capture_output=True,
         text=True,
