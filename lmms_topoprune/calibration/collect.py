@@ -67,16 +67,21 @@ def collect(
     kept: dict[str, torch.Tensor] = {}
     with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
         for indices, block in _blocks(model, prompter, samples, recorder, token, batch_size):
-            for name, vectors in block.items():
-                _check_finite(vectors, name, indices)
-                if name not in kept:
-                    kept[name] = torch.empty(
-                        vectors.shape[0], len(samples), vectors.shape[2], dtype=vectors.dtype
-                    )
-                kept[name][:, indices] = vectors
+            while block:  # emptied, so that the next batch does not run beside this one's vectors
+                _keep(kept, *block.popitem(), indices, len(samples))
             advance(len(indices))
             between()
     return Evidence(len(layers), kept, recorder.means(), recorder.tokens_seen)
+
+
+def _keep(
+    kept: dict[str, torch.Tensor], name: str, vectors: torch.Tensor, indices: list[int], count: int
+) -> None:
+    """Put a batch's vectors (L + 1, B, d) where they belong among all samples' (L + 1, N, d)."""
+    _check_finite(vectors, name, indices)
+    if name not in kept:
+        kept[name] = torch.empty(vectors.shape[0], count, vectors.shape[2], dtype=vectors.dtype)
+    kept[name][:, indices] = vectors
 
 
 def one_pass(

@@ -81,6 +81,7 @@ class Recorder:
             _check_complete(vectors, self.layers + 1)
             device = vectors[0].device
             found[name] = torch.stack([vectors[i].to(device) for i in range(self.layers + 1)]).cpu()
+            vectors.clear()
         for name, sums in self._sums.items():
             _check_complete(sums, self.layers)
             self.totals[name] += [sums[i].item() for i in range(self.layers)]
