@@ -30,8 +30,11 @@ DENSE_ONLY = ("state_dict", "gguf_file", "tp_plan", "tp_size", "device_mesh", "d
 # Arguments of a wrapper that change no calibration prompt and no weight.
 ELSEWHERE = ("pretrained", "device", "device_map", "batch_size", "max_batch_size")
 
-# Files of a checkpoint that make the processor: tokenizer, templates, settings.
-SMALL = (".json", ".jinja", ".txt", ".model")
+# Files of a checkpoint that make the processor: tokenizer, templates, settings, code.
+SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
+
+Keys = tuple[list[Any], list[Any]]
+"""Of a model's weights and of its calibration set, in the cache."""
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Lean:
     cache: Cache = field(default_factory=Cache.default)
     plan: PruningPlan | None = None
     _checkpoint: Checkpoint | None = None
+    _keys: Keys | None = None
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -91,12 +95,13 @@ class Lean:
         try:
             if self.options.criterion == DENSE or checkpoint.is_quantized():
                 return None
+            weights, calibration = self._keys = self._keys_of(checkpoint)
             plan = known_plan(
                 checkpoint,
                 self.options,
                 name=self.source,
-                calibration=self.cache.get(self._calibration_key(checkpoint)),
-                fingerprint=self.cache.get(_weights_key(checkpoint)),
+                calibration=self.cache.get(calibration),
+                fingerprint=self.cache.get(weights),
                 cache=self.cache,
             )
         except Exception as error:  # whatever it is, loading the dense model works or says it better
@@ -106,13 +111,23 @@ class Lean:
 
     def remember(self, plan: PruningPlan) -> None:
         """Keep what the next run has to know before it loads the model, which was loaded dense."""
-        checkpoint = self._checkpoint
-        if checkpoint is None or not plan.dropped or checkpoint.is_quantized() or Ranks.current().rank > 0:
+        if not plan.dropped or self._keys is None or not self._unchanged():
             return
-        self.cache.put(_weights_key(checkpoint), plan.fingerprint, self._about("fingerprint"))
+        weights, calibration = self._keys
+        self.cache.put(weights, plan.fingerprint, self._about("fingerprint"))
         if plan.calibration:
-            key = self._calibration_key(checkpoint)
-            self.cache.put(key, dict(plan.calibration), self._about("calibration"))
+            self.cache.put(calibration, dict(plan.calibration), self._about("calibration"))
+
+    def _unchanged(self) -> bool:
+        """Whether the files are still those that were loaded: calibration takes long, a training may go on."""
+        assert self._checkpoint is not None
+        try:
+            return self._keys == self._keys_of(self._checkpoint)
+        except OSError:  # they are gone
+            return False
+
+    def _keys_of(self, checkpoint: Checkpoint) -> Keys:
+        return _weights_key(checkpoint), self._calibration_key(checkpoint)
 
     def _about(self, kind: str) -> dict[str, str]:
         return {"kind": kind, "model": self.source}

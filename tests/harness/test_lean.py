@@ -156,6 +156,27 @@ def test_a_tuned_copy_is_calibrated_anew(load, folder, tmp_path, passes):
     assert tuned.lean.plan is None and passes == [1, 1]
 
 
+def test_weights_that_change_while_they_are_calibrated_are_not_remembered(
+    load, folder, save_llava, tmp_path, monkeypatch, passes
+):
+    """A training puts its next checkpoint in place of the one in memory."""
+    place = shutil.copytree(folder, tmp_path / "model")
+    newer = save_llava(tmp_path / "newer", seed=5)
+    with monkeypatch.context() as patch:
+        make_plan = planning.make_plan
+
+        def saved_meanwhile(*arguments: Any, **given: Any) -> Any:
+            plan = make_plan(*arguments, **given)
+            os.replace(newer / "model.safetensors", place / "model.safetensors")
+            return plan
+
+        patch.setattr(planning, "make_plan", saved_meanwhile)
+        before = load("topopruned_llava", pretrained=str(place), **PRUNE)
+    after = load("topopruned_llava", pretrained=str(place), **PRUNE)
+    assert after.lean.plan is None and passes == [1, 1]
+    assert after.plan.fingerprint != before.plan.fingerprint
+
+
 def test_a_changed_template_is_calibrated_anew(load, folder, tmp_path, passes):
     place = shutil.copytree(folder, tmp_path / "model")
     load("topopruned_llava", pretrained=str(place), **PRUNE)
