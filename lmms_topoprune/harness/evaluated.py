@@ -38,6 +38,18 @@ class Documents:
         name, config, split = parts(source)
         return cls(_place(name), config, "", split)
 
+    def overlap(self, other: Documents) -> bool:
+        """Whether both may hold the same documents.
+
+        One file may be several splits. A data set's only configuration may be named or not, and a name
+        without files stands for all of them: where one side does not say it, they count as the same.
+        """
+        if self.dataset != other.dataset:
+            return False
+        if self.split != other.split:
+            return self.files == other.files != "" and "[" not in self.split + other.split
+        return _alike(self.config, other.config) and _alike(self.files, other.files)
+
 
 def refuse_evaluated(source: str, forced: bool) -> None:
     """Let no task be evaluated on documents that layers were chosen by.
@@ -71,7 +83,7 @@ def evaluated(source: str) -> tuple[str, ...]:
     for name in asked:
         for task, config in _leaves(manager, name):
             split = next((str(config[key]) for key in EVALUATED_SPLITS if config.get(key)), "")
-            if drawn == Documents.of_task(config, split):
+            if drawn.overlap(Documents.of_task(config, split)):
                 found.append(task)
     return tuple(dict.fromkeys(found))
 
@@ -110,6 +122,10 @@ def _leaves(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _leaves(manager, child)
 
 
+def _alike(one: str, other: str) -> bool:
+    return one == other or "" in (one, other)
+
+
 def _place(dataset: str) -> str:
-    """The same text for every way to write a local path."""
-    return str(Path(dataset).resolve()) if dataset and Path(dataset).exists() else dataset
+    """The same text for every way to write a local path, or a name of the hub, which ignores case."""
+    return str(Path(dataset).resolve()) if dataset and Path(dataset).exists() else dataset.lower()

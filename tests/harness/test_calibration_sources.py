@@ -15,6 +15,7 @@ import wrapped
 from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 
+from lmms_topoprune.harness.evaluated import Documents
 from lmms_topoprune.plan import PruningPlan
 
 FEW = "sparsity=0.34,samples=8,k=3,self_test=False"
@@ -73,6 +74,34 @@ def test_what_is_evaluated_is_refused(run, folder, others, source):
     with pytest.raises(SystemExit) as caught:
         run("topopruned_llava", f"pretrained={folder},{FEW},calibration={source}")
     assert "which task 'tiny_questions' is evaluated on; pass another split" in sentence(caught)
+
+
+HUB = {"dataset_path": "lmms-lab/POPE"}
+FILES = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"train": "a", "test": "a", "more": "b"}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "same"),
+    [
+        ("lmms-lab/POPE:test", HUB, True),
+        ("LMMs-Lab/pope:test", HUB, True),  # the hub ignores case
+        ("lmms-lab/POPE@default:test", HUB, True),
+        ("lmms-lab/POPE:test", {**HUB, "dataset_name": "Full"}, True),  # perhaps the only configuration
+        ("lmms-lab/POPE:test", {**HUB, "dataset_kwargs": {"data_files": "part.parquet"}}, True),
+        ("lmms-lab/POPE@en:test", {**HUB, "dataset_name": "cn"}, False),
+        ("lmms-lab/POPE:train", HUB, False),
+        ("lmms-lab/POPE-2:test", HUB, False),
+    ],
+)
+def test_names_of_the_same_documents(source, config, same):
+    assert Documents.of_hub(source).overlap(Documents.of_task(config, "test")) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"), [("train", "test", True), ("more", "test", False), ("t[:9]", "t[9:]", False)]
+)
+def test_one_file_may_be_two_splits(one, other, same):
+    assert Documents.of_task(FILES, one).overlap(Documents.of_task(FILES, other)) is same
 
 
 def test_if_it_is_forced_the_plan_says_so(run, folder, others, tmp_path):

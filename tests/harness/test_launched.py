@@ -87,10 +87,12 @@ def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path):
     """Only process 1 cannot read the calibration file's image."""
     hooks = "import os\n\ndef visuals(doc):\n    assert os.environ['RANK'] == '0', 'no such picture here'\n"
     (tmp_path / "hooks.py").write_text(hooks + "    return []\n")
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": str(i), "a": "yes"}) for i in range(30)))
+    rows = "\n".join(json.dumps({"q": str(i), "a": "yes"}) for i in range(30))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(rows)
     lines = [
         f"task: {TASK}", "dataset_path: json", "test_split: test", "training_split: train",
-        f"dataset_kwargs: {{data_files: {{train: {tmp_path}/rows.jsonl, test: {tmp_path}/rows.jsonl}}}}",
+        f"dataset_kwargs: {{data_files: {{train: {tmp_path}/train.jsonl, test: {tmp_path}/test.jsonl}}}}",
         "output_type: generate_until", "doc_to_visual: !function hooks.visuals",
         'doc_to_text: "{{q}}"', 'doc_to_target: "{{a}}"',
     ]  # fmt: skip
