@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,18 @@ DAY = 86400.0
 def default_folder() -> Path | None:
     """Where scores are kept: $TOPOPRUNE_CACHE ("off" for nowhere), else the platform's cache folder."""
     asked = os.environ.get(VARIABLE)
-    if asked is not None:
-        return None if asked.lower() in OFF else Path(asked).expanduser()
+    if asked is not None and asked.lower() in OFF:
+        return None
+    try:
+        return _platform_folder() if asked is None else Path(asked).expanduser()
+    except RuntimeError as error:  # no such user, or one without a home, as in some containers
+        log.warning("scores are not cached: %s", error)
+        return None
+
+
+def _platform_folder() -> Path:
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library/Caches"
     else:
@@ -63,10 +71,11 @@ class Cache:
     def get(self, key: Any) -> Any:
         """The value kept for that key, a JSON value, or None."""
         path = self._path(key)
-        if path is None or not path.is_file():
+        data = None if path is None else _read(path)
+        if path is None or data is None:
             return None
         try:
-            entry = json.loads(path.read_bytes())
+            entry = json.loads(data)
             if (
                 entry["schema"] == SCHEMA
                 and entry["key"] == key
@@ -74,9 +83,7 @@ class Cache:
             ):
                 _touch(path)
                 return entry["value"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         _set_aside(path)
         return None
@@ -131,8 +138,9 @@ class Cache:
         return None if self.folder is None else self.folder / f"{files.digest([SCHEMA, key])}.json"
 
     def _files(self, pattern: str) -> Iterator[Path]:
-        if self.folder is not None and self.folder.is_dir():
-            yield from self.folder.glob(pattern)
+        with suppress(OSError):  # a folder that may not be looked into
+            if self.folder is not None and self.folder.is_dir():
+                yield from self.folder.glob(pattern)
 
     def _shrink(self, newest: Path) -> None:
         """Delete what was used longest ago until the rest fits, and what processes that were killed left."""
@@ -154,6 +162,17 @@ def _unlinked(path: Path) -> bool:
     except OSError:  # another process was faster, or the folder is read-only
         return False
     return True
+
+
+def _read(path: Path) -> bytes | None:
+    """None for what is not there, or may not be read: that does not make it damaged."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning("the cached scores in %s cannot be read: %s", path, error.strerror or error)
+        return None
 
 
 def _touch(path: Path) -> None:

@@ -27,7 +27,7 @@ def test_what_was_put_is_found(cache):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "empty", "edited", "foreign", "another key", "not an object"]
+    "damage", ["truncated", "empty", "edited", "foreign", "another key", "not an object", "too deep"]
 )
 def test_a_damaged_entry_is_set_aside_and_computed_again(cache, damage, caplog):
     cache.put(KEY, VALUE)
@@ -42,6 +42,7 @@ def test_a_damaged_entry_is_set_aside_and_computed_again(cache, damage, caplog):
             "foreign": json.dumps({**entry, "schema": "other/1"}),
             "another key": json.dumps({**entry, "key": ["model"]}),
             "not an object": "[1]",
+            "too deep": "[" * 100_000,
         }[damage]
     )
     assert cache.get(KEY) is None and "set aside" in caplog.text
@@ -86,6 +87,21 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     assert "scores are not cached" in caplog.text
 
 
+def test_an_entry_that_may_not_be_read_is_computed_again_and_stays(cache, monkeypatch, caplog):
+    """Somebody else's on a shared folder: not to be set aside."""
+    cache.put(KEY, VALUE)
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        for name in ("read_bytes", "is_file", "is_dir"):
+            patch.setattr(type(cache.folder), name, refuse)
+        assert cache.get(KEY) is None and cache.entries() == []
+    assert "cannot be read: Permission denied" in caplog.text
+    assert cache.get(KEY) == VALUE
+
+
 def test_a_full_disk_leaves_no_temporary_file(cache, monkeypatch, caplog):
     cache.put(KEY, VALUE)
 
@@ -104,6 +120,20 @@ def test_clearing_leaves_nothing(cache):
     (cache.folder / "notes.txt").write_text("not ours")
     assert cache.clear() == 2
     assert [p.name for p in cache.folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("asked", ["~nobody-of-that-name/x", None])
+def test_without_a_home_nothing_is_kept(monkeypatch, caplog, asked):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TOPOPRUNE_CACHE", raising=False)
+    if asked:
+        monkeypatch.setenv("TOPOPRUNE_CACHE", asked)
+
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert default_folder() is None and "Could not determine home directory" in caplog.text
 
 
 def test_the_folder_follows_the_variable(monkeypatch, tmp_path):
