@@ -119,7 +119,7 @@ class Lean:
             self.cache.put(calibration, dict(plan.calibration), self._about("calibration"))
 
     def _unchanged(self) -> bool:
-        """Whether the files are still those that were loaded: calibration takes long, a training may go on."""
+        """Whether the files are still those that were loaded: calibration takes long, training may go on."""
         assert self._checkpoint is not None
         try:
             return self._keys == self._keys_of(self._checkpoint)

@@ -167,7 +167,7 @@ def test_weights_that_change_while_they_are_calibrated_are_not_remembered(
 
         def saved_meanwhile(*arguments: Any, **given: Any) -> Any:
             plan = make_plan(*arguments, **given)
-            os.replace(newer / "model.safetensors", place / "model.safetensors")
+            (newer / "model.safetensors").replace(place / "model.safetensors")
             return plan
 
         patch.setattr(planning, "make_plan", saved_meanwhile)
