@@ -75,13 +75,14 @@ def collect(
 
 
 def _keep(
-    kept: dict[str, torch.Tensor], name: str, vectors: torch.Tensor, indices: list[int], count: int
+    kept: dict[str, torch.Tensor], name: str, vectors: list[torch.Tensor], indices: list[int], count: int
 ) -> None:
-    """Put a batch's vectors (L + 1, B, d) where they belong among all samples' (L + 1, N, d)."""
-    _check_finite(vectors, name, indices)
+    """Put a batch's vectors, L + 1 of (B, d), where they belong among all samples' (L + 1, N, d)."""
     if name not in kept:
-        kept[name] = torch.empty(vectors.shape[0], count, vectors.shape[2], dtype=vectors.dtype)
-    kept[name][:, indices] = vectors
+        kept[name] = torch.empty(len(vectors), count, vectors[0].shape[1], dtype=vectors[0].dtype)
+    for layer, vector in enumerate(vectors):
+        _check_finite(vector, name, layer, indices)
+        kept[name][layer, indices] = vector
 
 
 def one_pass(
@@ -118,7 +119,7 @@ def _blocks(
     recorder: Recorder,
     token: str,
     limit: int,
-) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+) -> Iterator[tuple[list[int], dict[str, list[torch.Tensor]]]]:
     """Sample indices and their vectors, batch by batch; batches shrink when memory runs out."""
     image_ids = image_token_ids(model, prompter.processor)
     waiting = by_length(prompter, samples, limit)[::-1]
@@ -192,12 +193,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _check_finite(vectors: torch.Tensor, name: str, indices: list[int]) -> None:
+def _check_finite(vector: torch.Tensor, name: str, layer: int, indices: list[int]) -> None:
     """A single NaN would silently decide every neighbor graph after it."""
-    bad = ~torch.isfinite(vectors).all(-1)  # (L + 1, B)
+    bad = ~torch.isfinite(vector).all(-1)  # (B,)
     if bad.any():
-        layer, row = (int(x) for x in bad.nonzero()[0])
+        sample = indices[int(bad.nonzero()[0])]
         raise InputError(
-            f"the {name} state at layer {layer} of calibration sample {indices[row]} is not finite; "
+            f"the {name} state at layer {layer} of calibration sample {sample} is not finite; "
             "the weights are broken, or the precision is too low for this model"
         )

@@ -74,14 +74,12 @@ class Recorder:
         self._vectors: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.states}
         self._sums: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.sums}
 
-    def finish(self) -> dict[str, torch.Tensor]:
-        """The batch's vectors (L + 1, B, d) on the CPU; its sums are added to the totals."""
+    def finish(self) -> dict[str, list[torch.Tensor]]:
+        """The batch's vectors on the CPU, L + 1 of (B, d); its sums are added to the totals."""
         found = {}
         for name, vectors in self._vectors.items():
             _check_complete(vectors, self.layers + 1)
-            device = vectors[0].device
-            found[name] = torch.stack([vectors[i].to(device) for i in range(self.layers + 1)]).cpu()
-            vectors.clear()
+            found[name] = [vectors.pop(i).cpu() for i in range(self.layers + 1)]
         for name, sums in self._sums.items():
             _check_complete(sums, self.layers)
             self.totals[name] += [sums[i].item() for i in range(self.layers)]
