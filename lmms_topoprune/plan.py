@@ -145,6 +145,9 @@ class PruningPlan:
         try:
             lists = {"dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))}
             plan = cls(**{**fields, **lists})
+            for field_name in ("parameters", "calibration", "versions", "stages"):
+                if not isinstance(getattr(plan, field_name), dict):
+                    raise TypeError(f"{field_name} is no object")
             same = data.get("hash") == plan.hash
         except InputError as error:
             raise InputError(f"plan {name} cannot be used: {error}") from None

@@ -120,5 +120,5 @@ def plan(url: str, home: Path) -> tuple[int, str, float]:
     environment = {k: v for k, v in environment.items() if k not in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
     command = [sys.executable, "-m", "lmms_topoprune.cli.main", "plan", "--pretrained", NAME, "--layers", "2"]
     began = time.monotonic()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     return done.returncode, done.stderr, time.monotonic() - began

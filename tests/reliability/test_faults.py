@@ -66,3 +66,11 @@ def test_the_faults_can_fail(scene, monkeypatch):
 def test_nothing_is_left_of_a_trial(scene):
     made: Scene = scene("x")
     assert list(made.folder.iterdir()) == []
+
+
+def test_a_list_is_no_substitute_for_parameters(tiny_folder, tmp_path):
+    """An empty list has the same items as no parameters, and so the same hash."""
+    text = (tiny_folder / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace('"parameters": {}', '"parameters": []'))
+    with pytest.raises(ValueError, match="parameters is no object"):
+        PruningPlan.load(tmp_path / "plan.json")
