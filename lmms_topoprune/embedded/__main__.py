@@ -42,7 +42,9 @@ def train(
     from lmms_topoprune.embedded.train import train as run_training
 
     recipe = Recipe(seed=seed, shallow_layers=shallow_layers)
-    recipe = replace(recipe, size=replace(recipe.size, layers=layers, width=width, mlp=8 * width // 3 // 8 * 8))
+    recipe = replace(
+        recipe, size=replace(recipe.size, layers=layers, width=width, mlp=8 * width // 3 // 8 * 8)
+    )
     given: dict[str, Any] = {
         "shallow_steps": shallow_steps,
         "deep_steps": deep_steps,
