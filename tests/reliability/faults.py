@@ -270,8 +270,14 @@ def damaged_images(scene: Scene) -> None:
 def vanished_file(scene: Scene) -> None:
     pairs = write_images(scene.folder / "images", 4)
     arguments = f"pretrained={scene.model},sparsity=0.4,samples=4,k=3,calibration={pairs}"
-    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", str(pairs))
-    with patch.object(Path, "read_text", side_effect=gone):  # after it was seen
+    whole = Path.read_text
+
+    def read_text(path: Path, *given: Any, **more: Any) -> str:
+        if path == pairs:  # it was seen, and goes before it is read
+            path.unlink()
+        return whole(path, *given, **more)
+
+    with patch.object(Path, "read_text", read_text):
         assert "cannot be read" in (sentence_of(lambda: scene.create(arguments)) or "")
     sample = Sample("What happens?", video=scene.folder / "gone.mp4")
     assert "gone.mp4" in (sentence_of(lambda: fingerprint([sample])) or "")
