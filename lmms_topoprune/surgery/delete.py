@@ -19,7 +19,7 @@ from lmms_topoprune.errors import SurgeryError, shown
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery.changes import Change, apply_all
 from lmms_topoprune.surgery.dense import Dense
-from lmms_topoprune.surgery.exceptions import check_cache, must_stay
+from lmms_topoprune.surgery.exceptions import check_cache, check_donors, must_stay
 from lmms_topoprune.surgery.fingerprint import essence
 from lmms_topoprune.surgery.locate import Place, locate
 from lmms_topoprune.surgery.prepare import prepare
@@ -134,6 +134,7 @@ def _try(dense: Dense, dropped: Collection[int]) -> Possible:
             raise SurgeryError(reason)
     kept = tuple(layer for layer in range(len(dense.layers)) if layer not in dropped)
     check_cache(dense.text, kept)
+    check_donors(dense.text, kept)
     pruned = dense.pruned_twin(kept)
     return Possible(dense, pruned, kept, prepare(dense, pruned, kept))
 

@@ -10,11 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lmms_topoprune.errors import SurgeryError
+
 # The few fields whose meaning their form does not show: "the first k layers", "the last k layers".
 FIRST_LAYERS = frozenset(
     {"max_window_layers", "first_k_dense_replace", "num_dense_layers", "n_dense_layers", "num_dense_replace"}
 )
 LAST_LAYERS = frozenset({"num_kv_shared_layers"})
+SOURCES = frozenset({"kv_source_layers"})  # one entry a layer: the layer whose keys and values it reads
 # Lists that are never one entry a layer, whatever their length.
 _NOT_PER_LAYER = re.compile(r"token|architectures|vision|visual|image|audio|time_step|mrope|eos|labels")
 _INDICES = re.compile(r"(layers|_idxs|_idx|_indices|_indexes|layer_ids)$")
@@ -31,6 +34,9 @@ def prune_config(
         count: field of that section that holds the number of layers.
         kept: layers that stay, ascending, counted from 0.
         layers: number of layers in `config`.
+
+    Raises:
+        SurgeryError: a kept layer reads the keys and values of one that goes.
     """
     pruned = copy.deepcopy(config)
     chain = [pruned]
@@ -59,9 +65,17 @@ def _prune_field(key: str, value: Any, count: str, kept: Sequence[int], layers: 
         return sum(layer >= layers - value for layer in kept)
     if key.endswith("per_layer_config") and not key.startswith("mtp") and isinstance(value, dict):
         return {str(new): value[key] for new, old in enumerate(kept) for key in value if int(key) == old}
+    if key in SOURCES and isinstance(value, list) and len(value) == layers:
+        return [_new_source(layer, value[layer], kept) for layer in kept]
     if isinstance(value, list | tuple) and not _NOT_PER_LAYER.search(key):
         return type(value)(_prune_list(key, value, kept, layers))
     return value
+
+
+def _new_source(layer: int, source: int, kept: Sequence[int]) -> int:
+    if source not in kept:
+        raise SurgeryError(f"layer {layer} reads the keys and values of layer {source}")
+    return kept.index(source)
 
 
 def _prune_list(key: str, value: Sequence[Any], kept: Sequence[int], layers: int) -> Sequence[Any]:

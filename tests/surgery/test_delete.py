@@ -12,12 +12,16 @@ from torch import nn
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery import (
     decoder_layers,
+    delete,
     delete_layers,
     fingerprint,
+    identity_layers,
     layers_path,
     text_config,
     undeletable,
 )
+from lmms_topoprune.surgery.exceptions import must_stay
+from lmms_topoprune.surgery.fields import prune_config
 
 TOKENS = {"input_ids": torch.tensor([[1, 5, 9, 3, 7, 11]])}
 
@@ -191,3 +195,74 @@ def test_the_fingerprint_does_not_depend_on_where_the_model_was_loaded(
     llava.save_pretrained(tmp_path)
     assert fingerprint(llava) == dense
     assert fingerprint(type(llava).from_pretrained(tmp_path, attn_implementation="eager")) == dense
+
+
+SHARED = ["full", "full", "shared", "full", "shared", "full"]
+SPARSE = {
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "v_head_dim", "qk_nope_head_dim"), 8),
+    **{"index_topk": 2, "index_head_dim": 16, "index_n_heads": 2, "num_key_value_heads": 4},
+    "indexer_types": SHARED,
+}
+
+
+def sparse(attention: str = "eager") -> hf.PreTrainedModel:
+    """GLM-5: layers 2 and 4 attend to the tokens that layers 1 and 3 chose."""
+    return holds.build(
+        holds.Family("GlmMoeDsaForCausalLM", lambda: text("GlmMoeDsaConfig", **SPARSE)), attention
+    )
+
+
+def test_a_layer_whose_choice_of_tokens_others_take_over_goes_with_them_only() -> None:
+    model = sparse()
+    assert set(undeletable(model)) == {1, 3}
+    with pytest.raises(SurgeryError, match=r"layer 3 .* layer 4 takes over which tokens layer 3 attends to"):
+        delete_layers(model, [0, 3])
+    for layers in ([0], [2], [3, 4], [1, 2, 5]):
+        with identity_layers(model, layers):
+            reference = holds.logits(model, TOKENS)
+        with delete_layers(model, layers):
+            assert text_config(model).indexer_types == [SHARED[i] for i in range(6) if i not in layers]
+            holds.equal(holds.logits(model, TOKENS), reference, "identity")
+
+
+def test_without_that_check_another_choice_would_be_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delete, "check_donors", lambda text, kept: None)
+    model = sparse()
+    with identity_layers(model, [3]):
+        reference = holds.logits(model, TOKENS)
+    with delete_layers(model, [3]), pytest.raises(AssertionError, match="identity"):
+        holds.equal(holds.logits(model, TOKENS), reference, "identity")
+
+
+def test_the_layers_whose_keys_others_read_are_renumbered() -> None:
+    """Mistral Large 4 lists for each layer whose keys and values it reads."""
+    fields = {"num_hidden_layers": 6, "kv_source_layers": [0, 1, 2, 3, 3, 5]}
+    pruned = prune_config(fields, (), "num_hidden_layers", (0, 2, 3, 4), 6)
+    assert pruned["kv_source_layers"] == [0, 1, 2, 2]
+    with pytest.raises(SurgeryError, match="layer 4 reads the keys and values of layer 3"):
+        prune_config(fields, (), "num_hidden_layers", (0, 4, 5), 6)
+
+
+def test_a_layer_that_hands_more_than_hidden_states_on_stays() -> None:
+    """Zaya's router adds what the router of the layer before computed."""
+    model = holds.build(FAMILIES["llama"], "eager")
+    layer = type(decoder_layers(model)[0])
+
+    class Handing(layer):
+        def forward(self, hidden_states, prev_router_states=None, **given):
+            return super().forward(hidden_states, **given)
+
+    for module in decoder_layers(model):
+        module.__class__ = Handing
+    reasons = must_stay(model, 6)
+    assert set(reasons) == set(range(5))
+    assert reasons[0] == "the next layer takes prev_router_states over from it"
+
+
+def test_layers_that_run_in_a_loop_stay() -> None:
+    model = holds.build(FAMILIES["llama"], "eager")
+    model.config.loop_layer_index_start, model.config.loop_layer_index_end = 2, 4
+    with pytest.raises(SurgeryError, match=r"layer 1 .* layers run in a loop"):
+        delete_layers(model, [1, 5])
+    with delete_layers(model, [5]):
+        assert len(decoder_layers(model)) == 5
