@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from lmms_topoprune.plan import PruningPlan
 
 
-def readers() -> dict[str, Any]:
-    """Calibration sources that need lmms-eval, imported only when one is used."""
+def readers(strict: bool | None = False) -> dict[str, Any]:
+    """Calibration sources that need lmms-eval, imported only when one is used.
+
+    Args:
+        strict: a broken document is an error, not skipped.
+    """
 
     def read(*arguments: Any) -> Any:
         from lmms_topoprune.harness.task_samples import task_samples
 
-        return task_samples(*arguments)
+        return task_samples(*arguments, strict=bool(strict))
 
     return {"task": read}
 

@@ -42,7 +42,8 @@ def command(**arguments: Any) -> None:
     from lmms_topoprune.cli.loading import load, readers
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    plan = planning.make_plan(model, processor, wanted, name=arguments["pretrained"], readers=readers())
+    given = {"name": arguments["pretrained"], "readers": readers(wanted.calibration_strict)}
+    plan = planning.make_plan(model, processor, wanted, **given)
     output = arguments["output"]
     if output:
         _write(plan, Path(output))

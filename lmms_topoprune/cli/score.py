@@ -41,7 +41,8 @@ def command(**arguments: Any) -> None:
     from lmms_topoprune.comparison.tables import write
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    planner = Planner(model, processor, arguments["pretrained"], readers(), progress=True)
+    strict = shared.get("calibration_strict")
+    planner = Planner(model, processor, arguments["pretrained"], readers(strict), progress=True)
     planner.check(wanted)
     plans = {cell.criterion: plan for cell, plan in zip(cells, planner.plans(wanted), strict=True)}
     value = {"schema": "topoprune-scores/1", "plans": {name: plan.to_json() for name, plan in plans.items()}}

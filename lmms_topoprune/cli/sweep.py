@@ -135,7 +135,7 @@ def run(
             limit=limit,
             executor=_executor(session, workers, ray, ray_address, device, Path(output)),
             watcher=screen,
-            readers=readers(),
+            readers=readers(shared.get("calibration_strict")),
             calibration_progress=True,
         )
 

@@ -60,6 +60,10 @@ class Planner:
         for options in wanted:
             planning.check_budget(planning.resolved(options), self.layers, self.forbidden)
 
+    def draws(self, options: PruningOptions) -> bool:
+        """Whether a plan with these options depends on calibration samples."""
+        return options.repair != "none" or registry.get(options.criterion).needs_samples
+
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
         options = PruningOptions(criterion="dense")
@@ -127,13 +131,15 @@ class Planner:
             with measured(own, "score"):
                 scores = score(evidence, planning.resolved(options))
             facts = self._facts(options)
-            self.cache.put(self._cache_key(options, facts), {"scores": scores_to_json(scores), "stages": own})
+            about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
+            value = {"scores": scores_to_json(scores), "stages": own}
+            self.cache.put(self._cache_key(options, facts), value, about)
             self._scored[key] = Scored(scores, facts, own)
 
     def _samples_for(self, options: PruningOptions) -> Sequence[Sample]:
-        key = (options.calibration, options.samples, options.seed)
+        key, strict = (options.calibration, options.samples, options.seed), options.calibration_strict
         if key not in self._samples:
-            self._samples[key] = load_samples(*key, readers=self.readers)
+            self._samples[key] = load_samples(*key, readers=self.readers, strict=strict)
         return self._samples[key]
 
     def _facts(self, options: PruningOptions) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from lmms_topoprune.calibration.leakage import Asked, marked, refuse
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import DENSE, Grid
@@ -33,6 +35,7 @@ class Evaluator(Protocol):
     @property
     def processor(self) -> Any: ...
     def check_tasks(self, tasks: Sequence[str]) -> None: ...
+    def asked_about(self, source: str, tasks: Sequence[str]) -> tuple[str, ...]: ...
     def evaluate(
         self,
         plan: PruningPlan,
@@ -89,7 +92,8 @@ def sweep(
         One run a cell, dense first.
 
     Raises:
-        OptionError: an unknown task, criterion or option, or more layers than may go.
+        OptionError: an unknown task, criterion or option, more layers than may go, or calibration on
+            what a task asks about.
         InputError: the folder belongs to another sweep, or cannot be written.
         TopopruneError: some cells failed; they are named, and all others are finished.
     """
@@ -99,9 +103,14 @@ def sweep(
     planner = Planner(
         evaluator.model, evaluator.processor, _source(evaluator), readers, progress=calibration_progress
     )
-    planner.check([cell.options(grid.shared) for cell in grid.cells()])
+    wanted = [cell.options(grid.shared) for cell in grid.cells()]
+    planner.check(wanted)
+    asked = cache(partial(evaluator.asked_about, tasks=tuple(tasks)))
+    for options in wanted:
+        if planner.draws(options) and not options.calibration_forced:
+            refuse(options.calibration, asked)
     store.settle(_settings(evaluator, grid, tasks, limit))
-    plans = _plans(planner, grid, store, watcher)
+    plans = _plans(planner, grid, store, watcher, asked)
     todo = {store.evaluation(plan): plan for plan in plans}
     missing = [plan for place, plan in todo.items() if not place.is_dir()]
     watcher.planned(len(todo), len(todo) - len(missing))
@@ -114,8 +123,8 @@ def sweep(
             finally:  # an error or Ctrl-C leaves nothing unfinished behind
                 store.discard(missing)
         cells.complain(len(todo))
-    wanted = {plan.hash for plan in plans}
-    return [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in wanted]
+    hashes = {plan.hash for plan in plans}
+    return [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in hashes]
 
 
 @dataclass
@@ -185,7 +194,9 @@ def _settings(evaluator: Evaluator, grid: Grid, tasks: Sequence[str], limit: flo
     }
 
 
-def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -> list[PruningPlan]:
+def _plans(
+    planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher, asked: Asked
+) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
     missing = [cell for cell in grid.cells() if store.plan(cell.name) is None]
     watcher.planning(len(missing))
@@ -193,7 +204,7 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
         cells = [cell for cell in missing if cell.seed == seed]
         wanted = [cell.options(grid.shared) for cell in cells]
         for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
-            store.keep(cell.name, plan, planner.similarity(options), planner.barcodes(options))
+            store.keep(cell.name, marked(plan, asked), planner.similarity(options), planner.barcodes(options))
     if store.plan(DENSE) is None:
         store.keep(DENSE, planner.dense())
     found = [store.plan(name) for name in (DENSE, *(cell.name for cell in grid.cells()))]

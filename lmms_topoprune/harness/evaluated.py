@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune.calibration import leakage
 from lmms_topoprune.calibration.hub import parts
-from lmms_topoprune.errors import OptionError, shown
 from lmms_topoprune.harness.callers import local_of
 from lmms_topoprune.plan import PruningPlan
 
@@ -57,24 +57,25 @@ def refuse_evaluated(source: str, forced: bool) -> None:
     Raises:
         OptionError: a task of the current evaluation is, and it is not forced.
     """
-    found = () if forced else evaluated(source)
-    if found:
-        raise OptionError(
-            f"calibration is {shown(source)}, which task {found[0]!r} is evaluated on; pass another split or "
-            "source, or calibration_forced=True"
-        )
+    if not forced:
+        leakage.refuse(source, evaluated)
 
 
 def marked(plan: PruningPlan) -> PruningPlan:
     """The plan, which says so if it was made from documents that are evaluated now."""
-    sources = [facts["source"] for facts in (plan.calibration, plan.repair or {}) if "source" in facts]
-    found = sorted({task for source in sources for task in evaluated(str(source))})
-    return replace(plan, calibration={**plan.calibration, "evaluated": found}) if found else plan
+    return leakage.marked(plan, evaluated)
 
 
-def evaluated(source: str) -> tuple[str, ...]:
-    """Tasks of the current evaluation that ask about documents of this source."""
-    manager, asked = local_of("simple_evaluate", "task_manager"), local_of("simple_evaluate", "tasks")
+def evaluated(source: str, manager: Any = None, tasks: Sequence[Any] = ()) -> tuple[str, ...]:
+    """Tasks that ask about documents of this source.
+
+    Args:
+        source: of a calibration set.
+        manager: knows the tasks, and the source's task; by default that of the current evaluation.
+        tasks: names; by default those of the current evaluation.
+    """
+    manager = manager or local_of("simple_evaluate", "task_manager")
+    asked = tasks or local_of("simple_evaluate", "tasks")
     kind, _, rest = source.partition(":")
     if manager is None or not asked or kind not in ("task", "hf"):
         return ()

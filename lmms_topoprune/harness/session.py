@@ -11,6 +11,7 @@ from typing import Any
 
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.evaluated import evaluated
 from lmms_topoprune.harness.quiet import logged_to
 from lmms_topoprune.harness.results import leave_plan
 from lmms_topoprune.harness.size import size, size_beside
@@ -107,6 +108,16 @@ class Session:
         for task in tasks:
             if not manager.match_tasks([task]):
                 raise unknown("task", task, _near(task, manager.all_tasks))
+
+    def asked_about(self, source: str, tasks: Sequence[str]) -> tuple[str, ...]:
+        """Which of the tasks ask about documents of a calibration source."""
+        kind, _, rest = source.partition(":")
+        if kind not in ("task", "hf"):
+            return ()
+        drawn = [rest.partition(":")[0]] if kind == "task" else []
+        with _logged(self.log, self.on_error):
+            manager = self._task_manager([*tasks, *drawn])
+        return evaluated(source, manager, tasks)
 
     def _task_manager(self, tasks: Sequence[str]) -> Any:
         """Indexing lmms-eval's own two thousand tasks takes seconds, so it is done only where needed."""

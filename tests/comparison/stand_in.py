@@ -61,6 +61,9 @@ class StandIn:
 
     def check_tasks(self, tasks: Any) -> None: ...
 
+    def asked_about(self, source: str, tasks: Any) -> tuple[str, ...]:
+        return ()
+
     def evaluate(self, plan, tasks, output, *, model, model_args, limit=None, progress=None) -> Path:
         layers = format_layers(plan.dropped)
         tries = sum(found == layers for found, _ in self.habits.started())

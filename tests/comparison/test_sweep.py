@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from lmms_topoprune import planning
+from lmms_topoprune.calibration.cache import Cache
+from lmms_topoprune.calibration.entries import listing
 from lmms_topoprune.comparison import compare, read_runs
 from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import Cell, Grid, parse_variant
@@ -44,6 +46,9 @@ class Evaluator:
     def check_tasks(self, tasks: Any) -> None:
         if list(tasks) != ["vqa"]:
             raise unknown("task", tasks[0], ["vqa"])
+
+    def asked_about(self, source: str, tasks: Any) -> tuple[str, ...]:
+        return tuple(tasks) if "evaluated" in source else ()
 
     def evaluate(self, plan, tasks, output, *, model, model_args, limit=None, progress=None) -> Path:
         scores = [float((i * 7 + len(plan.dropped)) % 5 > len(plan.dropped)) for i in range(20)]
@@ -126,6 +131,29 @@ def test_mistakes_are_found_before_anything_is_written(evaluator, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         sweep(evaluator(), CHEAP, ["vqa"], tmp_path / "file" / "out")
+
+
+def test_no_layers_are_chosen_by_what_is_evaluated_unless_forced(evaluator, tmp_path):
+    lines = tmp_path / "evaluated.jsonl"
+    lines.write_text("\n".join(json.dumps({"instruction": f"Why {i}?"}) for i in range(8)))
+    shared = {"calibration": str(lines), "samples": 8}
+    with pytest.raises(OptionError, match="which task 'vqa' is evaluated on"):
+        sweep(evaluator(), Grid(("cosine",), (0.34,), shared=shared), ["vqa"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    sweep(evaluator(), Grid(("last_n",), (0.34,), shared=shared), ["vqa"], tmp_path / "other")
+    forced = Grid(("cosine",), (0.34,), shared={**shared, "calibration_forced": True})
+    for _ in range(2):  # made, and found on the disk
+        runs = sweep(evaluator(), forced, ["vqa"], tmp_path / "out")
+        (plan,) = (run.plan for run in runs if run.plan.criterion == "cosine")
+        assert plan.calibration["evaluated"] == ["vqa"]
+
+
+def test_the_cache_says_whose_scores_a_sweep_keeps(evaluator, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPOPRUNE_CACHE", str(tmp_path / "cache"))
+    grid = Grid(("cosine",), (0.34,), shared={"samples": 8})
+    sweep(evaluator(), grid, ["vqa"], tmp_path / "out")
+    (entry,) = listing(Cache.default())
+    assert (entry.kind, entry.criterion, entry.model) == ("scores", "cosine", "pretrained=tiny")
 
 
 def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, embedded_processor):

@@ -16,6 +16,7 @@ from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 
 from lmms_topoprune.harness.evaluated import Documents
+from lmms_topoprune.harness.session import Session
 from lmms_topoprune.plan import PruningPlan
 
 FEW = "sparsity=0.34,samples=8,k=3,self_test=False"
@@ -102,6 +103,14 @@ def test_names_of_the_same_documents(source, config, same):
 )
 def test_one_file_may_be_two_splits(one, other, same):
     assert Documents.of_task(FILES, one).overlap(Documents.of_task(FILES, other)) is same
+
+
+def test_a_session_knows_what_its_tasks_ask_about(tasks, others):
+    session = Session(None, "dense_llava", "", 1, tasks)
+    for source in ("task:tiny_questions", "task:same_questions:test"):
+        assert session.asked_about(source, ["tiny_questions"]) == ("tiny_questions",)
+    for source in ("task:same_questions", "hf:somebody/else:test", "embedded"):
+        assert session.asked_about(source, ["tiny_questions"]) == ()
 
 
 def test_if_it_is_forced_the_plan_says_so(run, folder, others, tmp_path):

@@ -1,0 +1,28 @@
+"""Layers must not be chosen by the documents that a model is then evaluated on, unless that is forced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lmms_topoprune.errors import OptionError, shown
+from lmms_topoprune.plan import PruningPlan
+
+Asked = Callable[[str], tuple[str, ...]]
+"""The evaluated tasks that ask about documents of a calibration source."""
+
+
+def refuse(source: str, asked: Asked) -> None:
+    """Raise OptionError if a task asks about documents of the source."""
+    if found := asked(source):
+        raise OptionError(
+            f"calibration is {shown(source)}, which task {found[0]!r} is evaluated on; pass another split or "
+            "source, or calibration_forced=True"
+        )
+
+
+def marked(plan: PruningPlan, asked: Asked) -> PruningPlan:
+    """The plan, which says so if it was made from documents that are evaluated."""
+    sources = [facts["source"] for facts in (plan.calibration, plan.repair or {}) if "source" in facts]
+    found = sorted({task for source in sources for task in asked(str(source))})
+    return replace(plan, calibration={**plan.calibration, "evaluated": found}) if found else plan
