@@ -19,10 +19,10 @@ def readers(strict: bool | None = False) -> dict[str, Any]:
         strict: a broken document is an error, not skipped.
     """
 
-    def read(*arguments: Any) -> Any:
+    def read(source: str, count: int, seed: int) -> Any:
         from lmms_topoprune.harness.task_samples import task_samples
 
-        return task_samples(*arguments, strict=bool(strict))
+        return task_samples(source, count, seed, strict=bool(strict))
 
     return {"task": read}
 
