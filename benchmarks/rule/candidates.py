@@ -15,6 +15,7 @@ import numpy as np
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score
+from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
@@ -104,13 +105,6 @@ CHANGES: dict[str, Callable[[Floats], Floats]] = {"": lambda s: s, "centered": c
 def geometric(*values: Floats) -> Floats:
     """The mean of the costs -log v."""
     return np.exp(np.mean([np.log(np.maximum(v, 1e-12)) for v in values], axis=0))
-
-
-def balanced(*values: Floats) -> Floats:
-    """The mean of the costs -log v, each in units of the median layer away from either end."""
-    return geometric(
-        *(v ** (1 / np.median(-np.log(np.diagonal(v, 1)[2:-2].clip(1e-12, 1 - 1e-9)))) for v in values)
-    )
 
 
 def weakest_step(values: Floats) -> Floats:

@@ -20,6 +20,7 @@ from lmms_topoprune.criteria import (
     relative_magnitude,
     reverse,
     topology,
+    topology_angle,
 )
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
@@ -178,7 +179,7 @@ def test_every_declared_criterion_exists_and_its_options_are_valid(name):
 def test_an_unknown_criterion_is_refused_with_the_nearest():
     with pytest.raises(OptionError, match="did you mean 'cosine'"):
         registry.get("cosin")
-    with pytest.raises(OptionError, match="criterion is 'none'"):
+    with pytest.raises(OptionError, match="criterion is 'reverse:none'"):
         registry.get("reverse:none")
 
 
@@ -204,3 +205,39 @@ def test_barcodes_stay_with_the_scores(evidence) -> None:
     assert np.allclose(found.values, np.mean([jaccard(b, 1) for b in barcodes], axis=0))
     with pytest.raises(InputError, match="counted bars"):
         Barcode.from_counted([(1, 0, 3, 0)], 5)
+
+
+def test_topology_and_angle_cost_in_units_of_a_typical_layer(evidence):
+    """Computed pair by pair from the two similarities."""
+    shape = topology.pairwise(evidence, OPTIONS).values
+    angle = angular.score(evidence, OPTIONS).values
+    found = topology_angle.score(evidence, OPTIONS).values
+    steps = [sorted(-np.log(max(v[i, i + 1], 1e-12)) for i in range(LAYERS)) for v in (shape, angle)]
+    units = [one[len(one) // 2] for one in steps]
+    for i in range(LAYERS + 1):
+        for j in range(LAYERS + 1):
+            costs = [
+                -np.log(max(v[i, j], 1e-12)) / unit for v, unit in zip((shape, angle), units, strict=True)
+            ]
+            assert found[i, j] == pytest.approx(np.exp(-sum(costs) / 2), rel=1e-6)
+
+
+def test_a_translation_that_all_samples_share_is_seen_with_the_angle_alone():
+    """Layer 3 moves every sample by one long vector: no neighbor changes, but every direction does."""
+    rng = np.random.default_rng(0)
+    states = np.repeat(rng.normal(size=(1, 40, 16)), 9, axis=0) + 3
+    states += 0.2 * rng.normal(size=states.shape).cumsum(0)
+    states[4:, :, 0] += 60
+    steady = Evidence(8, {"residual": torch.from_numpy(states.astype(np.float32))})
+    options = PruningOptions(state="residual", k="4", samples=40)
+    shape, both = topology.pairwise(steady, options), topology_angle.score(steady, options)
+    steps = np.diagonal(shape.values, 1)
+    assert steps[3] > 0.8 * np.median(steps)
+    assert np.argmin(np.diagonal(both.values, 1)) == 3
+    for drop in range(1, 4):
+        assert 3 not in select(both, drop)
+
+
+def test_states_that_are_all_alike_are_balanced_without_a_division_by_zero():
+    alike = np.ones((4, 4))
+    np.testing.assert_array_equal(topology_angle.balanced(alike, alike), alike)
