@@ -28,7 +28,7 @@ from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repairing import planned
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
 from lmms_topoprune.stages import Stages, measured
-from lmms_topoprune.surgery import decoder_layers, undeletable
+from lmms_topoprune.surgery import decoder_layers, refusal, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
 
 PACKAGES = (
@@ -175,9 +175,21 @@ def plan_from(
     """
     layers, stages = len(decoder_layers(model)), dict(found.stages)
     with measured(stages, "select"):
-        dropped = choose(found.scores, options, layers, forbidden)
+        dropped = _choose_possible(model, found.scores, options, forbidden)
     fingerprint = fingerprint or model_fingerprint(model)
     return _plan(fingerprint, options, name, layers, dropped, found.scores, found.calibration, stages)
+
+
+def _choose_possible(
+    model: Any, scores: LayerScores | PairScores, options: PruningOptions, forbidden: frozenset[int]
+) -> tuple[int, ...]:
+    """Layers that can go together: of those that cannot, the least redundant one that is in the way stays."""
+    layers, values = len(decoder_layers(model)), layer_values(scores)
+    while refusal(model, dropped := choose(scores, options, layers, forbidden)):
+        order = sorted(dropped, key=lambda layer: values[layer])
+        in_the_way = (layer for layer in order if not refusal(model, {*dropped} - {layer}))
+        forbidden |= {next(in_the_way, order[0])}
+    return dropped
 
 
 def resolved(options: PruningOptions) -> PruningOptions:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families.properties import build
+from families.table import FAMILIES
 
 from lmms_topoprune import planning
 from lmms_topoprune.calibration.cache import Cache
@@ -17,8 +19,8 @@ from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.selection import PairScores
-from lmms_topoprune.surgery import fingerprint
+from lmms_topoprune.selection import LayerScores, PairScores
+from lmms_topoprune.surgery import delete_layers, fingerprint
 
 HERE = Path(__file__).parent
 
@@ -111,6 +113,24 @@ def test_what_cannot_be_deleted_stays(plan_for, monkeypatch):
     monkeypatch.setattr(planning, "undeletable", lambda _: {1: "a reason", 3: "another"})
     for criterion in ("topology", "cosine", "random", "uniform", "last_n", "greedy"):
         assert plan_for(criterion, sparsity=0.3).dropped == (2, 4)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_layers_that_cannot_go_together_are_planned_around(pairs):
+    """Layers 1 and 4 are the only ones that attend, so one of them stays: the one whose score is lower."""
+    model = build(FAMILIES["lfm2_vl"], "eager")
+    values = np.array([0.0, 0.9, 0.2, 0.3, 0.8, 0.1])
+    scores = LayerScores(values)
+    if pairs:
+        similar = np.eye(7)
+        similar[range(6), range(1, 7)] = similar[range(1, 7), range(6)] = values
+        scores = PairScores(similar)
+    options = planning.resolved(PruningOptions(sparsity=0.34, criterion="topology" if pairs else "cosine"))
+    assert planning.choose(scores, options, 6, frozenset()) == (1, 4)
+    assert planning.undeletable(model) == {}
+    plan = planning.plan_from(model, options, "tiny", planning.Scored(scores, {}, {}), frozenset())
+    assert plan.dropped == (1, 3)
+    delete_layers(model, plan.dropped)
 
 
 @pytest.mark.parametrize("sparsity", [0.8, 0.95])

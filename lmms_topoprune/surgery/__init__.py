@@ -1,6 +1,6 @@
 """Layer surgery: delete decoder layers from any model of transformers, and undo it."""
 
-from lmms_topoprune.surgery.delete import Deletion, delete_layers, undeletable
+from lmms_topoprune.surgery.delete import Deletion, delete_layers, refusal, undeletable
 from lmms_topoprune.surgery.export import export
 from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.identity import identity_layers
@@ -17,6 +17,7 @@ __all__ = [
     "identity_layers",
     "layers_path",
     "load_pruned",
+    "refusal",
     "self_test",
     "text_config",
     "undeletable",

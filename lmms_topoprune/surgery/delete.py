@@ -141,7 +141,7 @@ def _try(dense: Dense, dropped: Collection[int]) -> Possible:
 
 def _refusal(dense: Dense, dropped: set[int], reason: str) -> str:
     """The message that names the layer to blame; all of them if each could go alone."""
-    alone = {layer: found for layer in sorted(dropped) if (found := _reason(dense, layer))}
+    alone = {layer: found for layer in sorted(dropped) if (found := _reason(dense, {layer}))}
     who = f"layers {format_layers(dropped)} together"
     if alone:
         layer, reason = next(iter(alone.items()))
@@ -176,16 +176,23 @@ def undeletable(model: PreTrainedModel) -> dict[int, str]:
         return {0: "it is the only layer"}
     dense = Dense.of(model, place)
     tried = (0, count - 1) if dense.layers_alike() else range(count)
-    found = {layer: reason for layer in tried if (reason := _reason(dense, layer))}
+    found = {layer: reason for layer in tried if (reason := _reason(dense, {layer}))}
     if len(found) == len(tried) < count:
         found = dict.fromkeys(range(count), found[0])
     return dict(sorted({**found, **must_stay(model, count)}.items()))
 
 
-def _reason(dense: Dense, layer: int) -> str | None:
-    """Why this layer alone cannot be deleted, or None."""
+def refusal(model: PreTrainedModel, layers: Iterable[int]) -> str | None:
+    """Why these layers cannot be deleted together, or None; layers that each can go alone may not."""
+    place = locate(model)
+    dropped = _checked(layers, len(place.layers))
+    return _reason(Dense.of(model, place), dropped) if dropped else None
+
+
+def _reason(dense: Dense, dropped: Collection[int]) -> str | None:
+    """Why these layers cannot be deleted, or None."""
     try:
-        _try(dense, {layer})
+        _try(dense, dropped)
     except SurgeryError as error:
         return str(error)
     return None
