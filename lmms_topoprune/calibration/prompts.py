@@ -15,6 +15,12 @@ from lmms_topoprune.errors import InputError
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
 RET_MARKER = " [RET]"
+# Put before a template that names today's date, so that plans are the same tomorrow: Llama 3.2's own default.
+DAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    "|replace('%d', '26')|replace('%b', 'Jul')|replace('%B', 'July')|replace('%m', '07')"
+    "|replace('%Y', '2024') }}{%- endmacro -%}"
+)
 
 
 class Prompter:
@@ -99,7 +105,10 @@ class Prompter:
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         holder = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
-        return str(holder.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        given: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        if isinstance(template := holder.chat_template, str) and "strftime_now" in template:
+            given["chat_template"] = DAY + template
+        return str(holder.apply_chat_template(messages, **given))
 
     def encode(self, samples: Sequence[Sample], side: str = "right") -> BatchFeature:
         """Tensors of a batch whose samples are all of one kind.

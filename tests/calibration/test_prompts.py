@@ -43,6 +43,15 @@ def test_a_template_may_call_an_image_by_another_name(embedded_processor, sample
     assert prompter.prompt(samples[0]) == f"<start_of_image>{samples[0].instruction}"
 
 
+@pytest.mark.parametrize("what", ["processor", "tokenizer"])
+def test_a_template_that_names_the_date_words_the_same_prompt_tomorrow(embedded_processor, what):
+    """As those of Llama 3.2, Mistral and SmolLM3 do."""
+    dated = "{{ 'Today is ' + strftime_now('%d %b %Y') + '. ' + messages[0]['content'] }}"
+    processor = _with_template(embedded_processor, dated)
+    prompter = Prompter(processor if what == "processor" else processor.tokenizer)
+    assert prompter.prompt(Sample("Why?")) == "Today is 26 Jul 2024. Why?"
+
+
 def test_without_a_template_the_prompt_is_plain(embedded_processor, samples):
     prompter = Prompter(_with_template(embedded_processor, None))
     assert prompter.prompt(samples[0]) == f"<image>\n{samples[0].instruction}"
