@@ -11,6 +11,7 @@ from pathlib import Path
 from lmms_topoprune.calibration.hub import hub_samples
 from lmms_topoprune.calibration.rows import DESCRIBE, open_image, take
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -96,4 +97,6 @@ def _from_line(path: Path, number: int, text: str) -> Sample:
     video = path.parent / row["video"] if row.get("video") else None
     if video is not None and not video.is_file():
         raise InputError(f"line {number} of {path.name}: there is no video {row['video']!r}")
+    if video is not None:
+        check_video(video)
     return Sample(row["instruction"], image, video)

@@ -9,8 +9,22 @@ import numpy as np
 
 from lmms_topoprune.errors import InputError
 
+UNREADABLE = (av.FFmpegError, OSError, LookupError, StopIteration, ValueError)
 # As many as lmms-eval's wrappers take at least; a calibration set needs many videos, not long ones.
 FRAMES = 8
+
+
+def check_video(path: Path) -> None:
+    """Read the first frame, which tells most broken files from whole ones at little cost.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with av.open(str(path)) as container:
+            next(container.decode(video=0))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
 
 
 def read_frames(path: Path, count: int = FRAMES) -> tuple[np.ndarray, dict[str, object]]:
@@ -29,11 +43,15 @@ def read_frames(path: Path, count: int = FRAMES) -> tuple[np.ndarray, dict[str, 
             total = sum(1 for _ in container.decode(video=0))  # what a header says may be wrong or missing
         wanted = np.linspace(0, max(total - 1, 0), count).round().astype(int)
         frames = _decoded(path, wanted)
-    except (av.FFmpegError, OSError, IndexError, KeyError, ValueError) as error:
-        raise InputError(f"the calibration video {path.name} cannot be read ({error})") from None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
     height, width = frames.shape[1:3]
     facts = {"total_num_frames": total, "fps": fps, "frames_indices": wanted.tolist()}
     return frames, {**facts, "height": height, "width": width, "duration": total / fps}
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"the calibration video {path.name} cannot be read ({error or 'it has no frames'})")
 
 
 def _decoded(path: Path, wanted: np.ndarray) -> np.ndarray:

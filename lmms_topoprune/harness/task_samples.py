@@ -14,6 +14,7 @@ from tenacity import RetryError
 from lmms_topoprune.calibration.hub import check_reachable
 from lmms_topoprune.calibration.rows import take, whole_images
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
 from lmms_topoprune.harness.batched import PLACEHOLDERS
 from lmms_topoprune.harness.callers import local_of
@@ -87,6 +88,8 @@ def _as_asked(task: Any, doc: dict[str, Any]) -> Sample:
     visuals = task.doc_to_visual(doc) or []
     image = next((visual.convert("RGB") for visual in visuals if isinstance(visual, Image.Image)), None)
     video = next((Path(visual) for visual in visuals if isinstance(visual, str)), None)
+    if video is not None and image is None:
+        check_video(video)
     instruction = task.doc_to_text(doc)
     for marker in PLACEHOLDERS.values():
         instruction = instruction.replace(marker, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from functools import cache
 
@@ -15,6 +16,7 @@ from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
 
@@ -101,6 +103,19 @@ def test_a_file_that_is_no_video_is_named(tmp_path):
     (tmp_path / "clip.mp4").write_text("no video")
     with pytest.raises(InputError, match=r"the calibration video clip\.mp4 cannot be read"):
         read_frames(tmp_path / "clip.mp4")
+
+
+def test_a_broken_video_is_skipped_and_counted_unless_strict(write, tmp_path, caplog):
+    whole = write(pixels(0, frames=2)).read_bytes()
+    rows = [json.dumps({"instruction": "What moves?", "video": f"{i}.mkv"}) for i in range(12)]
+    (tmp_path / "films.jsonl").write_text("\n".join(rows))
+    for i in range(12):
+        (tmp_path / f"{i}.mkv").write_bytes(whole if i != 5 else whole[:100])
+    source = str(tmp_path / "films.jsonl")
+    assert len(load_samples(source, 12, seed=0)) == 11
+    assert "skipped 1 broken" in caplog.text and "5.mkv cannot be read" in caplog.text
+    with pytest.raises(InputError, match=r"5\.mkv cannot be read"):
+        load_samples(source, 12, seed=0, strict=True)
 
 
 @pytest.mark.parametrize("name", MARKS)
