@@ -107,6 +107,7 @@ def _reason(error: BaseException) -> str:
 
 def merged(parts: Sequence[Evidence]) -> Evidence:
     """One pass's evidence out of what every rank found on its share of the samples."""
+    parts = [part for part in parts if part.tokens] or parts[:1]  # the others had no sample
     if len(parts) == 1:
         return parts[0]
     states = {name: _interleaved([p.states[name] for p in parts]) for name in parts[0].states}

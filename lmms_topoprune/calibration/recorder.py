@@ -89,7 +89,7 @@ class Recorder:
 
     def means(self) -> dict[str, np.ndarray]:
         """The running sums divided by the number of tokens, each (L,)."""
-        return {name: total / self.tokens_seen for name, total in self.totals.items()}
+        return {name: total / max(self.tokens_seen, 1) for name, total in self.totals.items()}
 
     def _fit(self, hidden: torch.Tensor) -> Tokens:
         if self._fitted is None or self._fitted.mask.device != hidden.device:

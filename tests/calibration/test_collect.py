@@ -11,6 +11,7 @@ import torch
 
 from lmms_topoprune.calibration.collect import by_length, collect
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
+from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
@@ -129,6 +130,18 @@ def test_batches_hold_samples_of_like_length(embedded_processor, samples):
     assert sorted(i for b in batches for i in b) == list(range(32))
     lengths = [[prompter.length(samples[i]) for i in b] for b in batches]
     assert all(min(a) >= max(b) for a, b in pairwise(lengths))
+
+
+@pytest.mark.parametrize("world", [3, 5, 20])
+def test_shares_of_processes_merge_to_the_whole(model, embedded_processor, samples, world):
+    """Also where there are more processes than samples."""
+    whole = collect(model, embedded_processor, samples[:12], sums=SUMS)
+    shares = [Ranks(rank, world).share(samples[:12]) for rank in range(world)]
+    found = merged([collect(model, embedded_processor, share, sums=SUMS) for share in shares])
+    np.testing.assert_allclose(found.residual, whole.residual, atol=5e-6)
+    for name in SUMS:
+        np.testing.assert_allclose(found.sums[name], whole.sums[name], atol=1e-6)
+    assert found.tokens == whole.tokens
 
 
 def test_nothing_is_left_behind(model, embedded_processor, samples):
