@@ -107,6 +107,6 @@ def check_cache(text: dict[str, Any], kept: Sequence[int]) -> None:
         raise SurgeryError(
             f"cross-attention layer {kept[0]} would come first, where a cache expects self-attention"
         )
-    types = text.get("layer_types") or ()
+    types = text.get("layer_types") or text.get("layers_block_type") or ()  # Nemotron H says the latter
     if set(types) - _WITHOUT_LENGTH and not {types[layer] for layer in kept} - _WITHOUT_LENGTH:
         raise SurgeryError("no attention layer would be left, and a cache needs one to tell its length")

@@ -19,6 +19,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_topoprune.errors import GenerationError, OptionError
 from lmms_topoprune.harness import batched
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery import prepare
 
 ANSWERS = "SELECT response FROM responses ORDER BY doc_id"
 
@@ -149,6 +150,15 @@ def test_dense_refuses_to_prune(load):
     for given in ({"sparsity": 0.3}, {"layers": "2"}, {"plan": "x.json"}, {"criterion": "cosine"}):
         with pytest.raises(OptionError, match="dense_llava deletes nothing, so leave it out"):
             load("dense_llava", **given)
+
+
+def test_a_broken_deletion_is_never_evaluated(lmms_eval_command, folder, monkeypatch):
+    """The self-test is on without being asked for, and stops the command with the reason."""
+    monkeypatch.setattr(prepare, "_of_layers", lambda *_: ())  # layers keep their old numbers
+    monkeypatch.setattr(batched.BatchedGeneration, "generate_until", lambda *_: pytest.fail("evaluated"))
+    sentence = "^lmms-topoprune: .*layer 2, self_attn: layer_idx is 3, the configuration makes it 2"
+    with pytest.raises(SystemExit, match=sentence):
+        lmms_eval_command("topopruned_llava", f"pretrained={folder},layers=2")
 
 
 def test_a_failed_generation_ends_the_command(lmms_eval_command, folder, monkeypatch):

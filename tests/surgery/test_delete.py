@@ -20,7 +20,7 @@ from lmms_topoprune.surgery import (
     text_config,
     undeletable,
 )
-from lmms_topoprune.surgery.exceptions import must_stay
+from lmms_topoprune.surgery.exceptions import check_cache, must_stay
 from lmms_topoprune.surgery.fields import prune_config
 
 TOKENS = {"input_ids": torch.tensor([[1, 5, 9, 3, 7, 11]])}
@@ -151,6 +151,11 @@ def test_at_least_one_attention_layer_stays() -> None:
     model = holds.build(FAMILIES["lfm2_vl"], "eager")
     with pytest.raises(SurgeryError, match=r"layers 1\+4 together of .* no attention layer would be left"):
         delete_layers(model, [1, 4])
+
+
+def test_the_types_of_layers_may_be_called_block_types() -> None:
+    with pytest.raises(SurgeryError, match="no attention layer would be left"):
+        check_cache({"layers_block_type": ["linear_attention", "moe", "full_attention"]}, (0, 1))
 
 
 def test_a_model_without_weights_is_pruned_too() -> None:
