@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -61,22 +62,31 @@ def outcome(output: Path) -> tuple[PruningPlan, dict[str, Any], dict[int, str]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[PruningPlan, dict[str, Any], dict[int, str]]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path) -> tuple[PruningPlan, dict[str, Any], dict[int, str]]:
     """The same command in this process."""
-    output = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOPOPRUNE_CACHE", str(output / "cache"))
+        patch.setenv("TOPOPRUNE_CACHE", str(place / "cache"))
         patch.setattr(command, "TaskManager", functools.partial(TaskManager, include_defaults=False))
-        patch.setattr(sys, "argv", ["lmms-eval", *arguments(MODEL_ARGS, shared_path("tasks"), output)])
+        patch.setattr(sys, "argv", ["lmms-eval", *arguments(MODEL_ARGS, shared_path("tasks"), place)])
         command.cli_evaluate()
-    return outcome(output)
+    return outcome(place)
 
 
-@pytest.mark.parametrize("launcher", sorted(LAUNCHERS))
-def test_two_processes_give_the_results_of_one(launcher, alone, tmp_path):
+@pytest.mark.parametrize(("launcher", "again"), [("torchrun", False), ("accelerate", True)])
+def test_two_processes_give_the_results_of_one(launcher, again, alone, place, tmp_path):
+    """Also where one process has been there already, so that both load without the dropped layers."""
+    if again:
+        shutil.copytree(place / "cache", tmp_path / "cache")
     run = launched(launcher, arguments(MODEL_ARGS, shared_path("tasks"), tmp_path), tmp_path)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-3000:]
     plan, scores, answers = outcome(tmp_path)
+    assert ("calibrate (cached)" in plan.stages, "calibrate" in plan.stages) == (again, not again)
+    assert ("loading without the dropped layers" in run.stdout + run.stderr) is again
     assert (plan.hash, plan.dropped) == (alone[0].hash, alone[0].dropped)
     assert plan.scores == pytest.approx(alone[0].scores, abs=1e-6)
     assert answers == alone[2] and len(answers) == 6
