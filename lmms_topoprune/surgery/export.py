@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 
 from lmms_topoprune import files
 from lmms_topoprune.errors import InputError, OptionError, shown
-from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery.locate import decoder_layers
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
+from lmms_topoprune.surgery.prepare import KEPT
 from lmms_topoprune.surgery.repair import CUTS, repair_of
 
 
@@ -50,8 +51,8 @@ def export(
 
     Raises:
         OptionError: the folder is not empty and overwrite is off, or it is a file.
-        InputError: the model does not have the number of layers that the plan keeps, or not its repair, or
-            the folder cannot be written.
+        InputError: the model does not have the layers that the plan keeps, as far as can be told of a model
+            that was not pruned here, or not its repair, or the folder cannot be written.
     """
     layers = len(decoder_layers(model))
     if layers != len(plan.kept):
@@ -59,6 +60,7 @@ def export(
             f"model has {layers} decoder layers but the plan keeps {len(plan.kept)} of {plan.layers}; "
             "carry the plan out with delete_layers or load_pruned first"
         )
+    _check_kept(model, plan)
     _check_repair(model, plan)
     with _written(folder), new_folder(Path(folder), overwrite) as draft:
         model.save_pretrained(draft, max_shard_size=max_shard_size)
@@ -80,6 +82,16 @@ def _written(folder: Path | str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"folder {shown(str(folder))} cannot be written: {reason}") from error
+
+
+def _check_kept(model: PreTrainedModel, plan: PruningPlan) -> None:
+    layers, kept = vars(model).get(KEPT, (plan.layers, plan.kept))
+    if layers == plan.layers and kept != plan.kept:
+        found, wanted = format_layers(kept), format_layers(plan.kept)
+        raise InputError(
+            f"model has layers {found} of {layers} but the plan keeps {wanted}; "
+            "carry the same plan out that is exported"
+        )
 
 
 def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:

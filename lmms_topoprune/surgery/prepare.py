@@ -27,6 +27,8 @@ from lmms_topoprune.surgery.twin import MISSING, configs, tensors
 # A module of the model, its dense twin and its pruned twin.
 Trio = tuple[nn.Module, nn.Module, nn.Module]
 
+KEPT = "_topoprune_kept"  # on a pruned model: how many layers it had, and which of these it still has
+
 
 def prepare(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> list[Change]:
     """All changes of a deletion; applying them turns dense.model into the pruned model.
@@ -47,6 +49,7 @@ def prepare(dense: Dense, pruned: PreTrainedModel, kept: tuple[int, ...]) -> lis
         *_of_blocks(dense, pruned, kept),
         *_of_configs(dense, pruned, kept),
         *_of_device_map(dense, kept),
+        _of_note(dense, kept),
         _of_list(dense, kept),
     ]
 
@@ -119,6 +122,12 @@ def _of_device_map(dense: Dense, kept: tuple[int, ...]) -> Iterator[Change]:
         names = {name: renamed(name, dense.place.path, kept) for name in devices}
         moved = {new: devices[old] for old, new in names.items() if new is not None}
         yield set_to(vars(dense.model), "hf_device_map", moved)
+
+
+def _of_note(dense: Dense, kept: tuple[int, ...]) -> Change:
+    entries, layers = vars(dense.model), len(dense.layers)
+    first, before = entries.get(KEPT, (layers, tuple(range(layers))))
+    return set_to(entries, KEPT, (first, tuple(before[layer] for layer in kept)))
 
 
 def _of_list(dense: Dense, kept: tuple[int, ...]) -> Change:

@@ -186,6 +186,21 @@ def test_refuses_a_model_the_plan_was_not_carried_out_on(
     assert not list(tmp_path.iterdir())
 
 
+def test_refuses_as_many_layers_that_are_not_the_plans(
+    tiny_llava: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    model = tiny_llava(layers=6)
+    with (
+        delete_layers(model, [1, 2, 3]),
+        pytest.raises(InputError, match=r"has layers 0\+4-5 of 6 but .* 0\+3"),
+    ):
+        export(model, None, PLAN, tmp_path / "pruned")
+    assert not list(tmp_path.iterdir())
+    delete_layers(model, [4])
+    delete_layers(model, [1, 2])  # in two steps it is the plan
+    export(model, None, PLAN, tmp_path / "pruned")
+
+
 def test_mergekit_yaml_keeps_the_same_layers() -> None:
     merge = yaml.safe_load(mergekit_yaml(PLAN, 'a "quoted": path', "float16"))
     assert merge["merge_method"] == "passthrough" and merge["dtype"] == "float16"
