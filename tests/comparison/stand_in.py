@@ -21,7 +21,7 @@ class Habits:
 
     Attributes:
         notes: folder with one file a started evaluation, named LAYERS.PID.NUMBER.
-        dies_once, dies, fails: layers.
+        dies_once, dies, fails, hangs: layers.
         pause: seconds an evaluation takes.
         opens: whether the model can be loaded.
     """
@@ -30,6 +30,7 @@ class Habits:
     dies_once: str = ""
     dies: str = ""
     fails: str = ""
+    hangs: str = ""
     pause: float = 0.0
     opens: bool = True
 
@@ -69,7 +70,7 @@ class StandIn:
         tries = sum(found == layers for found, _ in self.habits.started())
         (self.habits.notes / f"{layers}.{os.getpid()}.{tries}").touch()
         progress(1, 20)
-        time.sleep(self.habits.pause)
+        time.sleep(60 if layers == self.habits.hangs else self.habits.pause)
         if layers == self.habits.fails:
             raise GenerationError("the model failed at question 3")
         scores = [float((i * 7 + len(plan.dropped)) % 5 > len(plan.dropped)) for i in range(20)]
