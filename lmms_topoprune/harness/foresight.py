@@ -32,7 +32,8 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
         plan = PruningPlan.load(options.plan)
         if layers is not None:
             planning.load_plan(options.plan, layers, pretrained)
-        refuse_evaluated(str(plan.calibration.get("source", "")), options.calibration_forced)
+        for facts in (plan.calibration, plan.repair or {}):
+            refuse_evaluated(str(facts.get("source", "")), options.calibration_forced)
         return None
     if options.layers is not None:
         if layers is not None:

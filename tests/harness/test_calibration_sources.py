@@ -123,6 +123,15 @@ def test_if_it_is_forced_the_plan_says_so(run, folder, others, tmp_path):
     assert "which task 'tiny_questions' is evaluated on" in sentence(caught)
 
 
+def test_a_plan_whose_repair_was_fitted_to_what_is_evaluated_is_refused(run, folder, others, tmp_path):
+    facts = {"method": "rescale", "version": 2, "ridge": 0.0, "samples": 8, "seed": 0, "fingerprint": "f"}
+    facts |= {"source": "task:tiny_questions:test"}
+    PruningPlan("m", "f", 6, (2,), "given", repair=facts).save(tmp_path / "plan.json")
+    with pytest.raises(SystemExit) as caught:
+        run("topopruned_llava", f"pretrained={folder},plan={tmp_path / 'plan.json'}")
+    assert "which task 'tiny_questions' is evaluated on" in sentence(caught)
+
+
 def test_another_split_is_allowed(run, folder, others, tmp_path):
     source = "calibration=task:same_questions"
     run("topopruned_llava", f"pretrained={folder},{FEW},{source}", "--output_path", str(tmp_path))
