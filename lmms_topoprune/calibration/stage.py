@@ -66,17 +66,25 @@ class Stage:
         """
         with _reachable():
             if self.store.check([f"{self.name}/failed"]):
+                reason = self.store.get(f"{self.name}/failed").decode()
                 self.store.set(f"{self.name}/told/{self.rank}", "")
-                raise Stopped(self.store.get(f"{self.name}/failed").decode())
+                if self.rank == 0:  # the store goes with this process, and the reason with the store
+                    self._linger()
+                raise Stopped(reason)
 
     def fail(self, reason: str) -> None:
         """Tell the others, and give them a moment to hear it: a launcher kills them when this one exits."""
         with suppress(RuntimeError):  # the store may be gone already
             self.store.set(f"{self.name}/failed", reason)
-            others = [f"{self.name}/told/{rank}" for rank in range(self.world) if rank != self.rank]
-            end = time.monotonic() + BEAT
-            while not self.store.check(others) and time.monotonic() < end:
-                time.sleep(POLL)
+            self.store.set(f"{self.name}/told/{self.rank}", "")
+            self._linger()
+
+    def _linger(self) -> None:
+        """Stay until everybody has heard the reason, or for a moment."""
+        everybody = [f"{self.name}/told/{rank}" for rank in range(self.world)]
+        end = time.monotonic() + BEAT
+        while not self.store.check(everybody) and time.monotonic() < end:
+            time.sleep(POLL)
 
     def wait(self) -> None:
         """Say that this process is done, and wait for the others.
