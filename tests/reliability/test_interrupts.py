@@ -18,6 +18,14 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
+@pytest.fixture(autouse=True)
+def _no_handler_of_others():
+    """Ray, used by earlier tests of the same process, leaves a handler of SIGTERM behind."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     command = [sys.executable, HERE / "interrupts.py", "--model", tiny_folder, "--work", tmp_path]
     more = ["--count", "8", "--seed", "1", "--commands", "plan,export,sweep"]
