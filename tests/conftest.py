@@ -12,7 +12,6 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import build, scenes
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
