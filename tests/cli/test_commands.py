@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -161,7 +162,9 @@ def test_plan_score_and_export(topoprune, model_folder, tmp_path):
 
 
 def test_doctor(topoprune):
+    before = logging.root.manager.disable
     _, out, _ = topoprune("doctor", "--json")
+    assert logging.root.manager.disable == before
     findings = {finding["what"]: finding for finding in json.loads(out)["findings"]}
     for what in ("lmms-eval", "entry point", "registered with lmms-eval", "embedded tasks"):
         assert findings[what]["works"], findings[what]
