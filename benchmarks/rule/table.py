@@ -53,33 +53,29 @@ class Outcome:
     def is_vision(self) -> bool:
         return "chance" in self.about
 
-    def measure(self, layers: tuple[int, ...], draw: np.ndarray | None = None) -> dict[str, float]:
-        """Measure -> 1 for the dense model; `draw` picks documents (of every text alike) with replacement."""
-        units, dense = self.units[name_of(layers)], self.units["dense"]
-        pick = slice(None) if draw is None else draw
-        if self.is_vision:
-            chance = np.array(self.about["chance"], float)[pick].mean()
-            gained = dense["right"][pick].mean() - chance
-            return {"accuracy": max(0.0, float((units["right"][pick].mean() - chance) / gained))}
-        found = {}
-        for text in self.about["texts"]:
-            change = dense[f"nll {text}"][pick].mean() - units[f"nll {text}"][pick].mean()
-            found[f"perplexity {text}"] = float(np.exp(np.float64(change)))
-            right = units[f"right {text}"][pick].sum() / dense[f"right {text}"][pick].sum()
-            found[f"cloze {text}"] = float(right)
-        return found
-
     @property
     def documents(self) -> int:
         return len(next(iter(self.units["dense"].values())))
 
-    def score(
-        self, rule: str, sparsity: float, seeds: Sequence[int] | None = None, draw: np.ndarray | None = None
-    ) -> float:
-        """Mean of the measures over the seeds."""
-        by_seed = self.choices[rule, sparsity]
-        values = [np.mean(list(self.measure(by_seed[s], draw).values())) for s in seeds or by_seed]
-        return float(np.mean(values))
+    def measure(self, layers: tuple[int, ...], weights: np.ndarray) -> np.ndarray:
+        """(draws,): mean of the measures, every document counted `weights` (draws, documents) times."""
+        units, dense = self.units[name_of(layers)], self.units["dense"]
+        if self.is_vision:
+            chance = np.array(self.about["chance"], float)
+            return np.maximum(
+                0, (weights @ (units["right"] - chance)) / (weights @ (dense["right"] - chance))
+            )
+        found = []
+        count = weights.sum(1)
+        for text in self.about["texts"]:
+            change = (weights @ (dense[f"nll {text}"] - units[f"nll {text}"]).astype(float)) / count
+            found += [np.exp(change), (weights @ units[f"right {text}"]) / (weights @ dense[f"right {text}"])]
+        return np.mean(found, axis=0)
+
+    def score(self, rule: str, sparsity: float) -> float:
+        """Mean of the measures over the seeds; 1 is the dense model."""
+        once = np.ones((1, self.documents))
+        return float(np.mean([self.measure(v, once) for v in self.choices[rule, sparsity].values()]))
 
     def has(self, rule: str, sparsity: float) -> bool:
         return (rule, sparsity) in self.choices
@@ -122,26 +118,12 @@ def _differences(
     drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
     values = np.stack(
         [
-            _weighted(outcome, outcome.choices[one, sparsity][s], weights)
-            - _weighted(outcome, outcome.choices[other, sparsity][s], weights)
+            outcome.measure(outcome.choices[one, sparsity][s], weights)
+            - outcome.measure(outcome.choices[other, sparsity][s], weights)
             for s in seeds
         ]
     )
     return (drawn * values.T).sum(1)
-
-
-def _weighted(outcome: Outcome, layers: tuple[int, ...], weights: np.ndarray) -> np.ndarray:
-    """(draws,): the mean measure with every document counted `weights` (draws, documents) times."""
-    units, dense = outcome.units[name_of(layers)], outcome.units["dense"]
-    if outcome.is_vision:
-        chance = np.array(outcome.about["chance"], float)
-        return np.maximum(0, (weights @ (units["right"] - chance)) / (weights @ (dense["right"] - chance)))
-    found = []
-    count = weights.sum(1)
-    for text in outcome.about["texts"]:
-        change = (weights @ (dense[f"nll {text}"] - units[f"nll {text}"]).astype(float)) / count
-        found += [np.exp(change), (weights @ units[f"right {text}"]) / (weights @ dense[f"right {text}"])]
-    return np.mean(found, axis=0)
 
 
 def ranking(

@@ -70,10 +70,6 @@ class Target(ABC):
     def units(self, found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Units:
         """Measure -> a number a document, from each batch's (row, log-probability, is first choice)."""
 
-    @abstractmethod
-    def measures(self, units: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Measure -> 1 for the dense model, higher is better."""
-
     @property
     def layers(self) -> int:
         return len(decoder_layers(self.model))
@@ -209,15 +205,6 @@ class Language(Target):
             units[f"right {text}"], units[f"asked {text}"] = right, asked
         return units
 
-    def measures(self, units: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
-        found = {}
-        for text in self.texts:
-            found[f"perplexity {text}"] = float(
-                np.exp(dense[f"nll {text}"].mean() - units[f"nll {text}"].mean())
-            )
-            found[f"cloze {text}"] = float(units[f"right {text}"].sum() / dense[f"right {text}"].sum())
-        return found
-
 
 def name_of(layers: Sequence[int]) -> str:
     """The file name of a set of missing layers."""
@@ -308,9 +295,3 @@ class Vision(Target):
         for key, doc in zip(keys, self.documents, strict=True):
             sorts[key][doc["answer"]] += 1
         return np.array([max(sorts[key].values()) / sorts[key].total() for key in keys])
-
-    def measures(self, units: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
-        chance = self.chance.mean()
-        return {
-            "accuracy": max(0.0, float((units["right"].mean() - chance) / (dense["right"].mean() - chance)))
-        }

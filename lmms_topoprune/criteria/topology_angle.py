@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from lmms_topoprune.criteria import angular, topology
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.selection import PairScores
+from lmms_topoprune.selection import TINY, PairScores
 
 Floats = NDArray[np.float64]
-LEAST = 1e-12  # similarity 0 costs a lot, but not everything
 SHALLOW = 8  # fewer layers have no middle of their own
 
 
@@ -38,7 +37,7 @@ def balanced(*similarities: Floats) -> Floats:
 
 
 def _cost(values: Floats) -> Floats:
-    return -np.log(np.clip(values, LEAST, 1))
+    return -np.log(np.clip(values, TINY, 1))
 
 
 def _typical(values: Floats) -> float:
