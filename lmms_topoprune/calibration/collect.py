@@ -13,9 +13,10 @@ from torch import nn
 
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
 from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.calibration.listener import Enough, Listener
 from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
-from lmms_topoprune.calibration.recorder import Enough, Recorder
+from lmms_topoprune.calibration.recorder import Recorder
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
@@ -62,34 +63,20 @@ def collect(
     """
     check(model, samples, token)
     layers = decoder_layers(model)
-    recorder = Recorder(Decoder.of(model, layers), states, sums)
+    recorder = Recorder(Decoder.of(model, layers), states, sums, len(samples))
     prompter = Prompter(processor, RET_MARKER if token == "ret" else "")
-    kept: dict[str, torch.Tensor] = {}
     with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
-        for indices, block in _blocks(model, prompter, samples, recorder, token, batch_size):
-            while block:  # emptied, so that the next batch does not run beside this one's vectors
-                _keep(kept, *block.popitem(), indices, len(samples))
-            advance(len(indices))
+        for count in _batches(model, prompter, samples, recorder, token, batch_size):
+            advance(count)
             between()
-    return Evidence(len(layers), kept, recorder.means(), recorder.tokens_seen)
-
-
-def _keep(
-    kept: dict[str, torch.Tensor], name: str, vectors: list[torch.Tensor], indices: list[int], count: int
-) -> None:
-    """Put a batch's vectors, L + 1 of (B, d), where they belong among all samples' (L + 1, N, d)."""
-    if name not in kept:
-        kept[name] = torch.empty(len(vectors), count, vectors[0].shape[1], dtype=vectors[0].dtype)
-    for layer, vector in enumerate(vectors):
-        _check_finite(vector, name, layer, indices)
-        kept[name][layer, indices] = vector
+    return Evidence(len(layers), recorder.kept, recorder.means(), recorder.tokens_seen)
 
 
 def one_pass(
     model: Any,
     processor: Any,
     samples: Sequence[Sample],
-    recorder: Any,
+    recorder: Listener,
     *,
     batch_size: int = 8,
     advance: Callable[[int], None] = lambda count: None,
@@ -97,30 +84,30 @@ def one_pass(
     """Pass every sample once through the model while a recorder listens; batches as in `collect`.
 
     Args:
-        recorder: has `Recorder`'s listening, start and finish, and may raise Enough from a hook.
+        recorder: hears every batch; its hooks may raise Enough.
         advance: told after each batch how many samples it held.
     """
     with _listening(model, recorder):
-        for indices, _ in _blocks(model, Prompter(processor), samples, recorder, "mean", batch_size):
-            advance(len(indices))
+        for count in _batches(model, Prompter(processor), samples, recorder, "mean", batch_size):
+            advance(count)
 
 
 @contextmanager
-def _listening(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _listening(model: nn.Module, recorder: Listener) -> Iterator[None]:
     """Inference that records states and makes no logits but the last position's."""
     with recorder.listening(), evaluation_mode(model), torch.no_grad(), last_logits(model):
         yield
 
 
-def _blocks(
+def _batches(
     model: nn.Module,
     prompter: Prompter,
     samples: Sequence[Sample],
-    recorder: Recorder,
+    recorder: Listener,
     token: str,
     limit: int,
-) -> Iterator[tuple[list[int], dict[str, list[torch.Tensor]]]]:
-    """Sample indices and their vectors, batch by batch; batches shrink when memory runs out."""
+) -> Iterator[int]:
+    """Pass the samples batch by batch, and say how many each held; batches shrink when memory runs out."""
     image_ids = image_token_ids(model, prompter.processor)
     waiting = by_length(prompter, samples, limit)[::-1]
     while waiting:
@@ -129,11 +116,11 @@ def _blocks(
             waiting += [batch[i : i + limit] for i in range(0, len(batch), limit)][::-1]
             continue
         inputs = prompter.encode([samples[i] for i in batch])
-        recorder.start(Tokens.of(inputs, image_ids, token))
+        recorder.start(Tokens.of(inputs, image_ids, token), batch)
         try:
             with suppress(Enough):
                 forward(model, inputs)
-            block = recorder.finish()
+            recorder.finish()
         except Misaligned:
             limit = 1
             waiting.append(batch)
@@ -141,7 +128,7 @@ def _blocks(
             limit = _halved(error, len(batch), batch[0])
             waiting.append(batch)
         else:
-            yield batch, block
+            yield len(batch)
 
 
 def _halved(error: Exception, size: int, sample: int) -> int:
@@ -191,14 +178,3 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _check_finite(vector: torch.Tensor, name: str, layer: int, indices: list[int]) -> None:
-    """A single NaN would silently decide every neighbor graph after it."""
-    bad = ~torch.isfinite(vector).all(-1)  # (B,)
-    if bad.any():
-        sample = indices[int(bad.nonzero()[0])]
-        raise InputError(
-            f"the {name} state at layer {layer} of calibration sample {sample} is not finite; "
-            "the weights are broken, or the precision is too low for this model"
-        )

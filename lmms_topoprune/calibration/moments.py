@@ -6,15 +6,16 @@ No sequence is stored: of each batch only sums over its tokens are kept. Padding
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.recorder import Enough
+from lmms_topoprune.calibration.listener import Enough, hooked
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.surgery.projection import Projection
 
@@ -64,35 +65,29 @@ class CutRecorder:
         self.decoder, self.blocks, self.projections = decoder, list(blocks), projections or {}
         self.totals: dict[range, Moments] = {}
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hooks are in place inside, and gone after, whatever happens."""
-        hooks = []
-        try:
-            for block in self.blocks:
-                first, last = self.decoder.layers[block.start], self.decoder.layers[block.stop - 1]
-                hooks.append(first.register_forward_pre_hook(self._entering(block), with_kwargs=True))
-                hooks.append(last.register_forward_hook(self._leaving(block)))
-                if block in self.projections:
-                    module = self.projections[block].module
-                    hooks.append(module.register_forward_hook(self._adding(block)))
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def listening(self) -> AbstractContextManager[None]:
+        """Hooks are in place inside, and gone after."""
+        return hooked(self._hooks())
 
-    def start(self, tokens: Tokens) -> None:
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for block in self.blocks:
+            first, last = self.decoder.layers[block.start], self.decoder.layers[block.stop - 1]
+            yield first.register_forward_pre_hook(self._entering(block), with_kwargs=True)
+            yield last.register_forward_hook(self._leaving(block))
+            if block in self.projections:
+                yield self.projections[block].module.register_forward_hook(self._adding(block))
+
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None:
         """Forget an unfinished batch and expect one with these tokens."""
         self._tokens = tokens
         self._before: dict[range, torch.Tensor] = {}
         self._added: dict[range, torch.Tensor] = {}
         self._found: dict[range, Moments] = {}
 
-    def finish(self) -> dict[str, torch.Tensor]:
+    def finish(self) -> None:
         """Add the batch's sums to the totals."""
         for block, sums in self._found.items():
             self.totals[block] = self.totals[block] + sums if block in self.totals else sums
-        return {}
 
     def _entering(self, block: range) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from lmms_topoprune.calibration.collect import evaluation_mode, forward, one_pass
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.recorder import Enough
+from lmms_topoprune.calibration.listener import Enough, Listener, hooked
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError, SurgeryError
@@ -25,7 +25,7 @@ PEEK = 2
 class Passes(Protocol):
     """A model and its calibration set."""
 
-    def run(self, recorder: Any, *, peek: bool = False) -> None:
+    def run(self, recorder: Listener, *, peek: bool = False) -> None:
         """Pass everything (or, with `peek`, a little) through the model while the recorder listens."""
         ...
 
@@ -40,7 +40,7 @@ class SamplePasses:
     batch_size: int = 8
     advance: Callable[[int], None] = lambda count: None
 
-    def run(self, recorder: Any, *, peek: bool = False) -> None:
+    def run(self, recorder: Listener, *, peek: bool = False) -> None:
         samples = self.samples[:PEEK] if peek else self.samples
         advance = (lambda count: None) if peek else self.advance
         one_pass(self.model, self.processor, samples, recorder, batch_size=self.batch_size, advance=advance)
@@ -53,12 +53,12 @@ class BatchPasses:
     model: Any
     batches: Sequence[Mapping[str, Any]] | Iterable[Mapping[str, Any]]
 
-    def run(self, recorder: Any, *, peek: bool = False) -> None:
+    def run(self, recorder: Listener, *, peek: bool = False) -> None:
         count = 0
         with recorder.listening(), evaluation_mode(self.model), torch.no_grad(), last_logits(self.model):
             for batch in self.batches:
                 count += 1
-                recorder.start(Tokens.of(batch, set(), "mean"))
+                recorder.start(Tokens.of(batch, set(), "mean"), range(len(batch["input_ids"])))
                 with suppress(Enough):
                     forward(self.model, batch)
                 recorder.finish()
@@ -86,22 +86,15 @@ class Finder(Generic[Found]):
     ask: Callable[[nn.Module, Callable[[], torch.Tensor]], Found]
     found: dict[int, Found] = field(default_factory=dict)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        hooks = [
+    def listening(self) -> AbstractContextManager[None]:
+        return hooked(
             self.decoder.layers[number].register_forward_hook(self._hook(number), with_kwargs=True)
             for number in sorted(self.layers)
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        )
 
-    def start(self, tokens: Tokens) -> None: ...
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None: ...
 
-    def finish(self) -> dict[str, torch.Tensor]:
-        return {}
+    def finish(self) -> None: ...
 
     def _hook(self, number: int) -> Any:
         def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -134,18 +127,12 @@ class Outcome:
     model: nn.Module
     value: torch.Tensor | None = None
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        hook = self.model.register_forward_hook(self._keep)
-        try:
-            yield
-        finally:
-            hook.remove()
+    def listening(self) -> AbstractContextManager[None]:
+        return hooked([self.model.register_forward_hook(self._keep)])
 
-    def start(self, tokens: Tokens) -> None: ...
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None: ...
 
-    def finish(self) -> dict[str, torch.Tensor]:
-        return {}
+    def finish(self) -> None: ...
 
     def _keep(self, _: nn.Module, args: Any, output: Any) -> None:
         self.value = (output[0] if not torch.is_tensor(output) else output).float()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
+from torch.utils.hooks import RemovableHandle
 
 from lmms_topoprune.calibration.decoder import Decoder
+from lmms_topoprune.calibration.listener import hooked
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
 
@@ -24,15 +26,11 @@ def relative_magnitude(before: torch.Tensor, after: torch.Tensor) -> torch.Tenso
     return (after - before).norm(dim=-1) / after.norm(dim=-1)
 
 
-class Enough(Exception):
-    """A recorder has what it wants of a batch; the rest of the forward pass is not needed."""
-
-
 # Each maps a layer's input and output (B, T, d) to one number a token (B, T).
 SUMS = {"token_cosine": token_cosine, "relative_magnitude": relative_magnitude}
 
 
-def _check_complete(found: Mapping[int, Any], count: int) -> None:
+def _check_complete(found: Collection[int], count: int) -> None:
     if missing := set(range(count)) - set(found):
         raise InputError(f"decoder layer {min(missing)} did not run on a calibration sample")
 
@@ -44,48 +42,56 @@ class Recorder:
         decoder: whose layers to listen to.
         states: "residual" and/or "norm".
         sums: names out of SUMS.
+        samples: N, the size of the calibration set.
+
+    Attributes:
+        kept: the vectors of all samples so far, a state's name -> (L + 1, N, d) on the CPU.
     """
 
-    def __init__(self, decoder: Decoder, states: tuple[str, ...], sums: tuple[str, ...]) -> None:
-        self.decoder, self.states, self.sums = decoder, states, sums
+    def __init__(
+        self, decoder: Decoder, states: tuple[str, ...], sums: tuple[str, ...], samples: int
+    ) -> None:
+        self.decoder, self.states, self.sums, self.samples = decoder, states, sums, samples
         self.layers = len(decoder.layers)
+        self.kept: dict[str, torch.Tensor] = {}
         self.totals = {name: np.zeros(self.layers) for name in sums}
         self.tokens_seen = 0
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hooks are in place inside, and gone after, whatever happens."""
-        hooks = []
-        try:
-            for i, layer in enumerate(self.decoder.layers):
-                hooks.append(layer.register_forward_hook(self._layer_hook(i), with_kwargs=True))
-            if "norm" in self.states:
-                for i, norm in enumerate(self.decoder.norms()):
-                    hooks.append(norm.register_forward_hook(self._norm_hook(i)))
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def listening(self) -> AbstractContextManager[None]:
+        """Hooks are in place inside, and gone after."""
+        return hooked(self._hooks())
 
-    def start(self, tokens: Tokens) -> None:
-        """Forget an unfinished batch and expect one with these tokens."""
-        self._tokens = tokens
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for i, layer in enumerate(self.decoder.layers):
+            yield layer.register_forward_hook(self._layer_hook(i), with_kwargs=True)
+        if "norm" in self.states:
+            for i, norm in enumerate(self.decoder.norms()):
+                yield norm.register_forward_hook(self._norm_hook(i))
+
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None:
+        """Forget an unfinished batch and expect the samples `indices`, which have these tokens."""
+        self._tokens, self._indices = tokens, torch.tensor(indices)
         self._fitted: Tokens | None = None
-        self._vectors: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.states}
+        self._seen: dict[str, set[int]] = {name: set() for name in self.states}
+        self._waiting: list[tuple[str, int, torch.Tensor]] = []
         self._sums: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.sums}
 
-    def finish(self) -> dict[str, list[torch.Tensor]]:
-        """The batch's vectors on the CPU, L + 1 of (B, d); its sums are added to the totals."""
-        found = {}
-        for name, vectors in self._vectors.items():
-            _check_complete(vectors, self.layers + 1)
-            found[name] = [vectors.pop(i).cpu() for i in range(self.layers + 1)]
+    def finish(self) -> None:
+        """Put away what is still on a device and add the batch's sums to the totals.
+
+        Raises:
+            InputError: a layer did not run, or a state is not finite.
+        """
+        for name, i, vectors in self._waiting:
+            self._put(name, i, vectors.cpu())
+        for name, seen in self._seen.items():
+            _check_complete(seen, self.layers + 1)
+            self._check_finite(name)
         for name, sums in self._sums.items():
             _check_complete(sums, self.layers)
             self.totals[name] += [sums[i].item() for i in range(self.layers)]
         if self._fitted is not None:
             self.tokens_seen += int(self._fitted.mask.sum())
-        return found
 
     def means(self) -> dict[str, np.ndarray]:
         """The running sums divided by the number of tokens, each (L,)."""
@@ -96,14 +102,39 @@ class Recorder:
             self._fitted = self._tokens.fitted(hidden)
         return self._fitted
 
+    def _take(self, name: str, i: int, hidden: torch.Tensor) -> None:
+        """Keep one vector a sample of the hidden states (B, T, d) at state i."""
+        vectors = self._fit(hidden).vectors(hidden)
+        self._seen[name].add(i)
+        if vectors.device.type == "cpu":
+            self._put(name, i, vectors)  # at once: a batch's vectors never take memory of their own
+        else:
+            self._waiting.append((name, i, vectors))  # so that no layer waits for the one before
+
+    def _put(self, name: str, i: int, vectors: torch.Tensor) -> None:
+        if name not in self.kept:
+            shape = (self.layers + 1, self.samples, vectors.shape[1])
+            self.kept[name] = torch.empty(shape, dtype=vectors.dtype)
+        self.kept[name][i].index_copy_(0, self._indices, vectors)
+
+    def _check_finite(self, name: str) -> None:
+        """A single NaN would silently decide every neighbor graph after it."""
+        bad = ~torch.isfinite(self.kept[name][:, self._indices]).all(-1)  # (L + 1, B)
+        if bad.any():
+            layer, place = bad.nonzero()[0].tolist()
+            raise InputError(
+                f"the {name} state at layer {layer} of calibration sample {int(self._indices[place])} is not "
+                "finite; the weights are broken, or the precision is too low for this model"
+            )
+
     def _layer_hook(self, i: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             before = self.decoder.hidden(args[0] if args else kwargs["hidden_states"])
             after = self.decoder.hidden(output)
             if "residual" in self.states:
-                self._vectors["residual"][i] = self._fit(before).vectors(before)
+                self._take("residual", i, before)
                 if i == self.layers - 1:
-                    self._vectors["residual"][i + 1] = self._fit(after).vectors(after)
+                    self._take("residual", i + 1, after)
             for name in self.sums:
                 each = SUMS[name](before.to(after.device).float(), after.float())
                 self._sums[name][i] = each[self._fit(after).mask].double().sum()
@@ -112,7 +143,6 @@ class Recorder:
 
     def _norm_hook(self, i: int) -> Any:
         def hook(_: nn.Module, args: Any, output: Any) -> None:
-            hidden = self.decoder.hidden(output)
-            self._vectors["norm"][i] = self._fit(hidden).vectors(hidden)
+            self._take("norm", i, self.decoder.hidden(output))
 
         return hook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,12 +59,17 @@ class Tokens:
     def vectors(self, hidden: torch.Tensor) -> torch.Tensor:
         """One vector a sample (B, d): of its last token, or the mean over the wanted ones."""
         if self.token in ("last", "ret"):
-            length = self.mask.shape[1]
-            last = length - 1 - self.mask.flip(1).int().argmax(1)
-            return hidden[torch.arange(len(last), device=hidden.device), last]
+            return hidden[self._last]
         wanted = self._wanted().float()
         total = torch.bmm(wanted[:, None], hidden.float())[:, 0]
         return (total / wanted.sum(1, keepdim=True)).to(hidden.dtype)
+
+    @cached_property
+    def _last(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and place of every sample's last token, each (B,)."""
+        rows, length = self.mask.shape
+        place = length - 1 - self.mask.flip(1).int().argmax(1)
+        return torch.arange(rows, device=place.device), place
 
     def _wanted(self) -> torch.Tensor:
         choices = {"mean": self.mask, "mean_image": self.image, "mean_text": self.mask & ~self.image}
