@@ -155,7 +155,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--size", choices=("toy", "1gb", "2gb"), default="2gb")
+    parser.add_argument("--size", choices=("toy", "1gb", "2gb", "4gb"), default="4gb")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--child", choices=("dense", "lean"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

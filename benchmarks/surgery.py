@@ -47,11 +47,12 @@ class Load:
 
 
 def llava(size: str) -> LlavaConfig:
-    """LLaVA-1.5-7B, models of 1.2 and 2.3 GB in bfloat16, or a toy to try the script."""
+    """LLaVA-1.5-7B, models of 1.2, 2.3 and 4.5 GB in bfloat16, or a toy to try the script."""
     vision, text = {
         "7b": ((24, 1024, 16, 336, 14), (32, 4096, 32, 11008, 32064)),
         "1gb": ((2, 256, 4, 64, 16), (20, 1536, 12, 4096, 8000)),
         "2gb": ((2, 256, 4, 64, 16), (40, 1536, 12, 4096, 8000)),
+        "4gb": ((2, 256, 4, 64, 16), (28, 2560, 20, 6912, 8000)),
         "toy": ((2, 64, 2, 64, 16), (10, 64, 2, 128, 500)),
     }[size]
     return LlavaConfig(

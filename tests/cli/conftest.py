@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,21 +29,3 @@ def model_folder(tiny_llava, embedded_processor, tmp_path_factory) -> Path:
     tiny_llava(layers=6).save_pretrained(folder)
     embedded_processor.save_pretrained(folder)
     return folder
-
-
-def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
-    environment = {
-        **os.environ,
-        "TOPOPRUNE_CACHE": str(cache),
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-    }
-    command = [sys.executable, "-m", "lmms_topoprune.cli.main", *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def comparison(text: str) -> dict:
-    return json.loads(text)
