@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,10 +46,14 @@ class Likelihood:
     Text-only samples are the texts themselves, as in the papers on language models. Instruction
     models are trained on answers, so a sample with an image or a video counts by the answer that the dense
     model itself gives greedily: no labels are needed.
+
+    Attributes:
+        measured: mean losses without some layers, by these layers: a higher sparsity asks for them again.
     """
 
     model: Any
     texts: tuple[Text, ...]
+    measured: dict[frozenset[int], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:

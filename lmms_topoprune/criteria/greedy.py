@@ -42,6 +42,9 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
 
 def _loss(evidence: Evidence, layers: list[int]) -> float:
     """The mean loss with these layers skipped; a model that breaks down counts as the worst."""
-    with identity_layers(evidence.likelihood.model, layers):
-        loss = evidence.likelihood.mean()
-    return loss if math.isfinite(loss) else math.inf
+    likelihood, skipped = evidence.likelihood, frozenset(layers)
+    if skipped not in likelihood.measured:
+        with identity_layers(likelihood.model, layers):
+            loss = likelihood.mean()
+        likelihood.measured[skipped] = loss if math.isfinite(loss) else math.inf
+    return likelihood.measured[skipped]

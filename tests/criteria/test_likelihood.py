@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,16 @@ def test_greedy_leaves_alone_what_cannot_be_deleted(language_model):
     _, likelihood, _ = language_model
     evidence = Evidence(6, forbidden=frozenset({1, 2}), make_likelihood=lambda: likelihood)
     assert set(np.flatnonzero(greedy.score(evidence, OPTIONS).values)) == {3, 4}
+
+
+def test_greedy_measures_every_set_of_layers_once(language_model, monkeypatch):
+    """The order is nested: a sweep pays for its highest sparsity alone."""
+    _, likelihood, _ = language_model
+    fresh, calls, mean = replace(likelihood, measured={}), [], Likelihood.mean
+    monkeypatch.setattr(Likelihood, "mean", lambda self: calls.append(0) or mean(self))
+    evidence = Evidence(6, make_likelihood=lambda: fresh)
+    low = greedy.score(evidence, OPTIONS).values
+    assert len(calls) == 4 + 3
+    high = greedy.score(evidence, replace(OPTIONS, sparsity=0.5)).values
+    assert len(calls) == 4 + 3 + 2
+    assert set(np.flatnonzero(low)) < set(np.flatnonzero(high))
