@@ -6,8 +6,8 @@ Prints a table and writes JSON. The models are randomly initialized in the embed
 with --llava7b in LLaVA-1.5-7B's own size in bfloat16 (needs a GPU with 24 GB). "plain" encodes the
 prompts and runs the model without a hook on the decoder, "collect" does the same and keeps the states,
 "gather" puts the states of two processes together, "topology" makes the scores and "select" the plan's
-layers. Plain and collect take turns; the median over --rounds counts. "extra" is how much higher the
-peak of tensor memory is with states kept, as a share of N x S x d numbers.
+layers. Plain and collect take turns; the fastest of --rounds counts, which other programs disturb least.
+"extra" is how much higher the peak of tensor memory is with states kept, as a share of N x S x d numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -137,9 +136,9 @@ def measure(
         "states": states.shape[0],
         "width": states.shape[2],
         "state_bytes": states.numel() * states.element_size(),
-        "plain": median(plain),
-        "collect": median(kept),
-        "ratio": median(b / a for a, b in zip(plain, kept, strict=True)),
+        "plain": min(plain),
+        "collect": min(kept),
+        "ratio": min(kept) / min(plain),
         "encode": seconds(lambda: list(batches(prompter, samples)), clock),
         "gather": seconds(lambda: merged([pickle.loads(pickle.dumps(half)) for half in halves]), clock),
         "topology": seconds(lambda: scores.append(pairwise(evidence[0], options)), clock),

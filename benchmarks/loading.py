@@ -2,12 +2,12 @@
 
     python benchmarks/loading.py --out loading.json
 
-A LLaVA of 2.3 GB in bfloat16 with random weights is made on the spot, in six shards. Every load runs in a
-process of its own, dense and lean in turn. "cold" means that the files are not in the system's page cache, as
-on a first load; "warm" that they are. A load ends when the last weight is in memory: where types and device
-allow it from_pretrained only maps the files, and returns before anything is read. The time until it
-returns and the time until a first forward pass is done are shown as well. Where /tmp is kept in memory, set
-TMPDIR to a folder on a disk.
+A LLaVA of 4.5 GB in bfloat16 with random weights is made on the spot, in twelve shards (--size 2gb: 2.3 GB
+in six). Every load runs in a process of its own, dense and lean in turn. "cold" means that the files are not
+in the system's page cache, as on a first load; "warm" that they are. A load ends when the last weight is in
+memory: where types and device allow it from_pretrained only maps the files, and returns before anything is
+read. The time until it returns and the time until a first forward pass is done are shown as well. Where /tmp
+is kept in memory, set TMPDIR to a folder on a disk.
 """
 
 from __future__ import annotations

@@ -1,0 +1,201 @@
+"""The comparison in docs/results.md: every criterion, 10 to 60 %, three seeds, all embedded tasks.
+
+    python benchmarks/results.py runs/results docs/images/criteria.svg
+
+Runs `topoprune sweep`, `compare` and `report` in the folder (a run that was interrupted goes on), prints
+the tables, and draws the picture. An hour on two cores; --questions 20 to try it out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import matplotlib
+import numpy as np
+
+from lmms_topoprune.comparison import compare, read_runs
+from lmms_topoprune.comparison.align import align
+from lmms_topoprune.comparison.labels import variant
+from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.comparison.statistics import ROUNDS, bootstrap_scores
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+CRITERIA = (
+    "topology",
+    "topology:selection=rank",
+    "topology:selection=block",
+    "multiscale",
+    "topology_angle",
+    "gardinazzi",
+    "gardinazzi:selection=threshold",
+    "topovlm",
+    "cosine",
+    "angular",
+    "block_influence",
+    "relative_magnitude",
+    "taylor",
+    "greedy",
+    "uniform",
+    "last_n",
+    "random",
+    "reverse",
+    "static",
+    "shuffled",
+)
+SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+SEEDS = (0, 1, 2)
+Cells = dict[tuple[str, float], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What criteria keep of the dense score over chance.
+
+    Attributes:
+        points: (criterion, sparsity) -> the mean over seeds; 1 is the dense model, 0 is guessing.
+        draws: the same with seeds and questions drawn anew, all cells alike (rounds,).
+    """
+
+    points: dict[tuple[str, float], float]
+    draws: Cells
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], layers: int) -> Kept:
+        tables = align([run.tasks for run in runs])
+        dense = next(i for i, run in enumerate(runs) if run.is_dense)
+        score = np.mean([[row.score for row in table] for table in tables.values()], axis=0)
+        chance = float(np.mean([table[0].chance for table in tables.values()]))
+        drawn = np.mean(
+            [
+                bootstrap_scores(
+                    np.stack([row.scores for row in table]), table[0].weights, ROUNDS, i, table[0].strata
+                )
+                for i, table in enumerate(tables.values())
+            ],
+            axis=0,
+        )
+        kept = (score - chance) / (score[dense] - chance)
+        kept_drawn = (drawn - chance) / (drawn[dense] - chance)
+        cells = defaultdict(list)
+        for i, run in enumerate(runs):
+            if run.plan is not None and run.plan.dropped:
+                cells[variant(run.plan), _asked(len(run.plan.dropped), layers)].append(i)
+        # The same seeds for every cell, so that differences are paired.
+        drawn_seeds = np.random.default_rng(0).integers(0, len(SEEDS), (ROUNDS, len(SEEDS)))
+        draws = {key: _over_seeds(kept_drawn[numbers], drawn_seeds) for key, numbers in cells.items()}
+        return cls({key: float(kept[numbers].mean()) for key, numbers in cells.items()}, draws)
+
+    def interval(self, name: str, sparsity: float, other: str | None = None) -> tuple[float, float, float]:
+        """A cell, or its difference from another criterion's, with a 95 % interval."""
+        draws, point = self.draws[name, sparsity], self.points[name, sparsity]
+        if other is not None:
+            draws, point = draws - self.draws[other, sparsity], point - self.points[other, sparsity]
+        low, high = np.quantile(draws, [0.025, 0.975])
+        return point, float(low), float(high)
+
+    @property
+    def names(self) -> list[str]:
+        """Criteria, the best mean over the sparsities first; those with sparsities of their own last."""
+        names = dict.fromkeys(name for name, _ in self.points)
+        return sorted(names, key=lambda name: -self._mean(name))
+
+    def _mean(self, name: str) -> float:
+        found = [self.points.get((name, s), -1.0) for s in SPARSITIES]
+        return float(np.mean(found))
+
+
+def _asked(dropped: int, layers: int) -> float:
+    """The sparsity of the sweep that drops so many layers, or the share that a threshold found."""
+    return next((s for s in SPARSITIES if round(s * layers) == dropped), dropped / layers)
+
+
+def _over_seeds(draws: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """(runs, rounds) of a cell's runs -> (rounds,): the mean over as many runs drawn anew."""
+    return np.take_along_axis(draws, (seeds % len(draws)).T, axis=0).mean(0)
+
+
+def table(kept: Kept, reference: str | None = None) -> str:
+    """Markdown: what is kept, or `reference` minus every criterion, with half the interval's width."""
+    head = ["criterion", *(f"{s:.0%}" for s in SPARSITIES)]
+    lines = [head, ["---"] + ["---:"] * len(SPARSITIES)]
+    for name in kept.names:
+        cells = []
+        for s in SPARSITIES:
+            if (name, s) not in kept.points or name == reference:
+                cells.append("-")
+                continue
+            pair = (reference, name) if reference else (name, None)
+            point, low, high = kept.interval(pair[0], s, pair[1])
+            text = f"{100 * point:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" if reference else ""
+            if reference and (low > 0 or high < 0):
+                text = f"**{text}**"
+            cells.append(text or f"{100 * point:.0f} ± {50 * (high - low):.0f}")
+        lines.append([f"`{name}`", *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(kept: Kept, target: Path) -> None:
+    """One small picture a criterion, the others in gray behind it."""
+    names = [name for name in kept.names if all((name, s) in kept.points for s in SPARSITIES)]
+    columns = 4
+    rows = -(-len(names) // columns)
+    plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 8})
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(8.5, 1.7 * rows), sharex=True, sharey=True, layout="constrained"
+    )
+    x = [100 * s for s in SPARSITIES]
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes.flat, names, strict=False):
+        for other in names:
+            ax.plot(x, [100 * kept.points[other, s] for s in SPARSITIES], color="0.85", linewidth=0.6)
+        cells = [kept.interval(name, s) for s in SPARSITIES]
+        point, low, high = (100 * np.array(cells)).T
+        ax.plot(x, point, marker="o", markersize=3, color="C0")
+        ax.fill_between(x, low, high, alpha=0.2, linewidth=0, color="C0")
+        ax.axhline(0, color="gray", linewidth=0.6, linestyle=":")
+        ax.set_title(name, fontsize=8)
+        ax.set_ylim(-15, 110)
+    figure.supxlabel("decoder layers dropped (%)")
+    figure.supylabel("kept over chance (%)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def topoprune(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "lmms_topoprune.cli.main", *arguments], check=True)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--questions", default=100, show_default=True, help="Questions a task.")
+@click.option("--workers", default=2, show_default=True, help="Models evaluated at once.")
+@click.option("--reference", default="topology", show_default=True, help="Criterion that is compared.")
+def main(folder: Path, target: Path, questions: int, workers: int, reference: str) -> None:
+    """Sweep into FOLDER, print tables, draw TARGET (SVG)."""
+    settings = ("--limit", str(questions), "--dtype", "bfloat16", "--workers", str(workers))
+    grid = ("--criteria", ",".join(CRITERIA), "--sparsities", ",".join(map(str, SPARSITIES)))
+    topoprune("sweep", *grid, "--seeds", ",".join(map(str, SEEDS)), *settings, "-o", str(folder))
+    topoprune("report", str(folder), "-o", str(folder / "report.html"), "--title", "Every criterion")
+    runs = read_runs([folder])
+    comparison = compare(runs, rounds=ROUNDS)  # refuses runs that are not comparable
+    layers = next(run.plan.layers for run in runs if run.plan is not None)
+    kept = Kept.of(runs, layers)
+    dense = comparison.rows[0].cells
+    scores = ", ".join(f"{task} {100 * cell.score:.1f} %" for task, cell in dense.items())
+    click.echo(f"dense: {scores}; {questions} questions a task\n\n{table(kept)}\n")
+    click.echo(f"{reference} minus the criterion, in points\n\n{table(kept, reference)}")
+    draw(kept, target)
+
+
+if __name__ == "__main__":
+    main()
