@@ -30,9 +30,11 @@ class Clouds:
 
     Attributes:
         tokens: "last" or "mean" -> (S, N, d) float32.
+        steps: (S - 1,), mean over all tokens of the cosine of a layer's input and output (block influence).
     """
 
     tokens: Mapping[str, Floats]
+    steps: Floats
     memory: dict[Any, Floats] = field(default_factory=dict)
 
     def shape(
@@ -58,6 +60,11 @@ class Clouds:
         centers = self.tokens[token].mean(1)
         unit = centers / np.linalg.norm(centers, axis=1, keepdims=True)
         return 1 - np.arccos((unit @ unit.T).clip(-1, 1)) / np.pi
+
+    def influence(self) -> Floats:
+        """Product of the steps from state i to state j (S, S): block influence as a similarity of states."""
+        costs = np.concatenate([[0], np.cumsum(-np.log(self.steps.clip(1e-12, 1)))])
+        return np.exp(-np.abs(costs[:, None] - costs[None]))
 
     def _similarity(self, name: str, token: str, turn: Callable[[Floats], Floats]) -> Floats:
         if (name, token) not in self.memory:
@@ -193,6 +200,34 @@ CANDIDATES: dict[str, Candidate] = {
     ),
     "mean-angle-path": Candidate(lambda c: c.angle("mean")),
     "mean-cosine-path": Candidate(lambda c: c.cosine("mean")),
+    # Added after the first round: at 40 % one long block lost to block influence's scattered layers.
+    "mean-topology~mean-cosine": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.cosine("mean")), ingredients=2
+    ),
+    "mean-topology~influence": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.influence()), ingredients=2
+    ),
+    "rank-mean-topology~mean-angle": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.angle("mean")), rule="rank", ingredients=2
+    ),
+    "rank-mean-topology~influence": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.influence()), rule="rank", ingredients=2
+    ),
+    "rank-mean-topology~mean-angle~influence": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.angle("mean"), c.influence()),
+        rule="rank",
+        ingredients=3,
+    ),
+    "rank-mean-topology~mean-cosine~influence": Candidate(
+        lambda c: balanced(c.shape(5, token="mean"), c.cosine("mean"), c.influence()),
+        rule="rank",
+        ingredients=3,
+    ),
+    # No topology: whether it adds anything to these.
+    "rank-mean-angle~influence": Candidate(
+        lambda c: balanced(c.angle("mean"), c.influence()), rule="rank", ingredients=2
+    ),
+    "mean-angle~influence": Candidate(lambda c: balanced(c.angle("mean"), c.influence()), ingredients=2),
 }
 
 BASELINES = (

@@ -83,15 +83,16 @@ def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
     if not file.exists():
         return None
     with np.load(file) as stored:
-        return Clouds({name: stored[name].astype(np.float32) for name in stored})
+        tokens = {name: stored[name].astype(np.float32) for name in ("last", "mean")}
+        return Clouds(tokens, stored["steps"])
 
 
 def keep_clouds(seed: int, folder: Path, last: Evidence, mean: Evidence) -> Clouds:
-    """Write the states of the last token and of the tokens' mean."""
+    """Write the states of the last token and of the tokens' mean, and the steps of block influence."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens = {"last": last.residual, "mean": mean.residual}
-    np.savez(folder / f"states-{seed}.npz", **tokens)
-    return Clouds(tokens)
+    np.savez(folder / f"states-{seed}.npz", **tokens, steps=last.token_cosine)
+    return Clouds(tokens, last.token_cosine)
 
 
 def _calibrate(target: Target, seed: int, criteria: Sequence[str], token: str) -> Evidence:
