@@ -21,6 +21,7 @@ from lmms_topoprune.criteria import (
     reverse,
     topology,
     topology_angle,
+    topology_angle_influence,
 )
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
@@ -236,6 +237,21 @@ def test_a_translation_that_all_samples_share_is_seen_with_the_angle_alone():
     assert np.argmin(np.diagonal(both.values, 1)) == 3
     for drop in range(1, 4):
         assert 3 not in select(both, drop)
+
+
+def test_three_views_are_the_mean_of_three_costs(evidence):
+    """Layer by layer, each in units of its median; the cheapest go first."""
+    found = topology_angle_influence.score(evidence, OPTIONS)
+    shape, angle = topology.pairwise(evidence, OPTIONS).values, angular.score(evidence, OPTIONS).values
+    views = [[v[i, i + 1] for i in range(LAYERS)] for v in (shape, angle)] + [[0.1, 0.5, 0.99, 0.4, 0.2]]
+    costs = [[-np.log(max(value, 1e-12)) for value in view] for view in views]
+    units = [sorted(one)[LAYERS // 2] for one in costs]
+    expected = [sum(c[i] / u for c, u in zip(costs, units, strict=True)) / 3 for i in range(LAYERS)]
+    np.testing.assert_allclose(-np.log(np.diagonal(found.values, 1)), expected, rtol=1e-6)
+    assert select(found, 2, rule="rank") == tuple(sorted(np.argsort(expected)[:2]))
+    chain = topology_angle_influence.chained(np.array([0.5, 0.8, 1.0]))
+    np.testing.assert_allclose(chain[0], [1, 0.5, 0.4, 0.4])
+    np.testing.assert_allclose(chain, chain.T)
 
 
 def test_states_that_are_all_alike_are_balanced_without_a_division_by_zero():

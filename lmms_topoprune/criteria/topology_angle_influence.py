@@ -1,0 +1,30 @@
+"""Three views of a layer together: relations between samples, their direction, and every token's own turn.
+
+Homology is blind to a translation that all samples share, the angle between states at one token to what
+happens at the others, block influence (Men et al., arXiv 2403.03853) to anything but single layers' cosines.
+A layer goes that all three can spare. The combination is this project's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmms_topoprune.criteria import angular, topology
+from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.criteria.topology_angle import Floats, balanced
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.selection import TINY, PairScores
+
+
+def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+    """The topological Jaccard, the angular similarity and block influence of two states, balanced."""
+    shapes = topology.pairwise(evidence, options)
+    angles = angular.score(evidence, options)
+    values = balanced(shapes.values, angles.values, chained(evidence.token_cosine))
+    return PairScores(values, "topology_angle_influence", shapes.barcodes)
+
+
+def chained(steps: Floats) -> Floats:
+    """Similarities of neighboring states (L,) multiplied from state i to state j (S, S)."""
+    costs = np.concatenate([[0], np.cumsum(-np.log(np.clip(steps, TINY, 1)))])
+    return np.asarray(np.exp(-np.abs(costs[:, None] - costs)))
