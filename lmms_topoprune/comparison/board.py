@@ -64,20 +64,25 @@ def by_task(comparison: Comparison) -> str:
 
 
 def folded(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts under a line that opens it; the first cell of a row names it."""
+    """A table of texts under a line that opens it."""
+    if not rows:
+        return ""
+    return f"<details><summary>{html.escape(summary)}</summary>{texts(summary, head, rows, TALL)}</details>"
+
+
+def texts(
+    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "wide", cell: str = ""
+) -> str:
+    """A table of texts; the first cell of a row names it, the others are of class `cell`."""
     top = "".join(f'<th scope="col">{_breakable(text)}</th>' for text in head)
+    td = f'<td class="{cell}">' if cell else "<td>"
     body = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"<td>{html.escape(text)}</td>" for text in rest)
+        + "".join(f"{td}{html.escape(text)}</td>" for text in rest)
         + "</tr>"
         for first, *rest in rows
     )
-    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return (
-        f"<details><summary>{html.escape(summary)}</summary>{scrolling(summary, table, TALL)}</details>"
-        if rows
-        else ""
-    )
+    return scrolling(name, f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", css)
 
 
 def scrolling(name: str, content: str, css: str = "wide") -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmms_topoprune.comparison.board import TALL, scrolling
+from lmms_topoprune.comparison.board import TALL, scrolling, texts
 from lmms_topoprune.comparison.results import Run
 
 
@@ -19,9 +19,8 @@ def provenance(runs: Sequence[Run]) -> str:
 def _shared(runs: Sequence[Run]) -> str:
     facts = [{**_context(run), **run.facts} for run in runs]
     names = [name for name in facts[0] if all(name in f and f[name] == facts[0][name] for f in facts)]
-    return _table(
-        "Setting shared by all runs", ["setting", "value"], [[n, _text(facts[0][n])] for n in names]
-    )
+    rows = [[name, _text(facts[0][name])] for name in names]
+    return texts("Setting shared by all runs", ["setting", "value"], rows, cell="text")
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def _context(run: Run) -> dict[str, Any]:
 
 def _plans(runs: Sequence[Run]) -> str:
     heads = ["run", "dropped layers", "parameters", "calibration", "plan", "results file"]
-    return _table("Plans", heads, [_plan(run) for run in runs], TALL)
+    return texts("Plans", heads, [_plan(run) for run in runs], TALL, "text")
 
 
 def _plan(run: Run) -> list[str]:
@@ -77,14 +76,3 @@ def _files(runs: Sequence[Run]) -> str:
     return (
         f"<details><summary>Plan files and everything known of each run</summary>{''.join(parts)}</details>"
     )
-
-
-def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], css: str = "wide") -> str:
-    top = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f'<td class="text">{html.escape(text)}</td>' for text in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return scrolling(name, f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", css)
