@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 Inputs = dict[str, torch.Tensor]
 LENGTHS = (9, 6)
+TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}  # 1 for the token that stands for an image
 
 
 def prompts(model: PreTrainedModel, kind: str) -> tuple[list[Inputs], Inputs]:
@@ -44,10 +46,8 @@ def _with_images(ids: torch.Tensor, mask: torch.Tensor, images: Inputs, rows: in
         inputs["cross_attention_mask"] = images["cross_attention_mask"].expand(rows, ids.shape[1], -1, -1)
     if "image_embeds_position_mask" in images:
         inputs["image_embeds_position_mask"] = ids == 99
-    if "token_type_ids" in images:  # all of it is the prompt
-        inputs["token_type_ids"] = torch.zeros_like(ids)
-    if "mm_token_type_ids" in images:
-        inputs["mm_token_type_ids"] = (ids == int(images["mm_token_type_ids"])).long()
+    for key in TOKEN_TYPES & images.keys():
+        inputs[key] = (ids == int(images[key])).long()
     if "qformer_input_ids" in images:
         inputs["qformer_attention_mask"] = torch.ones_like(inputs["qformer_input_ids"])
     return inputs
@@ -64,30 +64,68 @@ def llava(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Ten
 
 def image(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     """As many image tokens as the model makes features of one image."""
-    return _seen(model, torch.randn(1, 3, 28, 28, generator=generator))
+    return _seen(model, {"pixel_values": torch.randn(1, 3, 28, 28, generator=generator)})
+
+
+def small(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image for models that make many tokens of it (Chameleon, Emu 3: a token for 2 x 2 pixels)."""
+    return _seen(model, {"pixel_values": torch.randn(1, 3, 8, 8, generator=generator)})
+
+
+def twice(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image in a low and in a high resolution."""
+    images = {
+        "pixel_values": torch.randn(1, 3, 28, 28, generator=generator),
+        "high_res_pixel_values": torch.randn(1, 3, 32, 32, generator=generator),
+    }
+    return _seen(model, images)
 
 
 def tiles(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     """An image as a whole and in two tiles."""
-    return _seen(model, torch.randn(1, 3, 3, 28, 28, generator=generator))
+    return _seen(model, {"pixel_values": torch.randn(1, 3, 3, 28, 28, generator=generator)})
 
 
 def stack(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     """A prompt's images in a dimension of their own."""
-    return _seen(model, torch.randn(1, 1, 3, 28, 28, generator=generator))
+    return _seen(model, {"pixel_values": torch.randn(1, 1, 3, 28, 28, generator=generator)})
+
+
+def patches(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image of 4 x 4 patches, and what the model has to be told of their places."""
+    vision = getattr(model.config, "vision_config", model.config)  # Fuyu has no vision tower
+    images = {
+        "pixel_values": torch.randn(1, 16, 3 * vision.patch_size**2, generator=generator),
+        "image_position_ids": torch.cartesian_prod(torch.arange(4), torch.arange(4))[None],
+        "spatial_shapes": torch.tensor([[4, 4]]),
+        "pixel_attention_mask": torch.ones(1, 16, dtype=torch.long),
+        "image_token_pooling": torch.arange(16).view(4, 4),  # right for each row, as all have this image
+        "image_grids": torch.tensor([[2, 2, 0, 0]]),
+    }
+    asked = inspect.signature(model.base_model.get_image_features).parameters
+    return _seen(model, {key: value for key, value in images.items() if key in asked})
 
 
 @torch.no_grad()
-def _seen(model: PreTrainedModel, pixels: torch.Tensor) -> tuple[torch.Tensor, Inputs]:
-    images = {"pixel_values": pixels}
-    if "image_sizes" in inspect.signature(model.get_image_features).parameters:
-        images["image_sizes"] = torch.tensor([[28, 28]])
-    found = model.get_image_features(**images)
-    found = getattr(found, "pooler_output", found)
+def _seen(model: PreTrainedModel, images: Inputs, start: tuple[int, ...] = ()) -> tuple[torch.Tensor, Inputs]:
+    see = model.base_model.get_image_features
+    if "image_sizes" in inspect.signature(see).parameters:
+        images["image_sizes"] = torch.tensor([images["pixel_values"].shape[-2:]])
+    found = see(**images)
+    if isinstance(found, ModelOutput):
+        found = found.last_hidden_state if found.pooler_output is None else found.pooler_output
     parts = found if isinstance(found, list | tuple) else [found]
     features = sum(part.numel() // part.shape[-1] for part in parts)
-    token = getattr(model.config, "image_token_id", None) or model.config.image_token_index
-    return torch.tensor([1] + [token] * features), images
+    token = _image_token(model.config)
+    for key in TOKEN_TYPES & inspect.signature(model.forward).parameters.keys():
+        images[key] = torch.tensor([token])
+    return torch.tensor([1, *start] + [token] * features), images
+
+
+def _image_token(config: PreTrainedConfig) -> int:
+    if vocabulary := getattr(config, "vocabulary_map", None):
+        return int(vocabulary["<image>"])
+    return int(getattr(config, "image_token_id", None) or config.image_token_index)
 
 
 def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
@@ -101,26 +139,23 @@ def qwen_vl(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
     return torch.tensor(prefix), images
 
 
-@torch.no_grad()
 def grid(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     """An image of 4 x 4 patches, for other families that take patches and their grid."""
     config, vision = model.config, model.config.vision_config
-    width = 3 * vision.temporal_patch_size * vision.patch_size**2
+    width = 3 * getattr(vision, "temporal_patch_size", 1) * vision.patch_size**2
     images = {
         "pixel_values": torch.randn(16, width, generator=generator),
         "image_grid_thw": torch.tensor([[1, 4, 4]]),
     }
-    found = model.get_image_features(**images)
-    found = getattr(found, "pooler_output", found)
-    features = sum(len(part) for part in found) if isinstance(found, list | tuple) else len(found)
-    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
-        images["mm_token_type_ids"] = torch.tensor([config.image_token_id])
-    start = getattr(config, "image_start_token_id", None) or config.vision_start_token_id
-    return torch.tensor([1, start] + [config.image_token_id] * features), images
+    if "image_merge_sizes" in inspect.signature(model.forward).parameters:
+        images["image_merge_sizes"] = torch.tensor([2])
+    starts = (getattr(config, f"{name}_start_token_id", None) for name in ("image", "vision"))
+    return _seen(model, images, tuple(start for start in starts if start)[:1])
 
 
 def paligemma(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
-    return torch.tensor([1]), {"token_type_ids": torch.tensor([0])}
+    prefix, images = image(model, generator)
+    return prefix, {**images, "token_type_ids": torch.tensor([-1])}  # all of it is the prompt
 
 
 def mllama(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
@@ -152,6 +187,28 @@ def kosmos2(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
     return torch.tensor([1] + [99] * model.config.latent_query_num), images
 
 
+def kosmos2_5(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """4 x 4 patches, each after its row and its column."""
+    config = model.config
+    places = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    pixels = torch.randn(16, config.vision_config.patch_embed_hidden_size, generator=generator)
+    images = {
+        "flattened_patches": torch.cat([places, pixels], -1)[None],
+        "image_embeds_position_mask": torch.tensor([True]),
+    }
+    return torch.tensor([1] + [99] * config.latent_query_num), images
+
+
+def phi4(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image as a whole and as one tile: a token and a line break each, and one between them."""
+    images = {
+        "image_pixel_values": torch.randn(1, 2, 3, 28, 28, generator=generator),
+        "image_sizes": torch.tensor([[28, 28]]),
+        "image_attention_mask": torch.ones(1, 2, 2, 2, dtype=torch.long),
+    }
+    return torch.tensor([1] + [model.config.vision_config.image_token_id] * 5), images
+
+
 def granite(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
     images = {
         "pixel_values": torch.randn(1, 2, 3, 28, 28, generator=generator),
@@ -164,14 +221,19 @@ KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor
     "text": text,
     "llava": llava,
     "image": image,
+    "small": small,
+    "twice": twice,
     "tiles": tiles,
     "stack": stack,
+    "patches": patches,
     "qwen_vl": qwen_vl,
     "grid": grid,
     "mllama": mllama,
     "paligemma": paligemma,
     "blip": blip,
     "kosmos2": kosmos2,
+    "kosmos2_5": kosmos2_5,
+    "phi4": phi4,
     "granite": granite,
 }
 

@@ -56,6 +56,10 @@ def siglip(**given: Any) -> PreTrainedConfig:
     return tiny(hf.SiglipVisionConfig, **given)
 
 
+def gemma4_vision() -> PreTrainedConfig:
+    return tiny(hf.Gemma4VisionConfig, pooling_kernel_size=2, position_embedding_size=16)
+
+
 def llava(text_kind: str, **text_given: Any) -> Callable[[], PreTrainedConfig]:
     return lambda: nested("LlavaConfig", text_kind, text_given, vision_config=clip())
 
@@ -78,6 +82,15 @@ SMALL_VQ = {
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 GLM_ROPE = {**MROPE, "partial_rotary_factor": 1.0}
 QWEN_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2}
+GEMMA3N = {
+    "layer_types": ALTERNATING,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 4,
+    "vocab_size_per_layer_input": 128,
+    "laurel_rank": 4,
+    "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0, 0.0, 0.0],
+    "intermediate_size": [48, 40, 48, 40, 48, 40],
+}
 SLIDING = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 3}
 
 
@@ -208,6 +221,7 @@ FAMILIES: dict[str, Family] = {
     "video_llama_3": Family(
         "VideoLlama3ForConditionalGeneration",
         lambda: nested("VideoLlama3Config", None, SLIDING),
+        inputs="grid",
     ),
     "glm4v": Family(
         "Glm4vForConditionalGeneration",
@@ -257,17 +271,37 @@ FAMILIES: dict[str, Family] = {
     ),
     "gemma3n": Family(
         "Gemma3nForCausalLM",
-        lambda: text(
-            "Gemma3nTextConfig",
-            layer_types=ALTERNATING,
-            num_kv_shared_layers=2,
-            hidden_size_per_layer_input=4,
-            vocab_size_per_layer_input=128,
-            laurel_rank=4,
-            activation_sparsity_pattern=[0.5, 0.5, 0.0, 0.0, 0.0, 0.0],
-            intermediate_size=[48, 40, 48, 40, 48, 40],
-        ),
+        lambda: text("Gemma3nTextConfig", **GEMMA3N),
         sets=((0,), (LAYERS - 1,), (1, 4), (0, 1, 5)),
+        stay=(2, 3),
+    ),
+    "gemma3n_image": Family(
+        "Gemma3nForConditionalGeneration",
+        lambda: nested(
+            "Gemma3nConfig",
+            None,
+            {**GEMMA3N, "vocab_size_per_layer_input": 112},  # image tokens lie beyond
+            vision_config=hf.Gemma3nVisionConfig(
+                architecture="test_resnet",  # its own tower has 300 million parameters
+                model_args={"output_stride": 16},
+                hidden_size=96,
+                vocab_size=8,
+                vocab_offset=112,
+            ),
+            audio_config=tiny(
+                hf.Gemma3nAudioConfig,
+                conf_num_hidden_layers=1,
+                conf_num_attention_heads=4,
+                sscp_conv_channel_size=[8, 8],
+                vocab_size=8,
+                vocab_offset=120,
+            ),
+            image_token_id=112,
+            audio_token_id=120,
+            vision_soft_tokens_per_image=4,
+        ),
+        "image",
+        sets=((LAYERS - 1,), (0, 1, 5)),
         stay=(2, 3),
     ),
     "gemma4": Family(
@@ -282,7 +316,9 @@ FAMILIES: dict[str, Family] = {
                 "vocab_size_per_layer_input": 128,
                 "global_head_dim": 16,
             },
+            vision_config=gemma4_vision(),
         ),
+        "patches",
         sets=((0,), (4,), (0, 1, 4)),
         stay=(2, 3, 5),
     ),
@@ -291,8 +327,15 @@ FAMILIES: dict[str, Family] = {
         lambda: nested(
             "Gemma4Config",
             None,
-            {"layer_types": ALTERNATING, "hidden_size_per_layer_input": 0, "global_head_dim": 16},
+            {
+                "layer_types": ALTERNATING,
+                "hidden_size_per_layer_input": 0,
+                "global_head_dim": 16,
+                "use_bidirectional_attention": "vision",
+            },
+            vision_config=gemma4_vision(),
         ),
+        "patches",
         sets=((0,), (4,), (4, 5), (0, 1, 2)),
         stay=(5,),
     ),
@@ -314,11 +357,23 @@ FAMILIES: dict[str, Family] = {
     ),
     "mistral3": Family(
         "Mistral3ForConditionalGeneration",
-        lambda: nested("Mistral3Config", "MistralConfig", vision_config=tiny(hf.PixtralVisionConfig)),
+        lambda: nested(
+            "Mistral3Config",
+            "MistralConfig",
+            vision_config=tiny(hf.PixtralVisionConfig),
+            spatial_merge_size=1,  # transformers 5.24 cannot split what is one token
+        ),
+        inputs="image",
     ),
     "pixtral": Family(
         "LlavaForConditionalGeneration",
-        lambda: nested("LlavaConfig", "MistralConfig", vision_config=tiny(hf.PixtralVisionConfig)),
+        lambda: nested(
+            "LlavaConfig",
+            "MistralConfig",
+            vision_config=tiny(hf.PixtralVisionConfig),
+            vision_feature_select_strategy="full",  # the tower has no class token
+        ),
+        inputs="image",
     ),
     "aya_vision": Family(
         "AyaVisionForConditionalGeneration",
@@ -364,7 +419,15 @@ FAMILIES: dict[str, Family] = {
             "Llama4Config",
             None,
             {"moe_layers": [1, 3, 5], "no_rope_layers": [1, 1, 0, 0, 1, 1], "attention_chunk_size": 8},
+            vision_config=tiny(
+                hf.Llama4VisionConfig,
+                intermediate_size=128,
+                projector_input_dim=32,
+                projector_output_dim=32,
+                vision_output_dim=32,
+            ),
         ),
+        inputs="image",
     ),
     "lfm2_vl": Family(
         "Lfm2VlForConditionalGeneration",
@@ -377,6 +440,7 @@ FAMILIES: dict[str, Family] = {
                 "block_multiple_of": 8,
             },
         ),
+        inputs="patches",
         sets=((0,), (LAYERS - 1,), (1, 2)),
     ),
     "kosmos2": Family(
@@ -385,7 +449,9 @@ FAMILIES: dict[str, Family] = {
         "kosmos2",
     ),
     "kosmos2_5": Family(
-        "Kosmos2_5ForConditionalGeneration", lambda: nested("Kosmos2_5Config", None, {"dropout": 0.0})
+        "Kosmos2_5ForConditionalGeneration",
+        lambda: nested("Kosmos2_5Config", None, {"dropout": 0.0}, latent_query_num=4),
+        "kosmos2_5",
     ),
     "instructblip": Family(
         "InstructBlipForConditionalGeneration", blip("InstructBlipConfig", "OPTConfig"), "blip"
@@ -415,22 +481,42 @@ FAMILIES: dict[str, Family] = {
                 nemo_conv_channels=32,
             ),
         ),
+        inputs="phi4",
     ),
     "emu3": Family(
         "Emu3ForConditionalGeneration",
-        lambda: nested("Emu3Config", vq_config=SMALL_VQ, vocabulary_map={"<image>": 100}),
+        lambda: nested(
+            "Emu3Config",
+            vq_config={**SMALL_VQ, "codebook_size": 8, "latent_channels": 32, "embed_dim": 32},
+            vocabulary_map={
+                "<image>": 100,
+                "<|extra_200|>": 101,
+                **{f"<|visual token {code:06}|>": 102 + code for code in range(8)},
+            },
+        ),
+        inputs="small",
     ),
     "chameleon": Family(
         "ChameleonForConditionalGeneration",
-        lambda: text("ChameleonConfig", vq_config=SMALL_VQ, vocabulary_map={"<image>": 100}),
+        lambda: text(
+            "ChameleonConfig",
+            vq_config={**SMALL_VQ, "num_embeddings": 8},
+            vocabulary_map={
+                "<image>": 100,
+                **{f"IMGIMG{'ABCDEFGH'[code]}Z": 102 + code for code in range(8)},
+            },
+        ),
+        inputs="small",
     ),
     "florence2": Family(
         "Florence2ForConditionalGeneration",
         lambda: nested("Florence2Config", "BartConfig", {"dropout": 0.0}, vision_config=FLORENCE_VISION),
+        inputs="image",
     ),
     "deepseek_vl": Family(
         "DeepseekVLForConditionalGeneration",
         lambda: nested("DeepseekVLConfig", "LlamaConfig", vision_config=siglip()),
+        inputs="image",
     ),
     "deepseek_vl_hybrid": Family(
         "DeepseekVLHybridForConditionalGeneration",
@@ -447,18 +533,25 @@ FAMILIES: dict[str, Family] = {
                 patch_size=8,
             ),
         ),
+        inputs="twice",
     ),
-    "aria": Family("AriaForConditionalGeneration", lambda: nested("AriaConfig")),
-    "fuyu": Family("FuyuForCausalLM", lambda: nested("FuyuConfig")),
+    "aria": Family(
+        "AriaForConditionalGeneration",
+        lambda: nested("AriaConfig", projector_patch_to_query_dict={4: 3}),
+        inputs="image",
+    ),
+    "fuyu": Family("FuyuForCausalLM", lambda: nested("FuyuConfig"), inputs="patches"),
     "molmo2": Family(
         "Molmo2ForConditionalGeneration",
         lambda: nested(
             "Molmo2Config",
             None,
             {"rope_scaling_layers": [1, 3, 5], "additional_vocab_size": 8, "rope_parameters": LINEAR_ROPE},
-            vision_config=tiny(hf.Molmo2VisionConfig, image_size=[28, 28]),
+            image_patch_id=110,
+            vision_config=tiny(hf.Molmo2VisionConfig, image_size=[56, 56]),
             adapter_config=tiny(hf.Molmo2AdapterConfig, text_hidden_size=32, vision_feature_layer=[0]),
         ),
+        inputs="patches",
     ),
     "granite4_vision": Family(
         "Granite4VisionForConditionalGeneration",

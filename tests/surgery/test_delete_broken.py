@@ -78,7 +78,7 @@ def test_a_copy_of_a_list_on_a_module_left_as_it_was_breaks_the_logits() -> None
         holds.equals_identity(model, references, "text")
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2_vl", "gemma4", "instructblip_t5"])
+@pytest.mark.parametrize("name", ["llama", "qwen2_vl", "gemma4", "chameleon", "instructblip_t5"])
 def test_the_wrong_layer_breaks_the_logits(name: str) -> None:
     family = FAMILIES[name]
     model = holds.build(family, "eager")
@@ -128,6 +128,15 @@ def test_deleting_nothing_is_seen() -> None:
     dense = [holds.logits(model, inputs) for inputs in prompts(model, "text")[0]]
     with pytest.raises(AssertionError, match="change nothing"):
         holds.differs(dense, dense)
+
+
+def test_an_image_that_is_overlooked_is_seen() -> None:
+    model = holds.build(FAMILIES["llava_llama"], "eager")
+    inputs = prompts(model, "llava")[0][0]
+    holds.sees(model, inputs, holds.logits(model, inputs))
+    model.model.multi_modal_projector.linear_2.weight.data.zero_()
+    with pytest.raises(AssertionError, match="image changes nothing"):
+        holds.sees(model, inputs, holds.logits(model, inputs))
 
 
 def test_unsliced_per_layer_embeddings_break_the_logits() -> None:

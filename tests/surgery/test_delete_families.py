@@ -24,6 +24,7 @@ def test_the_five_properties_hold_and_a_restore_is_bit_equal(
     model = holds.build(family, attention)
     singles, _ = prompts(model, family.inputs)
     dense = [holds.logits(model, inputs) for inputs in singles]
+    holds.sees(model, singles[0], dense[0])
     for layers in family.sets:
         with identity_layers(model, layers):
             references = [holds.logits(model, inputs) for inputs in singles]
