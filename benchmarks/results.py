@@ -3,7 +3,7 @@
     python benchmarks/results.py runs/results docs/images/criteria.svg
 
 Runs `topoprune sweep`, `compare` and `report` in the folder (a run that was interrupted goes on), prints
-the tables, and draws the picture. An hour on two cores; --questions 20 to try it out.
+the tables, and draws the picture. About an hour on two cores; --questions 20 to try it out.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ CRITERIA = (
     "topology:selection=block",
     "multiscale",
     "topology_angle",
+    "topology_angle_influence",
     "gardinazzi",
     "gardinazzi:selection=threshold",
     "topovlm",
@@ -103,13 +104,12 @@ class Kept:
 
     @property
     def names(self) -> list[str]:
-        """Criteria, the best mean over the sparsities first; those with sparsities of their own last."""
-        names = dict.fromkeys(name for name, _ in self.points)
+        """Criteria that take a sparsity, the best mean over the sparsities first."""
+        names = dict.fromkeys(name for name, s in self.points if s in SPARSITIES)
         return sorted(names, key=lambda name: -self._mean(name))
 
     def _mean(self, name: str) -> float:
-        found = [self.points.get((name, s), -1.0) for s in SPARSITIES]
-        return float(np.mean(found))
+        return float(np.mean([self.points[name, s] for s in SPARSITIES]))
 
 
 def _asked(dropped: int, layers: int) -> float:
@@ -129,7 +129,7 @@ def table(kept: Kept, reference: str | None = None) -> str:
     for name in kept.names:
         cells = []
         for s in SPARSITIES:
-            if (name, s) not in kept.points or name == reference:
+            if name == reference:
                 cells.append("-")
                 continue
             pair = (reference, name) if reference else (name, None)
@@ -142,12 +142,22 @@ def table(kept: Kept, reference: str | None = None) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def own_counts(kept: Kept) -> str:
+    """Markdown list: criteria that find the number of layers by themselves."""
+    cells = [(name, s) for name, s in kept.points if s not in SPARSITIES]
+    lines = []
+    for name, s in sorted(cells):
+        point, low, high = kept.interval(name, s)
+        lines.append(f"- `{name}` drops {s:.0%}: {100 * point:.0f} [{100 * low:.0f}, {100 * high:.0f}]")
+    return "\n".join(lines)
+
+
 def draw(kept: Kept, target: Path) -> None:
     """One small picture a criterion, the others in gray behind it."""
-    names = [name for name in kept.names if all((name, s) in kept.points for s in SPARSITIES)]
+    names = kept.names
     columns = 4
     rows = -(-len(names) // columns)
-    plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 8})
+    plt.rcParams.update({"svg.hashsalt": "topoprune", "svg.fonttype": "none", "font.size": 8})
     figure, axes = plt.subplots(
         rows, columns, figsize=(8.5, 1.7 * rows), sharex=True, sharey=True, layout="constrained"
     )
@@ -193,6 +203,7 @@ def main(folder: Path, target: Path, questions: int, workers: int, reference: st
     dense = comparison.rows[0].cells
     scores = ", ".join(f"{task} {100 * cell.score:.1f} %" for task, cell in dense.items())
     click.echo(f"dense: {scores}; {questions} questions a task\n\n{table(kept)}\n")
+    click.echo(f"{own_counts(kept)}\n")
     click.echo(f"{reference} minus the criterion, in points\n\n{table(kept, reference)}")
     draw(kept, target)
 

@@ -83,6 +83,8 @@ def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
     if not file.exists():
         return None
     with np.load(file) as stored:
+        if "steps" not in stored:  # written before block influence took part
+            return None
         tokens = {name: stored[name].astype(np.float32) for name in ("last", "mean")}
         return Clouds(tokens, stored["steps"])
 

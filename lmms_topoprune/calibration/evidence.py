@@ -30,6 +30,7 @@ class Evidence:
         forbidden: layers that cannot be deleted.
         make_likelihood: makes the texts whose loss Taylor and greedy perplexity need; None without a model.
         progress: show bars during long scoring.
+        spared_seconds: what scoring again with this evidence did not have to spend again.
     """
 
     layers: int
@@ -40,6 +41,7 @@ class Evidence:
     forbidden: frozenset[int] = frozenset()
     make_likelihood: Callable[[], Likelihood] | None = None
     progress: bool = False
+    spared_seconds: float = 0.0
 
     def state(self, name: str) -> np.ndarray:
         """The states (L + 1, N, d) as float32."""

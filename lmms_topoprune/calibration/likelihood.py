@@ -48,12 +48,13 @@ class Likelihood:
     model itself gives greedily: no labels are needed.
 
     Attributes:
-        measured: mean losses without some layers, by these layers: a higher sparsity asks for them again.
+        measured: mean losses without some layers, and the seconds each took, by these layers: a higher
+            sparsity asks for them again.
     """
 
     model: Any
     texts: tuple[Text, ...]
-    measured: dict[frozenset[int], float] = field(default_factory=dict)
+    measured: dict[frozenset[int], tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -82,7 +83,8 @@ class Recorder:
         Raises:
             InputError: a layer did not run, or a state is not finite.
         """
-        for name, i, vectors in self._waiting:
+        while self._waiting:
+            name, i, vectors = self._waiting.pop()
             self._put(name, i, vectors.cpu())
         for name, seen in self._seen.items():
             _check_complete(seen, self.layers + 1)
@@ -113,9 +115,21 @@ class Recorder:
 
     def _put(self, name: str, i: int, vectors: torch.Tensor) -> None:
         if name not in self.kept:
-            shape = (self.layers + 1, self.samples, vectors.shape[1])
-            self.kept[name] = torch.empty(shape, dtype=vectors.dtype)
-        self.kept[name][i].index_copy_(0, self._indices, vectors)
+            self.kept[name] = self._room(vectors)
+        # Some checkpoints keep a norm in float32 where the rest is not.
+        self.kept[name][i].index_copy_(0, self._indices, vectors.to(self.kept[name].dtype))
+
+    def _room(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Memory for one vector (B, d) of every state and sample."""
+        shape = (self.layers + 1, self.samples, vectors.shape[1])
+        try:
+            return torch.empty(shape, dtype=vectors.dtype)
+        except (RuntimeError, MemoryError) as error:  # smaller batches would not help
+            size = math.prod(shape) * vectors.element_size() / 2**20
+            raise InputError(
+                f"samples is {self.samples}, and the states of so many take {size:.0f} MB of memory, which "
+                "is not there; allowed: fewer"
+            ) from error
 
     def _check_finite(self, name: str) -> None:
         """A single NaN would silently decide every neighbor graph after it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 
@@ -17,9 +18,10 @@ from lmms_topoprune.cli import options
 from lmms_topoprune.shared_files import shared_path
 
 
-def lmms_eval_arguments(arguments: Sequence[str]) -> list[str]:
+def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
     """lmms-eval's arguments, with the embedded tasks' folder unless another one is given."""
-    added = [] if _value(arguments, "--include_path") else ["--include_path", str(shared_path("tasks"))]
+    given = any(argument.partition("=")[0] == "--include_path" for argument in arguments)
+    added = [] if given else ["--include_path", str(shared_path("tasks"))]
     return [*arguments, *added]
 
 
@@ -40,45 +42,68 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     Models: dense_llava (nothing deleted, the reference), topopruned_llava, cosine_pruned_llava, ...;
     `lmms-eval models` lists them. Use one class for all runs that you compare.
 
-    With --json the tables go to stderr, and stdout is the results file: {"results": {task: {metric: number}},
-    ...}, with the plan under "plan" and the file's path under "file" (null without --output_path).
+    With --json everything that lmms-eval prints goes to stderr, and stdout is {"runs": [...]}: for each
+    evaluation what its results file holds, with the plan under "plan" and the file's path under "file" (null
+    without --output_path). Where lmms-eval gives up, which it does with exit code 0, the exit code is 1.
     """
-    with _printing(arguments) if as_json else nullcontext(arguments) as passed:
+    sys.argv = ["lmms_eval", *lmms_eval_arguments(arguments)]
+    with _printing() if as_json else nullcontext():
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
-        sys.argv = ["lmms_eval", *lmms_eval_arguments(passed)]
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
 
 @contextmanager
-def _printing(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Arguments that make lmms-eval write its results; afterwards they are on stdout, and nothing else."""
-    given = _value(arguments, "--output_path")
-    with tempfile.TemporaryDirectory() as spare:
-        folder = Path(given or spare)
-        before = set(_results(folder))
-        try:
-            with redirect_stdout(sys.stderr):
-                yield [*arguments, *([] if given else ["--output_path", spare])]
-        except SystemExit as end:
-            if end.code:
-                code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
-                message = end.code if isinstance(end.code, str) else code
-                click.echo(json.dumps({"error": message, "kind": "SystemExit"}))
-                raise
-        for file in sorted(set(_results(folder)) - before):  # none on any but the first rank
-            plan = file.with_name(file.name.replace("_results.json", "_plan.json"))
-            facts: dict[str, Any] = json.loads(file.read_text())
-            facts["plan"] = json.loads(plan.read_text()) if plan.exists() else None
-            click.echo(json.dumps({**facts, "file": str(file) if given else None}))
+def _printing() -> Iterator[None]:
+    """Listens to what lmms-eval saves; afterwards that is on stdout, and nothing else."""
+    from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
+
+    runs: list[dict[str, Any]] = []
+    lost: list[str] = []
+    original = EvaluationTracker.save_results_aggregated
+
+    # Not functools.wraps: what wears __wrapped__ is taken for this package's own wrapper in harness.results.
+    def save(tracker: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
+        original(tracker, results, samples, datetime_str)  # complains in the log if it cannot write
+        file = _file(tracker)
+        if tracker.output_path and file is None:
+            lost.append(str(tracker.output_path))
+        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
+        runs.append({**results, "plan": plan and plan.to_json(), "file": file})
+
+    first = int(os.environ.get("RANK", 0)) == 0
+    try:
+        with (
+            mock.patch.object(EvaluationTracker, "save_results_aggregated", save),
+            redirect_stdout(sys.stderr),
+        ):
+            yield
+    except SystemExit as end:
+        if end.code and first:
+            code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
+            _say({"error": end.code if isinstance(end.code, str) else code, "kind": "SystemExit"})
+        if end.code:
+            raise
+    if not first:
+        return
+    if lost:
+        _say({"error": f"the results could not be written to {lost[0]!r}", "kind": "OSError", "runs": runs})
+        raise SystemExit(1)
+    if not runs:
+        _say({"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"})
+        raise SystemExit(1)
+    _say({"runs": runs})
 
 
-def _results(folder: Path) -> list[Path]:
-    return list(folder.rglob("*_results.json"))
+def _file(tracker: Any) -> str | None:
+    """The results file that a tracker has written."""
+    if not tracker.output_path or not hasattr(tracker, "date_id"):
+        return None
+    folder = Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized
+    file = folder / f"{tracker.date_id}_results.json"
+    return str(file) if file.is_file() else None
 
 
-def _value(arguments: Sequence[str], name: str) -> str | None:
-    """What an option of lmms-eval is set to, as --name value or --name=value."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == name or argument.startswith(f"{name}="):
-            return argument.partition("=")[2] or following
-    return None
+def _say(facts: dict[str, Any]) -> None:
+    from lmms_eval.utils import handle_non_serializable
+
+    click.echo(json.dumps(facts, default=handle_non_serializable))

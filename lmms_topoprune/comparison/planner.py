@@ -128,8 +128,11 @@ class Planner:
             key, own = self._key(options), dict(stages)
             if key in self._scored:
                 continue
+            spared = evidence.spared_seconds
             with measured(own, "score"):
                 scores = score(evidence, planning.resolved(options))
+            # Every plan tells what it would have cost alone.
+            own["score"]["seconds"] = round(own["score"]["seconds"] + evidence.spared_seconds - spared, 3)
             facts = self._facts(options)
             about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
             value = {"scores": scores_to_json(scores), "stages": own}

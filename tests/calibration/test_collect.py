@@ -214,6 +214,30 @@ def test_a_sample_that_does_not_fit_alone_is_named(model, embedded_processor, sa
         collect(model, embedded_processor, samples)
 
 
+def test_states_that_do_not_fit_are_not_blamed_on_a_sample(model, embedded_processor, samples, monkeypatch):
+    """Smaller batches would not help: what is kept of all samples is one block."""
+    empty, sizes = torch.empty, []
+
+    def scarce(shape, **kwargs):
+        if isinstance(shape, tuple) and len(shape) == 3 and shape[1] == len(samples):
+            sizes.append(shape)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return empty(shape, **kwargs)
+
+    monkeypatch.setattr("lmms_topoprune.calibration.recorder.torch.empty", scarce)
+    with pytest.raises(InputError, match=f"samples is {len(samples)}, .* MB of memory"):
+        collect(model, embedded_processor, samples, batch_size=4)
+    assert len(sizes) == 1
+
+
+def test_a_norm_in_another_precision_is_kept_in_that_of_the_rest(model, embedded_processor, samples):
+    model.bfloat16()
+    model.model.language_model.norm.register_forward_hook(lambda _, args, output: output.float())
+    model.lm_head.register_forward_pre_hook(lambda _, args: (args[0].bfloat16(),))
+    found = collect(model, embedded_processor, samples[:4], states=("norm",)).states["norm"]
+    assert found.dtype == torch.bfloat16 and torch.isfinite(found).all()
+
+
 def test_other_errors_are_not_taken_for_scarce_memory(model, embedded_processor, samples, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("shape mismatch")

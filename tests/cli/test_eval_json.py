@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lmms_topoprune.cli.evaluate import _printing
+
 
 def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
@@ -25,27 +27,51 @@ def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
     )
 
 
-def evaluate(model_folder, tmp_path, model_args, *more):
+def evaluate(model_folder, tmp_path, model_args, *more, tasks="topoprune_yesno"):
     arguments = ("--model", "topopruned_llava", "--model_args", f"pretrained={model_folder},{model_args}")
-    arguments += ("--tasks", "topoprune_yesno", "--limit", 2, "--batch_size", 2, "--json", *more)
+    arguments += ("--tasks", tasks, "--limit", 2, "--batch_size", 2, "--json", *more)
     process = start("eval", *arguments, cache=tmp_path / "cache")
     out, err = process.communicate(timeout=300)
     return process.returncode, json.loads(out), err
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_results_and_plan(model_folder, tmp_path, kept):
-    more = ("--output_path", tmp_path / "out", "--log_samples") if kept else ()
+@pytest.mark.parametrize("output", [None, "--output_path", "--output"])
+def test_results_and_plan(model_folder, tmp_path, output):
+    """lmms-eval takes its options abbreviated, too; what it is told to keep is kept."""
+    more = (output, tmp_path / "out", "--log_samples") if output else ()
     code, found, err = evaluate(model_folder, tmp_path, "sparsity=0.3,samples=16", *more)
     assert code == 0, err
-    assert 0 <= found["results"]["topoprune_yesno"]["accuracy,none"] <= 1
-    assert len(found["plan"]["dropped"]) == 2
+    (run,) = found["runs"]
+    assert 0 <= run["results"]["topoprune_yesno"]["accuracy,none"] <= 1
+    assert len(run["plan"]["dropped"]) == 2
     assert "|topoprune_yesno" in err  # the table is still there for whoever looks
-    files = list((tmp_path / "out").rglob("*_results.json"))
-    assert [found["file"]] == ([str(file) for file in files] if kept else [None])
+    files = [str(file) for file in (tmp_path / "out").rglob("*_results.json")]
+    assert [run["file"]] == (files if output else [None])
+    plans = [json.loads(file.read_text()) for file in (tmp_path / "out").rglob("*_plan.json")]
+    assert [plan["hash"] for plan in plans] == [run["plan"]["hash"]] * len(files)
 
 
 def test_a_mistake_is_json_too(model_folder, tmp_path):
     code, found, err = evaluate(model_folder, tmp_path, "sparsity=3")
     assert code == 1 and "sparsity is 3.0; allowed" in found["error"]
     assert "Traceback" not in err
+
+
+def test_nothing_evaluated_is_no_success(model_folder, tmp_path):
+    code, found, _ = evaluate(model_folder, tmp_path, "sparsity=0.3", tasks="no_such_task")
+    assert code == 1 and "evaluated nothing" in found["error"]
+
+
+def test_results_that_cannot_be_kept_are_no_success(model_folder, tmp_path):
+    """lmms-eval itself only warns."""
+    (tmp_path / "file").touch()
+    more = ("--output_path", tmp_path / "file")
+    code, found, _ = evaluate(model_folder, tmp_path, "layers=1", *more)
+    assert code == 1 and "could not be written" in found["error"] and len(found["runs"]) == 1
+
+
+def test_other_ranks_are_silent(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with _printing():
+        print("a table")
+    assert capsys.readouterr().out == ""

@@ -111,3 +111,5 @@ def test_greedy_measures_every_set_of_layers_once(language_model, monkeypatch):
     high = greedy.score(evidence, replace(OPTIONS, sparsity=0.5)).values
     assert len(calls) == 4 + 3 + 2
     assert set(np.flatnonzero(low)) < set(np.flatnonzero(high))
+    again = [seconds for skipped, (_, seconds) in fresh.measured.items() if len(skipped) <= 2]
+    assert evidence.spared_seconds == pytest.approx(sum(again)) and all(again)
