@@ -29,12 +29,12 @@ SEEDS = {"development": range(5), "confirmation": range(5, 10)}
 Choices = dict[str, list[int]]
 
 
-def targets(phase: str, smollm2: Path | None, runs: dict[str, Path]) -> Iterator[Target]:
+def targets(phase: str, smollm2: Path | None, runs: dict[str, Path], only: str | None) -> Iterator[Target]:
     """The targets of a phase, one at a time: each holds its dense states in memory."""
-    yield Vision.load("embedded", "embedded", phase)
-    for name, folder in runs.items():
-        yield Vision.load(name, str(folder), phase)
-    if smollm2 is not None:
+    for name, folder in {"embedded": "embedded", **runs}.items():
+        if only in (None, name):
+            yield Vision.load(name, str(folder), phase)
+    if smollm2 is not None and only in (None, "smollm2"):
         texts = ("anarchism", "handbook") if phase == "development" else ("jargon", "reference")
         yield Language.load("smollm2", smollm2, texts)
 
@@ -130,6 +130,7 @@ def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
 @click.option("--rules", help="Rules and baselines to evaluate, joined by commas; all without it.")
 @click.option("--greedy/--no-greedy", default=True, help="Greedy perplexity takes most of the time.")
 @click.option("--seeds", type=int, help="Only so many seeds.")
+@click.option("--only", help="Only this target.")
 @click.option("--upto", default=0.6, show_default=True, help="Highest sparsity that is evaluated.")
 def main(
     folder: Path,
@@ -139,13 +140,14 @@ def main(
     rules: str | None,
     greedy: bool,
     seeds: int | None,
+    only: str | None,
     upto: float,
 ) -> None:
     """Run a phase of the protocol in FOLDER."""
     more = {name: Path(path) for name, path in (run.split("=", 1) for run in runs)}
     wanted = rules.split(",") if rules else []
     names = [name for name in CANDIDATES if not wanted or name in wanted]
-    for target in targets(phase, smollm2, more):
+    for target in targets(phase, smollm2, more, only):
         place = folder / phase / target.name
         file = place / "choices.json"
         choices: Choices = json.loads(file.read_text()) if file.exists() else {}

@@ -35,7 +35,7 @@ def evaluate(model_folder, tmp_path, model_args, *more, tasks="topoprune_yesno")
     return process.returncode, json.loads(out), err
 
 
-@pytest.mark.parametrize("output", [None, "--output_path", "--output"])
+@pytest.mark.parametrize("output", [None, "--output"])
 def test_results_and_plan(model_folder, tmp_path, output):
     """lmms-eval takes its options abbreviated, too; what it is told to keep is kept."""
     more = (output, tmp_path / "out", "--log_samples") if output else ()

@@ -1,9 +1,12 @@
-"""The comparison in docs/results.md: every criterion, 10 to 60 %, three seeds, all embedded tasks.
+"""The comparison in docs/results.md: every criterion, 10 to 60 %, three calibration seeds.
 
-    python benchmarks/results.py runs/results docs/images/criteria.svg
+    python benchmarks/rule/results.py runs/results --pictures docs/images
+    python benchmarks/rule/smollm2.py runs/smollm2
+    python benchmarks/rule/results.py runs/results --pictures docs/images --smollm2 runs/smollm2
 
-Runs `topoprune sweep`, `compare` and `report` in the folder (a run that was interrupted goes on), prints
-the tables, and draws the picture. About an hour on two cores; --questions 20 to try it out.
+On the embedded model: `topoprune sweep`, `compare` and `report`, all tasks. On SmolLM2-135M: perplexity on
+two texts. Whatever is in the folder already is not done again. Prints tables and draws pictures; an hour each
+on two cores, --questions 20 to try it out.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import matplotlib
 import numpy as np
+from candidates import BASELINES
+from table import Outcome
+from targets import name_of
 
 from lmms_topoprune.comparison import compare, read_runs
 from lmms_topoprune.comparison.align import align
@@ -51,6 +57,16 @@ CRITERIA = (
     "static",
     "shuffled",
 )
+RULES = {
+    "k5": "topology",
+    "rank": "topology selection=rank",
+    "block": "topology selection=block",
+    "multiscale": "multiscale",
+    "mean-topology~mean-angle": "topology_angle",
+    "rank-mean-topology~mean-angle~influence": "topology_angle_influence",
+    **{name: name for name in (*BASELINES, "topovlm", "greedy")},
+}
+"""What run.py calls them -> their names elsewhere."""
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SEEDS = (0, 1, 2)
 Cells = dict[tuple[str, float], np.ndarray]
@@ -152,46 +168,46 @@ def own_counts(kept: Kept) -> str:
     return "\n".join(lines)
 
 
-def draw(kept: Kept, target: Path) -> None:
-    """One small picture a criterion, the others in gray behind it."""
-    names = kept.names
+Curve = list[tuple[float, float, float]]
+
+
+def draw(curves: Mapping[str, Curve], target: Path, label: str, bottom: float) -> None:
+    """One small picture a criterion, the others in gray behind it.
+
+    Args:
+        curves: criterion -> (value, its interval's ends) at each of SPARSITIES that was measured; 1 is dense.
+    """
     columns = 4
-    rows = -(-len(names) // columns)
+    rows = -(-len(curves) // columns)
     plt.rcParams.update({"svg.hashsalt": "topoprune", "svg.fonttype": "none", "font.size": 8})
     figure, axes = plt.subplots(
         rows, columns, figsize=(8.5, 1.7 * rows), sharex=True, sharey=True, layout="constrained"
     )
-    x = [100 * s for s in SPARSITIES]
-    for ax in axes.flat[len(names) :]:
+    for ax in axes.flat[len(curves) :]:
         ax.set_visible(False)
-    for ax, name in zip(axes.flat, names, strict=False):
-        for other in names:
-            ax.plot(x, [100 * kept.points[other, s] for s in SPARSITIES], color="0.85", linewidth=0.6)
-        cells = [kept.interval(name, s) for s in SPARSITIES]
-        point, low, high = (100 * np.array(cells)).T
-        ax.plot(x, point, marker="o", markersize=3, color="C0")
-        ax.fill_between(x, low, high, alpha=0.2, linewidth=0, color="C0")
+    x = 100 * np.array(SPARSITIES)
+    for ax, (name, curve) in zip(axes.flat, curves.items(), strict=False):
+        for other in curves.values():
+            ax.plot(x[: len(other)], [100 * cell[0] for cell in other], color="0.85", linewidth=0.6)
+        point, low, high = (100 * np.array(curve)).T
+        ax.plot(x[: len(curve)], point, marker="o", markersize=3, color="C0")
+        ax.fill_between(x[: len(curve)], low, high, alpha=0.2, linewidth=0, color="C0")
         ax.axhline(0, color="gray", linewidth=0.6, linestyle=":")
         ax.set_title(name, fontsize=8)
-        ax.set_ylim(-15, 110)
+        ax.set_ylim(100 * bottom, 110)
     figure.supxlabel("decoder layers dropped (%)")
-    figure.supylabel("kept over chance (%)")
+    figure.supylabel(label)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
+    plt.close(figure)
 
 
 def topoprune(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "lmms_topoprune.cli.main", *arguments], check=True)
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--questions", default=100, show_default=True, help="Questions a task.")
-@click.option("--workers", default=2, show_default=True, help="Models evaluated at once.")
-@click.option("--reference", default="topology", show_default=True, help="Criterion that is compared.")
-def main(folder: Path, target: Path, questions: int, workers: int, reference: str) -> None:
-    """Sweep into FOLDER, print tables, draw TARGET (SVG)."""
+def embedded(folder: Path, pictures: Path, questions: int, workers: int, reference: str) -> None:
+    """Sweep, print, draw."""
     settings = ("--limit", str(questions), "--dtype", "bfloat16", "--workers", str(workers))
     grid = ("--criteria", ",".join(CRITERIA), "--sparsities", ",".join(map(str, SPARSITIES)))
     topoprune("sweep", *grid, "--seeds", ",".join(map(str, SEEDS)), *settings, "-o", str(folder))
@@ -205,7 +221,86 @@ def main(folder: Path, target: Path, questions: int, workers: int, reference: st
     click.echo(f"dense: {scores}; {questions} questions a task\n\n{table(kept)}\n")
     click.echo(f"{own_counts(kept)}\n")
     click.echo(f"{reference} minus the criterion, in points\n\n{table(kept, reference)}")
-    draw(kept, target)
+    curves = {name: [kept.interval(name, s) for s in SPARSITIES] for name in kept.names}
+    draw(curves, pictures / "criteria.svg", "kept over chance (%)", -0.15)
+
+
+def language(folder: Path, smollm2: Path, pictures: Path) -> None:
+    """Evaluate, print perplexities, draw dense / pruned perplexity."""
+    script = [sys.executable, str(Path(__file__).with_name("run.py")), str(folder), "--phase", "development"]
+    rules = ("--rules", ",".join(RULES), "--seeds", str(len(SEEDS)), "--only", "smollm2")
+    subprocess.run([*script, "--smollm2", str(smollm2), *rules], check=True)
+    outcome = Outcome(folder / "development" / "smollm2")
+    once = np.ones((1, outcome.documents))
+    dense = perplexity(outcome, (), once)[0]
+    lines = [["criterion", *(f"{s:.0%}" for s in SPARSITIES)], ["---"] + ["---:"] * len(SPARSITIES)]
+    order = sorted(RULES, key=lambda rule: _mean_log(outcome, rule))
+    for rule in order:
+        found = [outcome.choices.get((rule, s)) for s in SPARSITIES]
+        cells = [_shown(_mean(outcome, seeds, once)[0]) if seeds else "-" for seeds in found]
+        lines.append([f"`{RULES[rule]}`", *cells])
+    head = f"perplexity, geometric mean over texts and seeds; dense {dense:.1f}\n\n"
+    click.echo(head + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(outcome.documents, np.full(outcome.documents, 1 / outcome.documents), 2000)
+    curves = {RULES[rule]: _curve(outcome, rule, once, weights) for rule in order}
+    draw(curves, pictures / "perplexity.svg", "dense / pruned perplexity (%)", -0.05)
+
+
+def perplexity(outcome: Outcome, layers: tuple[int, ...], weights: np.ndarray) -> np.ndarray:
+    """(draws,): geometric mean over the texts, every passage counted `weights` (draws, passages) times."""
+    units = outcome.units[name_of(layers)]
+    loss = np.mean([weights @ units[f"nll {text}"] for text in outcome.about["texts"]], axis=0)
+    return np.asarray(np.exp(loss / weights.sum(1)))
+
+
+def _mean(outcome: Outcome, seeds: Mapping[int, tuple[int, ...]], weights: np.ndarray) -> np.ndarray:
+    """The same of several calibration seeds."""
+    logs = [np.log(perplexity(outcome, layers, weights)) for layers in seeds.values()]
+    return np.asarray(np.exp(np.mean(logs, axis=0)))
+
+
+def _mean_log(outcome: Outcome, rule: str) -> float:
+    """The sparsities that every rule was measured at."""
+    once = np.ones((1, outcome.documents))
+    return float(np.mean([np.log(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in SPARSITIES[:2]]))
+
+
+def _curve(outcome: Outcome, rule: str, once: np.ndarray, weights: np.ndarray) -> Curve:
+    """dense / pruned, with 95 % intervals over seeds and passages drawn anew."""
+    found = []
+    for sparsity in SPARSITIES:
+        if (rule, sparsity) not in outcome.choices:
+            break
+        seeds = list(outcome.choices[rule, sparsity].values())
+        losses = np.log([perplexity(outcome, layers, weights) for layers in seeds])
+        drawn = np.random.default_rng(1).integers(0, len(seeds), (len(weights), len(seeds)))
+        dense = np.log(perplexity(outcome, (), weights))
+        draws = np.exp(dense - np.take_along_axis(losses, drawn.T, axis=0).mean(0))
+        point = perplexity(outcome, (), once)[0] / _mean(outcome, outcome.choices[rule, sparsity], once)[0]
+        found.append((float(point), *(float(x) for x in np.quantile(draws, [0.025, 0.975]))))
+    return found
+
+
+def _shown(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0e}"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--pictures", type=click.Path(path_type=Path), required=True, help="Folder for SVG files.")
+@click.option("--smollm2", type=click.Path(path_type=Path, exists=True), help="What smollm2.py made.")
+@click.option("--questions", default=100, show_default=True, help="Questions a task.")
+@click.option("--workers", default=2, show_default=True, help="Models evaluated at once.")
+@click.option("--reference", default="topology", show_default=True, help="Criterion that is compared.")
+def main(
+    folder: Path, pictures: Path, smollm2: Path | None, questions: int, workers: int, reference: str
+) -> None:
+    """Measure into FOLDER, print tables, draw pictures: the embedded model, or SmolLM2 with --smollm2."""
+    if smollm2 is None:
+        embedded(folder / "embedded", pictures, questions, workers, reference)
+    else:
+        language(folder, smollm2, pictures)
 
 
 if __name__ == "__main__":
