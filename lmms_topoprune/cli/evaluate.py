@@ -8,9 +8,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
 
@@ -55,27 +53,11 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 @contextmanager
 def _printing() -> Iterator[None]:
     """Listens to what lmms-eval saves; afterwards that is on stdout, and nothing else."""
-    from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
-
-    runs: list[dict[str, Any]] = []
-    lost: list[str] = []
-    original = EvaluationTracker.save_results_aggregated
-
-    # Not functools.wraps: what wears __wrapped__ is taken for this package's own wrapper in harness.results.
-    def save(tracker: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
-        original(tracker, results, samples, datetime_str)  # complains in the log if it cannot write
-        file = _file(tracker)
-        if tracker.output_path and file is None:
-            lost.append(str(tracker.output_path))
-        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
-        runs.append({**results, "plan": plan and plan.to_json(), "file": file})
+    from lmms_topoprune.harness.results import as_json, listening
 
     first = int(os.environ.get("RANK", 0)) == 0
     try:
-        with (
-            mock.patch.object(EvaluationTracker, "save_results_aggregated", save),
-            redirect_stdout(sys.stderr),
-        ):
+        with listening() as saved, redirect_stdout(sys.stderr):
             yield
     except SystemExit as end:
         if end.code and first:
@@ -85,8 +67,15 @@ def _printing() -> Iterator[None]:
             raise
     if not first:
         return
-    if lost:
-        _say({"error": f"the results could not be written to {lost[0]!r}", "kind": "OSError", "runs": runs})
+    runs = [json.loads(as_json(run)) for run in saved.runs]
+    if saved.lost:
+        _say(
+            {
+                "error": f"the results could not be written to {saved.lost[0]!r}",
+                "kind": "OSError",
+                "runs": runs,
+            }
+        )
         raise SystemExit(1)
     if not runs:
         _say({"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"})
@@ -94,16 +83,5 @@ def _printing() -> Iterator[None]:
     _say({"runs": runs})
 
 
-def _file(tracker: Any) -> str | None:
-    """The results file that a tracker has written."""
-    if not tracker.output_path or not hasattr(tracker, "date_id"):
-        return None
-    folder = Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized
-    file = folder / f"{tracker.date_id}_results.json"
-    return str(file) if file.is_file() else None
-
-
 def _say(facts: dict[str, Any]) -> None:
-    from lmms_eval.utils import handle_non_serializable
-
-    click.echo(json.dumps(facts, default=handle_non_serializable))
+    click.echo(json.dumps(facts))

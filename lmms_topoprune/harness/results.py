@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
+from lmms_eval.utils import handle_non_serializable
 from loguru import logger
 
 from lmms_topoprune import files
@@ -62,3 +68,50 @@ def _write(model: Any, tracker: EvaluationTracker, results: dict[str, Any]) -> N
             f"{str(path)!r} cannot be written: {error.strerror}; are the results beside it whole?"
         ) from None
     logger.info(f"lmms-topoprune: plan written to {path}")
+
+
+@dataclass
+class Saved:
+    """What lmms-eval's trackers saved.
+
+    Attributes:
+        runs: for each evaluation its results, with "plan" (None without one) and "file" (None if not
+            written).
+        lost: folders that a results file was asked for and could not be written to; lmms-eval only warns.
+    """
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def listening() -> Iterator[Saved]:
+    """Notes all results that are saved inside, which lmms-eval does in the first process only."""
+    saved = Saved()
+    original = EvaluationTracker.save_results_aggregated
+
+    # Not functools.wraps: what wears __wrapped__ is taken for leave_plan's own wrapper.
+    def save(tracker: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
+        original(tracker, results, samples, datetime_str)
+        file = _file(tracker)
+        if tracker.output_path and file is None:
+            saved.lost.append(str(tracker.output_path))
+        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
+        saved.runs.append({**results, "plan": plan and plan.to_json(), "file": file})
+
+    with mock.patch.object(EvaluationTracker, "save_results_aggregated", save):
+        yield saved
+
+
+def as_json(run: dict[str, Any]) -> str:
+    """Results as lmms-eval itself would write them."""
+    return json.dumps(run, default=handle_non_serializable)
+
+
+def _file(tracker: EvaluationTracker) -> str | None:
+    """The results file that a tracker has written."""
+    if not tracker.output_path or not hasattr(tracker, "date_id"):
+        return None
+    folder = Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized
+    file = folder / f"{tracker.date_id}_results.json"
+    return str(file) if file.is_file() else None
