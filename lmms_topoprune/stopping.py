@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+from unittest import mock
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+MOMENT = 0.01  # seconds; no finalizer takes as long
 
 
 class Terminated(KeyboardInterrupt):
@@ -25,8 +34,20 @@ def stoppable() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _stop)
+    before = sys.unraisablehook
+
+    def swallowed(args: UnraisableHookArgs) -> None:
+        """Python swallows, after a traceback, what is raised in a finalizer: ask again in a moment."""
+        if not isinstance(args.exc_value, KeyboardInterrupt):
+            return before(args)
+        number = signal.SIGTERM if isinstance(args.exc_value, Terminated) else signal.SIGINT
+        again = threading.Timer(MOMENT, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     try:
-        yield
+        with mock.patch.object(sys, "unraisablehook", swallowed):
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

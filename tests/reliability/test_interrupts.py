@@ -66,6 +66,32 @@ def test_sigterm_unwinds_and_is_given_back():
     assert farewell(KeyboardInterrupt()) == ("interrupted", 130)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_finalizer_is_not_lost(number, capfd, monkeypatch):
+    """Python swallows what is raised there and prints a traceback."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    ran = []
+
+    class Fragile:
+        def __del__(self):
+            ran.append(True)
+            os.kill(os.getpid(), number)
+            time.sleep(0.001)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt) as end, stoppable():
+            Fragile()
+            while time.monotonic() < began + 5:
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ran == [True] and time.monotonic() < began + 5
+    assert (end.type is Terminated) == (number == signal.SIGTERM)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_somebody_elses_handler_stays(monkeypatch):
     seen = []
     before = signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
