@@ -16,6 +16,7 @@ from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.criteria.topology_angle import balanced
+from lmms_topoprune.criteria.topology_angle_influence import chained
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
@@ -63,8 +64,7 @@ class Clouds:
 
     def influence(self) -> Floats:
         """Product of the steps from state i to state j (S, S): block influence as a similarity of states."""
-        costs = np.concatenate([[0], np.cumsum(-np.log(self.steps.clip(1e-12, 1)))])
-        return np.exp(-np.abs(costs[:, None] - costs[None]))
+        return chained(self.steps)
 
     def _similarity(self, name: str, token: str, turn: Callable[[Floats], Floats]) -> Floats:
         if (name, token) not in self.memory:
