@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,8 +15,10 @@ from torch.nn.functional import cross_entropy
 from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
 from lmms_topoprune.calibration.decoder import last_logits
 from lmms_topoprune.calibration.prompts import Prompter, per_token
+from lmms_topoprune.calibration.replay import Replay, is_repeatable
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.surgery import decoder_layers, identity_layers
 
 ANSWER_TOKENS = 16
 # A loss settles with fewer texts than a neighbor graph needs points (SLEB takes 128, Shortened LLaMA 10),
@@ -72,13 +77,7 @@ class Likelihood:
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""
         for text in self.texts:
-            with last_logits(self.model, text.window):
-                logits = forward(self.model, text.inputs).logits[:, :-1].float()
-            targets = text.labels[:, 1:].to(logits.device)
-            loss = cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-            )
-            yield loss, int((targets != IGNORE).sum())
+            yield self._loss(text)
 
     def mean(self) -> float:
         """Mean negative log-likelihood of a token; its exponential is the perplexity.
@@ -87,11 +86,72 @@ class Likelihood:
             InputError: there is no token to predict.
         """
         with evaluation_mode(self.model), torch.no_grad():
-            found = [(loss.item(), count) for loss, count in self.losses()]
-        tokens = sum(count for _, count in found)
-        if tokens == 0:
-            raise InputError("the calibration texts hold no token whose loss could be measured")
-        return sum(loss for loss, _ in found) / tokens
+            return _mean([(loss.item(), count) for loss, count in self.losses()])
+
+    def measure(
+        self,
+        skipped: Collection[int],
+        more: Sequence[int],
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Note in `measured` the mean loss without `skipped` and one more layer, for each of these.
+
+        What comes before that layer is run once a text for all, which keeps the outputs of all layers for one
+        batch: L x B x T x d numbers. Families that hand more than hidden states from layer to layer run all
+        of it each time. Either way the losses are equal to the last bit.
+
+        Args:
+            skipped: layers that are replaced by the identity.
+            more: layers, one of which at a time is replaced besides.
+            advance: told how many of the len(more) x len(texts) losses are new.
+
+        Raises:
+            InputError: there is no token to predict.
+        """
+        if not more:
+            return
+        start = time.perf_counter()
+        found: dict[int, list[tuple[float, int]]] = {layer: [] for layer in more}
+        with evaluation_mode(self.model), torch.no_grad():
+            for text in self.texts:
+                trial = self._trials(text, skipped)
+                for layer in more:
+                    with trial(layer):
+                        loss, count = self._loss(text)
+                    found[layer].append((loss.item(), count))
+                    advance(1)
+        seconds = (time.perf_counter() - start) / len(more)
+        for layer, losses in found.items():
+            self.measured[frozenset([*skipped, layer])] = _mean(losses), seconds
+
+    def _trials(self, text: Text, skipped: Collection[int]) -> Callable[[int], AbstractContextManager[None]]:
+        """A context without `skipped` and one more layer, by that layer."""
+        if not self._is_repeatable:
+            return lambda layer: identity_layers(self.model, [*skipped, layer])
+        replay = Replay.of(list(decoder_layers(self.model)), lambda: self._logits(text), skipped)
+        return lambda layer: replay.without(layer, skipped)
+
+    @cached_property
+    def _is_repeatable(self) -> bool:
+        return is_repeatable(list(decoder_layers(self.model)), lambda: self._logits(self.texts[0]))
+
+    def _loss(self, text: Text) -> tuple[torch.Tensor, int]:
+        logits = self._logits(text)[:, :-1].float()
+        targets = text.labels[:, 1:].to(logits.device)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        return loss, int((targets != IGNORE).sum())
+
+    def _logits(self, text: Text) -> torch.Tensor:
+        """(B, window, vocabulary)."""
+        with last_logits(self.model, text.window):
+            return forward(self.model, text.inputs).logits
+
+
+def _mean(found: Sequence[tuple[float, int]]) -> float:
+    tokens = sum(count for _, count in found)
+    if tokens == 0:
+        raise InputError("the calibration texts hold no token whose loss could be measured")
+    return sum(loss for loss, _ in found) / tokens
 
 
 def _plain(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:

@@ -103,8 +103,13 @@ def test_greedy_leaves_alone_what_cannot_be_deleted(language_model):
 def test_greedy_measures_every_set_of_layers_once(language_model, monkeypatch):
     """The order is nested: a sweep pays for its highest sparsity alone."""
     _, likelihood, _ = language_model
-    fresh, calls, mean = replace(likelihood, measured={}), [], Likelihood.mean
-    monkeypatch.setattr(Likelihood, "mean", lambda self: calls.append(0) or mean(self))
+    fresh, calls, measure = replace(likelihood, measured={}), [], Likelihood.measure
+
+    def counted(self, skipped, more, advance):
+        calls.extend(more)
+        measure(self, skipped, more, advance)
+
+    monkeypatch.setattr(Likelihood, "measure", counted)
     evidence = Evidence(6, make_likelihood=lambda: fresh)
     low = greedy.score(evidence, OPTIONS).values
     assert len(calls) == 4 + 3
