@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.surgery import decoder_layers
 
 # The normalization between attention and feed-forward part, first match wins. Families that also
 # normalize what attention returns (Gemma 2 and later, OLMo 2) name the one meant here differently.
@@ -60,6 +61,15 @@ class Decoder:
             config = getattr(self.parent, "config", None)
             value = value[getattr(config, "altup_active_idx", 0)]
         return value
+
+
+def has_norms(model: Any) -> bool:
+    """Whether the states "norm" can be read in this family."""
+    try:
+        Decoder.of(model, decoder_layers(model)).norms()
+    except InputError:
+        return False
+    return True
 
 
 @contextmanager

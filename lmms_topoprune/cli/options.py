@@ -92,12 +92,13 @@ def numbers(text: str, what: str, kind: type[float] | type[int]) -> list[Any]:
         raise OptionError(f"{what} is {text!r}; allowed: numbers joined by commas") from None
 
 
-def check_output(path: str | None, folder: bool = False) -> None:
+def check_output(path: str | None, folder: bool = False, what: str = "output") -> None:
     """Find out before a long computation that its result cannot be written.
 
     Args:
         path: where the result is to go; None for nowhere.
         folder: whether it is a folder or a file.
+        what: the argument it was given by.
 
     Raises:
         InputError: the path is the wrong kind of thing, or nothing can be put where it is.
@@ -106,10 +107,10 @@ def check_output(path: str | None, folder: bool = False) -> None:
         return
     target = Path(path).absolute()
     if target.is_dir() and not folder:
-        raise InputError(f"output is {path!r}, which cannot be written: it is a folder")
+        raise InputError(f"{what} is {path!r}, which cannot be written: it is a folder")
     places = (target, *target.parents) if folder else target.parents
     place = next(place for place in places if place.exists())
     if not place.is_dir():
-        raise InputError(f"output is {path!r}, which cannot be written: {str(place)!r} is no folder")
+        raise InputError(f"{what} is {path!r}, which cannot be written: {str(place)!r} is no folder")
     if not os.access(place, os.W_OK):
-        raise InputError(f"output is {path!r}, which cannot be written: no permission in {str(place)!r}")
+        raise InputError(f"{what} is {path!r}, which cannot be written: no permission in {str(place)!r}")

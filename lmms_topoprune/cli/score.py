@@ -16,6 +16,11 @@ from lmms_topoprune.cli import options
     "--criteria", default="topology,cosine,block_influence", show_default=True, help="Joined by commas."
 )
 @click.option("-o", "--output", help="Write the scores (JSON) here.")
+@click.option(
+    "--states",
+    help="Keep the hidden states of the calibration pass in this folder, and read them from there if they "
+    "are: further criteria then need no pass.",
+)
 @options.model
 @options.pruning("layers", "plan", "criterion", "on_error", "self_test")
 @options.as_json
@@ -25,8 +30,10 @@ def command(**arguments: Any) -> None:
     A higher score is dropped earlier. With --sparsity a mark shows what each criterion would drop.
 
     \b
-    Example:
+    Examples:
       topoprune score --criteria topology,cosine,angular --sparsity 0.3 -o scores.json
+      topoprune score --criteria topology --states states
+      topoprune score --criteria gardinazzi --k 10 --states states     # no second pass
     """
     from lmms_topoprune.comparison.grid import Grid
 
@@ -36,22 +43,32 @@ def command(**arguments: Any) -> None:
     cells = Grid(tuple(names), (sparsity,), (seed,), shared).cells()
     wanted = [cell.options(shared) for cell in cells]
     options.check_output(arguments["output"])
+    options.check_output(arguments["states"], folder=True, what="states")
     from lmms_topoprune.cli.loading import load, readers
     from lmms_topoprune.comparison.planner import Planner
     from lmms_topoprune.comparison.tables import write
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
     strict = shared.get("calibration_strict")
-    planner = Planner(model, processor, arguments["pretrained"], readers(strict), progress=True)
+    states = None if arguments["states"] is None else Path(arguments["states"])
+    name = arguments["pretrained"]
+    planner = Planner(model, processor, name, readers(strict), progress=True, states=states)
     planner.check(wanted)
     plans = {cell.criterion: plan for cell, plan in zip(cells, planner.plans(wanted), strict=True)}
-    value = {"schema": "topoprune-scores/1", "plans": {name: plan.to_json() for name, plan in plans.items()}}
+    kept = list(dict.fromkeys(str(place) for each in wanted if (place := planner.states_file(each))))
+    value = {
+        "schema": "topoprune-scores/1",
+        "plans": {name: plan.to_json() for name, plan in plans.items()},
+        "states": kept,
+    }
     if arguments["output"]:
         write(Path(arguments["output"]), json.dumps(value, indent=2) + "\n")
     if arguments["as_json"]:
         click.echo(json.dumps(value))
     else:
         _show(plans, sparsity)
+        for file in kept:
+            click.echo(f"Hidden states kept in {file}.")
 
 
 def _show(plans: dict[str, Any], sparsity: float) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import planning
 from lmms_topoprune.calibration.cache import Cache
+from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.calibration.kept import Kept, name_of
+from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.criteria import registry
@@ -34,6 +38,8 @@ class Planner:
         readers: further calibration sources.
         progress: show calibration bars.
         cache: where scores are looked up and kept between runs.
+        states: a folder where hidden states are looked up and kept between runs. A pass then keeps whatever
+            any criterion reads, so that later ones need none.
     """
 
     model: Any
@@ -42,6 +48,7 @@ class Planner:
     readers: Mapping[str, Reader] | None = None
     progress: bool = False
     cache: Cache = field(default_factory=Cache.default)
+    states: Path | None = None
     passes: int = 0
     _samples: dict[Key, Sequence[Sample]] = field(default_factory=dict)
     _scored: dict[str, Scored] = field(default_factory=dict)
@@ -73,7 +80,7 @@ class Planner:
         """One plan for each, in order; options with the same samples and token share one pass."""
         groups: dict[Key, list[PruningOptions]] = {}
         for options in wanted:
-            if not self._known(options):
+            if not self._known(options) or self._lacks_states(options):
                 groups.setdefault(_pass(options), []).append(options)
         for members in groups.values():
             self._collect(members)
@@ -110,20 +117,31 @@ class Planner:
             self._scored[key] = Scored(scores_from_json(kept["scores"]), facts, kept["stages"])
         return bool(kept)
 
+    def states_file(self, options: PruningOptions) -> Path | None:
+        """Where the hidden states behind such a plan are kept; None for nowhere, or if it reads none."""
+        criterion = registry.get(options.criterion)
+        if self.states is None or (criterion.state == "none" and not criterion.sums):
+            return None
+        read = planning.states_read(options, self._all_criteria(options))
+        facts = planning.describe(self.processor, self._samples_for(options), options, read)
+        return self.states / name_of(self.fingerprint, facts)
+
+    def _lacks_states(self, options: PruningOptions) -> bool:
+        file = self.states_file(options)
+        return file is not None and not file.exists()
+
+    def _all_criteria(self, options: PruningOptions) -> list[str]:
+        """All that this family's states allow, and the one that is asked for."""
+        norms = has_norms(self.model)
+        found = [
+            name for name, criterion in registry.criteria().items() if norms or criterion.state != "norm"
+        ]
+        return list(dict.fromkeys([*found, options.criterion]))
+
     def _collect(self, members: Sequence[PruningOptions]) -> None:
         """One pass that keeps whatever any member reads, then every member's scores."""
-        self.passes += 1
         stages: Stages = {}
-        with measured(stages, "calibrate"):
-            evidence = planning.calibrate(
-                self.model,
-                self.processor,
-                members[0],
-                list(dict.fromkeys(options.criterion for options in members)),
-                samples=self._samples_for(members[0]),
-                progress=self.progress,
-                forbidden=self.forbidden,
-            )
+        evidence = self._evidence(members, stages)
         for options in members:
             key, own = self._key(options), dict(stages)
             if key in self._scored:
@@ -138,6 +156,40 @@ class Planner:
             value = {"scores": scores_to_json(scores), "stages": own}
             self.cache.put(self._cache_key(options, facts), value, about)
             self._scored[key] = Scored(scores, facts, own)
+
+    def _evidence(self, members: Sequence[PruningOptions], stages: Stages) -> Evidence:
+        """What these criteria read, from the disk or from a pass; its cost goes to `stages`."""
+        reading = next((options for options in members if self.states_file(options)), None)
+        file = None if reading is None else self.states_file(reading)
+        if file is not None and file.exists():
+            kept = Kept.load(file)
+            stages["calibrate"] = dict(kept.cost)
+            return self._alive(kept.evidence, members[0])
+        names = list(dict.fromkeys(options.criterion for options in members))
+        self.passes += 1
+        with measured(stages, "calibrate"):
+            evidence = planning.calibrate(
+                self.model,
+                self.processor,
+                members[0],
+                names if reading is None else self._all_criteria(reading),
+                samples=self._samples_for(members[0]),
+                progress=self.progress,
+                forbidden=self.forbidden,
+            )
+        if self.states is not None and file is not None:
+            Kept(evidence, self.name, self.fingerprint, stages["calibrate"]).save(self.states)
+        return evidence
+
+    def _alive(self, evidence: Evidence, options: PruningOptions) -> Evidence:
+        """Evidence from the disk with what cannot be kept there."""
+        samples, batch = self._samples_for(options), options.calibration_batch
+        return replace(
+            evidence,
+            forbidden=self.forbidden,
+            progress=self.progress,
+            make_likelihood=lambda: Likelihood.of(self.model, self.processor, samples, batch),
+        )
 
     def _samples_for(self, options: PruningOptions) -> Sequence[Sample]:
         key, strict = (options.calibration, options.samples, options.seed), options.calibration_strict

@@ -7,9 +7,12 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lmms_topoprune import planning
+from lmms_topoprune.calibration.kept import Kept
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, exit_code, main
 from lmms_topoprune.cli.options import given
@@ -73,6 +76,7 @@ def test_unknown_command_and_option(topoprune):
         (["demo", "-o", "file"], "is no folder"),
         (["plan", "--sparsity", "0.3", "-o", "folder"], "it is a folder"),
         (["score", "-o", "file/scores.json"], "is no folder"),
+        (["score", "--states", "file"], "states is 'file', which cannot be written"),
         (["score", "--criteria", "topology:k=x"], "k is 'x'"),
         (["compare", "nowhere"], "does not exist"),
         (["regress", "nowhere"], "baseline is missing"),
@@ -159,6 +163,18 @@ def test_plan_score_and_export(topoprune, model_folder, tmp_path):
     assert code == 0 and json.loads(out)["layers"] == 4
     code, _, err = topoprune(*target)
     assert code == 2 and "not empty" in err
+
+
+def test_score_keeps_the_hidden_states(topoprune, model_folder, tmp_path, monkeypatch):
+    common = ("--pretrained", model_folder, "--samples", 16, "--states", tmp_path / "kept", "--json")
+    code, out, _ = topoprune("score", "--criteria", "cosine", *common)
+    (path,) = json.loads(out)["states"]
+    assert code == 0 and Kept.load(Path(path)).evidence.states["residual"].shape == (7, 16, 32)
+    monkeypatch.setattr(planning, "calibrate", lambda *_, **__: pytest.fail("calibrated again"))
+    code, out, _ = topoprune("score", "--criteria", "gardinazzi,block_influence", "--k", "4", *common)
+    found = json.loads(out)
+    assert code == 0 and found["states"] == [path]
+    assert len(set(found["plans"]["block_influence"]["scores"])) == 6
 
 
 def test_doctor(topoprune):

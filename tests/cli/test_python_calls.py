@@ -22,7 +22,7 @@ def test_the_examples_run(model_folder, tmp_path, monkeypatch, capsys):
             block = block.replace(theirs, ours)
         exec(compile(block, str(PAGE), "exec"), names)
     made = {path.name for path in tmp_path.iterdir()}
-    assert {"plan.json", "pruned-model", "runs", "board.md", "report.html", "baseline.json"} <= made
+    assert {"plan.json", "states", "pruned-model", "runs", "board.md", "report.html", "baseline.json"} <= made
     assert len(names["runs"]) == 9 and names["model"].config.text_config.num_hidden_layers == 6
     out = capsys.readouterr().out
     assert "topology: drop 2 of 6 layers" in out and "True" in out and "topoprune_vqa" in out
