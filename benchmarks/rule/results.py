@@ -229,7 +229,8 @@ def language(folder: Path, smollm2: Path, pictures: Path) -> None:
     """Evaluate, print perplexities, draw dense / pruned perplexity."""
     script = [sys.executable, str(Path(__file__).with_name("run.py")), str(folder), "--phase", "development"]
     rules = ("--rules", ",".join(RULES), "--seeds", str(len(SEEDS)), "--only", "smollm2")
-    subprocess.run([*script, "--smollm2", str(smollm2), *rules], check=True)
+    greedy = ("--greedy-upto", str(SPARSITIES[-1]))
+    subprocess.run([*script, "--smollm2", str(smollm2), *rules, *greedy], check=True)
     outcome = Outcome(folder / "development" / "smollm2")
     once = np.ones((1, outcome.documents))
     dense = perplexity(outcome, (), once)[0]
@@ -283,7 +284,7 @@ def _curve(outcome: Outcome, rule: str, once: np.ndarray, weights: np.ndarray) -
 
 
 def _shown(value: float) -> str:
-    return f"{value:.1f}" if value < 1000 else f"{value:.0e}"
+    return f"{value:.1f}" if value < 1000 else f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 @click.command()

@@ -24,7 +24,6 @@ from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import calibrate
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-GREEDY = (0.1, 0.2)
 SEEDS = {"development": range(5), "confirmation": range(5, 10)}
 Choices = dict[str, list[int]]
 
@@ -63,17 +62,17 @@ def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
     return found
 
 
-def choose_greedy(target: Target, seed: int) -> Choices:
-    """The nested order of greedy perplexity, cut at each of its sparsities."""
+def choose_greedy(target: Target, seed: int, sparsities: Sequence[float]) -> Choices:
+    """The nested order of greedy perplexity, cut at each of these sparsities."""
     options = PruningOptions(seed=seed, calibration_batch=16)
     evidence = calibrate(
         target.model, target.processor, options, ("greedy",), samples=target.samples(seed, 64), progress=False
     )
-    scores = score(evidence, options_of("greedy", GREEDY[-1], seed))
+    scores = score(evidence, options_of("greedy", sparsities[-1], seed))
     order = np.argsort(-scores.values, kind="stable")
     return {
         f"greedy {sparsity} {seed}": sorted(int(x) for x in order[: round(sparsity * target.layers)])
-        for sparsity in GREEDY
+        for sparsity in sparsities
     }
 
 
@@ -128,7 +127,12 @@ def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
     "--run", "runs", multiple=True, help="NAME=FOLDER of a further model of the embedded architecture."
 )
 @click.option("--rules", help="Rules and baselines to evaluate, joined by commas; all without it.")
-@click.option("--greedy/--no-greedy", default=True, help="Greedy perplexity takes most of the time.")
+@click.option(
+    "--greedy-upto",
+    default=0.2,
+    show_default=True,
+    help="Highest sparsity of greedy perplexity, which takes most of the time; 0 for none.",
+)
 @click.option("--seeds", type=int, help="Only so many seeds.")
 @click.option("--only", help="Only this target.")
 @click.option("--upto", default=0.6, show_default=True, help="Highest sparsity that is evaluated.")
@@ -138,7 +142,7 @@ def main(
     smollm2: Path | None,
     runs: tuple[str, ...],
     rules: str | None,
-    greedy: bool,
+    greedy_upto: float,
     seeds: int | None,
     only: str | None,
     upto: float,
@@ -147,6 +151,7 @@ def main(
     more = {name: Path(path) for name, path in (run.split("=", 1) for run in runs)}
     wanted = rules.split(",") if rules else []
     names = [name for name in CANDIDATES if not wanted or name in wanted]
+    greedy = [sparsity for sparsity in SPARSITIES if sparsity <= greedy_upto]
     for target in targets(phase, smollm2, more, only):
         place = folder / phase / target.name
         file = place / "choices.json"
@@ -159,7 +164,9 @@ def main(
         evaluate_all(target, place, _chosen(choices, wanted, list(SEEDS[phase])[:seeds], upto))
 
 
-def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bool, done: Choices) -> Choices:
+def _choose(
+    target: Target, seed: int, place: Path, rules: list[str], greedy: list[float], done: Choices
+) -> Choices:
     """What is not chosen yet for this seed."""
     found: Choices = {}
     missing = [name for name in rules if f"{name} {SPARSITIES[-1]} {seed}" not in done]
@@ -171,8 +178,8 @@ def _choose(target: Target, seed: int, place: Path, rules: list[str], greedy: bo
         found |= {} if has_baselines else choose_baselines(target, seed, evidence)
     if missing and clouds is not None:
         found |= choose_all(target, seed, missing, clouds)
-    if greedy and f"greedy {GREEDY[0]} {seed}" not in done:
-        found |= choose_greedy(target, seed)
+    if greedy and f"greedy {greedy[-1]} {seed}" not in done:
+        found |= choose_greedy(target, seed, greedy)
     return found
 
 

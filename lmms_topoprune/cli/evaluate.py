@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import sys
@@ -62,26 +61,18 @@ def _printing() -> Iterator[None]:
     except SystemExit as end:
         if end.code and first:
             code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
-            _say({"error": end.code if isinstance(end.code, str) else code, "kind": "SystemExit"})
+            reason = end.code if isinstance(end.code, str) else code
+            click.echo(as_json({"error": reason, "kind": "SystemExit"}))
         if end.code:
             raise
     if not first:
         return
-    runs = [json.loads(as_json(run)) for run in saved.runs]
+    error: dict[str, Any] = {}
     if saved.lost:
-        _say(
-            {
-                "error": f"the results could not be written to {saved.lost[0]!r}",
-                "kind": "OSError",
-                "runs": runs,
-            }
-        )
+        reason = f"the results could not be written to {saved.lost[0]!r}"
+        error = {"error": reason, "kind": "OSError"}
+    elif not saved.runs:
+        error = {"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"}
+    click.echo(as_json(error | ({"runs": saved.runs} if saved.runs else {})))
+    if error:
         raise SystemExit(1)
-    if not runs:
-        _say({"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"})
-        raise SystemExit(1)
-    _say({"runs": runs})
-
-
-def _say(facts: dict[str, Any]) -> None:
-    click.echo(json.dumps(facts))

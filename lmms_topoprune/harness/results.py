@@ -103,9 +103,9 @@ def listening() -> Iterator[Saved]:
         yield saved
 
 
-def as_json(run: dict[str, Any]) -> str:
-    """Results as lmms-eval itself would write them."""
-    return json.dumps(run, default=handle_non_serializable)
+def as_json(value: Any) -> str:
+    """Results, or what holds them, as lmms-eval itself would write them."""
+    return json.dumps(value, default=handle_non_serializable)
 
 
 def _file(tracker: EvaluationTracker) -> str | None:
