@@ -159,8 +159,8 @@ class Planner:
 
     def _evidence(self, members: Sequence[PruningOptions], stages: Stages) -> Evidence:
         """What these criteria read, from the disk or from a pass; its cost goes to `stages`."""
-        reading = next((options for options in members if self.states_file(options)), None)
-        file = None if reading is None else self.states_file(reading)
+        places = ((self.states_file(options), options) for options in members)
+        file, reading = next((place for place in places if place[0]), (None, None))
         if file is not None and file.exists():
             kept = Kept.load(file)
             stages["calibrate"] = dict(kept.cost)
