@@ -1,6 +1,6 @@
 """The README's picture: what each criterion costs at each sparsity, from the results of a sweep.
 
-    topoprune sweep --criteria topology,cosine,block_influence,angular,random \\
+    topoprune sweep --criteria topology_angle_influence,topology,cosine,block_influence,angular,random \\
         --sparsities 0.1,0.2,0.3,0.4,0.5,0.6 --limit 150 -o runs/figure
     python benchmarks/figure.py runs/figure docs/images/retention.svg
 """
@@ -40,7 +40,7 @@ def main(folder: Path, target: Path) -> None:
     for name, points in curves(folder).items():
         x, y, low, high = zip(*points, strict=True)
         (line,) = ax.plot(
-            x, y, marker="o", markersize=4, linewidth=2.2 if name == "topology" else 1.2, label=name
+            x, y, marker="o", markersize=4, linewidth=2.2 if name.startswith("topology") else 1.2, label=name
         )
         ax.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
     ax.axhline(100, color="gray", linewidth=0.8)

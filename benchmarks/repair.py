@@ -27,7 +27,7 @@ LENGTH = 256  # tokens of a passage
 
 
 def criteria_option(function: Any) -> Any:
-    shown = "topology,cosine,block_influence"
+    shown = "topology_angle_influence,cosine,block_influence"
     return click.option(
         "--criteria", default=shown, show_default=True, help='"all", or names joined by commas.'
     )(function)
@@ -135,8 +135,7 @@ def text(
             if criterion[0].isdigit():  # layers such as 18-23, whatever the sparsity
                 options = PruningOptions(layers=criterion)
             else:
-                given = {"criterion": criterion, "sparsity": sparsity, "samples": len(samples)}
-                options = PruningOptions(**{**registry.defaults(criterion), **given})
+                options = PruningOptions(sparsity, criterion=criterion, samples=len(samples))
             plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=samples)
             for method in REPAIRS:
                 key = f"{criterion} {sparsity} {method}"

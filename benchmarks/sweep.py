@@ -27,7 +27,7 @@ from statistics import mean
 from lmms_topoprune import files
 from lmms_topoprune.shared_files import shared_path
 
-CRITERIA = ("topology", "cosine", "block_influence", "angular", "gardinazzi")
+CRITERIA = ("topology_angle_influence", "cosine", "block_influence", "angular", "gardinazzi")
 SPARSITIES = (0.1, 0.2, 0.3, 0.4)
 BATCH = 16
 

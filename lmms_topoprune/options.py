@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import OptionError, shown, unknown
 from lmms_topoprune.plan import parse_layers
 
@@ -16,12 +17,35 @@ METRICS = ("euclidean", "cosine")
 ON_ERROR = ("raise", "record")
 REPAIRS = ("none", "linear", "rescale")
 LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
+GENERAL: dict[str, Any] = {
+    "k": "5",
+    "dimension": 1,
+    "metric": "euclidean",
+    "alpha": 0.0,
+    "eps": 0.9,
+    "token": "last",
+    "samples": 512,
+    "protect_first": 1,
+    "protect_last": 1,
+}
+"""Defaults that plugin.toml may replace for a criterion."""
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
+
+
+class _Own:
+    def __repr__(self) -> str:
+        return "the criterion's own"
+
+
+OWN: Any = _Own()
+"""Stands for what plugin.toml says of the criterion, else GENERAL; no made PruningOptions holds it."""
 
 
 @dataclass(frozen=True)
 class PruningOptions:
     """Options of one pruning run.
+
+    What is left out is the criterion's own default: `PruningOptions(criterion="topovlm").token` is "ret".
 
     Attributes:
         sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go.
@@ -54,28 +78,31 @@ class PruningOptions:
     sparsity: float = 0.0
     layers: str | None = None
     plan: str | None = None
-    criterion: str = "topology"
+    criterion: str = "topology_angle_influence"
     selection: str = "auto"
-    dimension: int = 1
-    k: str = "5"
-    metric: str = "euclidean"
-    alpha: float = 0.0
-    eps: float = 0.9
+    dimension: int = OWN
+    k: str = OWN
+    metric: str = OWN
+    alpha: float = OWN
+    eps: float = OWN
     state: str = "auto"
-    token: str = "last"
+    token: str = OWN
     calibration: str = "embedded"
-    samples: int = 512
+    samples: int = OWN
     calibration_batch: int = 8
     calibration_strict: bool = False
     calibration_forced: bool = False
     seed: int = 0
-    protect_first: int = 1
-    protect_last: int = 1
+    protect_first: int = OWN
+    protect_last: int = OWN
     repair: str = "none"
     on_error: str = "raise"
     self_test: bool = True
 
     def __post_init__(self) -> None:
+        for name, value in own_defaults(str(self.criterion)).items():
+            if getattr(self, name) is OWN:
+                object.__setattr__(self, name, value)
         self._check_types()
         if not 0 <= self.sparsity < 1:
             raise OptionError(f"sparsity is {self.sparsity}; allowed: 0 <= sparsity < 1")
@@ -141,8 +168,17 @@ class PruningOptions:
 
     @classmethod
     def take(cls, arguments: dict[str, Any], **defaults: Any) -> PruningOptions:
-        """Pop this class's options out of `arguments`; defaults stand where nothing is given."""
+        """Pop this class's options out of `arguments`; `defaults` stand where nothing is given."""
         return cls(**{**defaults, **{n: arguments.pop(n) for n in cls.names() if n in arguments}})
+
+
+def own_defaults(criterion: str) -> dict[str, Any]:
+    """The options that hang on the criterion, as it has them when nothing is given.
+
+    Raises:
+        OptionError: no such criterion.
+    """
+    return {**GENERAL, **registry.get(criterion).defaults}
 
 
 def _as(kind: str, value: Any) -> Any:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune.calibrating import calibrate, describe, load, states_read
 from lmms_topoprune.calibration.cache import Cache
-from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.calibration.likelihood import Likelihood
-from lmms_topoprune.calibration.prompts import Prompter
-from lmms_topoprune.calibration.ranks import Ranks, merged
+from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.samples import fingerprint as samples_fingerprint
-from lmms_topoprune.calibration.sources import Reader, load_samples
+from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
@@ -84,7 +80,7 @@ def make_plan(
         return _plan(model_fingerprint(model), options, name, layers, dropped=())
     check_budget(options, layers, forbidden := frozenset(undeletable(model)))
     if registry.get(options.criterion).needs_samples and samples is None:
-        samples = _samples(options, readers)
+        samples = load(options, readers)
     ranks, cache = ranks or Ranks(), Cache.default() if cache is None else cache
     if samples is None:  # cheaper to compute than to look up
         found = unsampled(model, options, forbidden)
@@ -225,81 +221,6 @@ def check_budget(options: PruningOptions, layers: int, forbidden: frozenset[int]
             f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but "
             f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
         )
-
-
-def calibrate(
-    model: Any,
-    processor: Any,
-    options: PruningOptions,
-    criteria: Iterable[str],
-    *,
-    samples: Sequence[Sample] | None = None,
-    readers: Mapping[str, Reader] | None = None,
-    progress: bool = True,
-    forbidden: frozenset[int] | None = None,
-    ranks: Ranks | None = None,
-) -> Evidence:
-    """One pass that collects what all of these criteria read.
-
-    With options.state = "auto" each criterion's own states are collected, else the given one.
-    """
-    names = list(criteria)
-    rules = [registry.get(name) for name in names]
-    forbidden = frozenset(undeletable(model)) if forbidden is None else forbidden
-    layers = len(decoder_layers(model))
-    if not any(rule.needs_samples for rule in rules):
-        return Evidence(layers, forbidden=forbidden)
-    if samples is None:
-        samples = _samples(options, readers)
-    states = states_read(options, names)
-    sums = tuple(sorted({name for rule in rules for name in rule.sums}))
-    ranks = ranks or Ranks()
-    evidence = Evidence(layers)
-    if states or sums:
-        one_pass = partial(
-            collect, model, processor, ranks.share(samples), token=options.token, states=states, sums=sums,
-            batch_size=options.calibration_batch, progress=progress and ranks.rank == 0, between=ranks.check,
-        )  # fmt: skip
-        if parts := ranks.gathered(one_pass):
-            evidence = merged(parts)
-    return replace(
-        evidence,
-        calibration=describe(processor, samples, options, states),
-        forbidden=forbidden,
-        progress=progress,
-        make_likelihood=lambda: Likelihood.of(model, processor, samples, options.calibration_batch),
-    )
-
-
-def _samples(options: PruningOptions, readers: Mapping[str, Reader] | None) -> Sequence[Sample]:
-    strict = options.calibration_strict
-    return load_samples(options.calibration, options.samples, options.seed, readers=readers, strict=strict)
-
-
-def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:
-    """The states that one pass has to keep for these criteria."""
-    own = {registry.get(name).state for name in criteria} - {"none"}
-    return tuple(sorted(own)) if options.state == "auto" or not own else (options.state,)
-
-
-def describe(
-    processor: Any, samples: Sequence[Sample], options: PruningOptions, states: tuple[str, ...]
-) -> dict[str, Any]:
-    """What a plan says about its calibration set.
-
-    The fingerprint covers prompts, pixels, what the processor does to them, and all the rest.
-    """
-    facts = {
-        "source": options.calibration,
-        "samples": len(samples),
-        "seed": options.seed,
-        "token": options.token,
-        "state": "+".join(states) or "none",
-    }
-    prompter = Prompter(processor)
-    prompts = [prompter.prompt(sample) for sample in samples]
-    looks = prompter.media_settings
-    return {**facts, "fingerprint": files.digest([facts, samples_fingerprint(samples), prompts, looks])}
 
 
 def choose(

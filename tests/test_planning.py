@@ -13,7 +13,7 @@ import pytest
 from families.properties import build
 from families.table import FAMILIES
 
-from lmms_topoprune import planning
+from lmms_topoprune import calibrating, planning
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError
@@ -33,7 +33,7 @@ def model(tiny_llava):
 @pytest.fixture
 def plan_for(model, embedded_processor, samples):
     def make(criterion="topology", **changes):
-        options = PruningOptions.take({"samples": 32, "k": "3", **changes}, **registry.defaults(criterion))
+        options = PruningOptions(**{"samples": 32, "k": "3", "criterion": criterion, **changes})
         cache = Cache(None)
         return planning.make_plan(
             model, embedded_processor, options, name="tiny", samples=samples, progress=False, cache=cache
@@ -86,13 +86,13 @@ def test_pair_scores_become_one_number_a_layer(plan_for, monkeypatch):
 
 
 def test_no_sparsity_needs_no_calibration(model, monkeypatch):
-    monkeypatch.setattr(planning, "load_samples", None)
+    monkeypatch.setattr(calibrating, "load_samples", None)
     plan = planning.make_plan(model, None, PruningOptions(), name="tiny")
     assert plan.dropped == () and plan.scores is None and plan.calibration == {}
 
 
 def test_random_layers_need_no_samples(model, monkeypatch):
-    monkeypatch.setattr(planning, "load_samples", None)
+    monkeypatch.setattr(calibrating, "load_samples", None)
     options = PruningOptions(sparsity=0.3, criterion="random", seed=3)
     assert len(planning.make_plan(model, None, options, name="tiny").dropped) == 2
 
@@ -135,7 +135,7 @@ def test_layers_that_cannot_go_together_are_planned_around(pairs):
 
 @pytest.mark.parametrize("sparsity", [0.8, 0.95])
 def test_a_sparsity_that_cannot_be_met_is_refused_before_calibration(model, monkeypatch, sparsity):
-    monkeypatch.setattr(planning, "load_samples", None)
+    monkeypatch.setattr(calibrating, "load_samples", None)
     with pytest.raises(
         OptionError, match=rf"sparsity is {sparsity}, which drops . of 6 layers, .* leave 4 to drop"
     ):
@@ -170,8 +170,8 @@ def test_a_plan_file_is_used_for_its_own_model_only(model, tiny_llava, tmp_path)
 
 def test_equal_settings_calibrate_once(model, embedded_processor, samples, monkeypatch, tmp_path):
     passes = []
-    collect = planning.collect
-    monkeypatch.setattr(planning, "collect", lambda *a, **k: passes.append(1) or collect(*a, **k))
+    collect = calibrating.collect_views
+    monkeypatch.setattr(calibrating, "collect_views", lambda *a, **k: passes.append(1) or collect(*a, **k))
 
     def make(**changes):
         options = PruningOptions(**{"sparsity": 0.3, "k": "3", "samples": 32, **changes})
@@ -188,7 +188,8 @@ def test_equal_settings_calibrate_once(model, embedded_processor, samples, monke
         path.write_text("{")
     make()
     assert len(passes) == 3
-    monkeypatch.setitem(registry.criteria(), "topology", replace(registry.get("topology"), version=2))
+    name = PruningOptions().criterion
+    monkeypatch.setitem(registry.criteria(), name, replace(registry.get(name), version=2))
     make()
     assert len(passes) == 4
 

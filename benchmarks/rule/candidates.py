@@ -249,8 +249,7 @@ BASELINES = (
 
 @cache
 def options_of(criterion: str, sparsity: float, seed: int) -> PruningOptions:
-    arguments: dict[str, Any] = {"sparsity": sparsity, "seed": seed}
-    return resolved(PruningOptions.take(arguments, **registry.defaults(criterion)))
+    return resolved(PruningOptions(sparsity, criterion=criterion, seed=seed))
 
 
 def baseline_layers(

@@ -22,7 +22,7 @@ import click
 import matplotlib
 import numpy as np
 from candidates import BASELINES
-from table import Outcome
+from table import DECIDING, Outcome
 from targets import name_of
 
 from lmms_topoprune.comparison import compare, read_runs
@@ -175,7 +175,7 @@ def draw(curves: Mapping[str, Curve], target: Path, label: str, bottom: float) -
     """One small picture a criterion, the others in gray behind it.
 
     Args:
-        curves: criterion -> (value, its interval's ends) at each of SPARSITIES that was measured; 1 is dense.
+        curves: criterion -> (value, its interval's ends) at each of SPARSITIES; 1 is dense.
     """
     columns = 4
     rows = -(-len(curves) // columns)
@@ -188,10 +188,10 @@ def draw(curves: Mapping[str, Curve], target: Path, label: str, bottom: float) -
     x = 100 * np.array(SPARSITIES)
     for ax, (name, curve) in zip(axes.flat, curves.items(), strict=False):
         for other in curves.values():
-            ax.plot(x[: len(other)], [100 * cell[0] for cell in other], color="0.85", linewidth=0.6)
+            ax.plot(x, [100 * cell[0] for cell in other], color="0.85", linewidth=0.6)
         point, low, high = (100 * np.array(curve)).T
-        ax.plot(x[: len(curve)], point, marker="o", markersize=3, color="C0")
-        ax.fill_between(x[: len(curve)], low, high, alpha=0.2, linewidth=0, color="C0")
+        ax.plot(x, point, marker="o", markersize=3, color="C0")
+        ax.fill_between(x, low, high, alpha=0.2, linewidth=0, color="C0")
         ax.axhline(0, color="gray", linewidth=0.6, linestyle=":")
         ax.set_title(name, fontsize=8)
         ax.set_ylim(100 * bottom, 110)
@@ -237,8 +237,7 @@ def language(folder: Path, smollm2: Path, pictures: Path) -> None:
     lines = [["criterion", *(f"{s:.0%}" for s in SPARSITIES)], ["---"] + ["---:"] * len(SPARSITIES)]
     order = sorted(RULES, key=lambda rule: _mean_log(outcome, rule))
     for rule in order:
-        found = [outcome.choices.get((rule, s)) for s in SPARSITIES]
-        cells = [_shown(_mean(outcome, seeds, once)[0]) if seeds else "-" for seeds in found]
+        cells = [_shown(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in SPARSITIES]
         lines.append([f"`{RULES[rule]}`", *cells])
     head = f"perplexity, geometric mean over texts and seeds; dense {dense:.1f}\n\n"
     click.echo(head + "\n".join("| " + " | ".join(line) + " |" for line in lines))
@@ -262,17 +261,15 @@ def _mean(outcome: Outcome, seeds: Mapping[int, tuple[int, ...]], weights: np.nd
 
 
 def _mean_log(outcome: Outcome, rule: str) -> float:
-    """The sparsities that every rule was measured at."""
+    """Over the sparsities that decide."""
     once = np.ones((1, outcome.documents))
-    return float(np.mean([np.log(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in SPARSITIES[:2]]))
+    return float(np.mean([np.log(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in DECIDING]))
 
 
 def _curve(outcome: Outcome, rule: str, once: np.ndarray, weights: np.ndarray) -> Curve:
     """dense / pruned, with 95 % intervals over seeds and passages drawn anew."""
     found = []
     for sparsity in SPARSITIES:
-        if (rule, sparsity) not in outcome.choices:
-            break
         seeds = list(outcome.choices[rule, sparsity].values())
         losses = np.log([perplexity(outcome, layers, weights) for layers in seeds])
         drawn = np.random.default_rng(1).integers(0, len(seeds), (len(weights), len(seeds)))
@@ -293,7 +290,9 @@ def _shown(value: float) -> str:
 @click.option("--smollm2", type=click.Path(path_type=Path, exists=True), help="What smollm2.py made.")
 @click.option("--questions", default=100, show_default=True, help="Questions a task.")
 @click.option("--workers", default=2, show_default=True, help="Models evaluated at once.")
-@click.option("--reference", default="topology", show_default=True, help="Criterion that is compared.")
+@click.option(
+    "--reference", default="topology_angle_influence", show_default=True, help="Criterion that is compared."
+)
 def main(
     folder: Path, pictures: Path, smollm2: Path | None, questions: int, workers: int, reference: str
 ) -> None:

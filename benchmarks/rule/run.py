@@ -18,10 +18,10 @@ from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_o
 from targets import Language, Target, Vision, name_of
 
 from lmms_topoprune import files
+from lmms_topoprune.calibrating import calibrate
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.planning import calibrate
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SEEDS = {"development": range(5), "confirmation": range(5, 10)}
@@ -64,7 +64,7 @@ def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
 
 def choose_greedy(target: Target, seed: int, sparsities: Sequence[float]) -> Choices:
     """The nested order of greedy perplexity, cut at each of these sparsities."""
-    options = PruningOptions(seed=seed, calibration_batch=16)
+    options = PruningOptions(criterion="greedy", seed=seed, calibration_batch=16)
     evidence = calibrate(
         target.model, target.processor, options, ("greedy",), samples=target.samples(seed, 64), progress=False
     )

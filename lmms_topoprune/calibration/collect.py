@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.listener import Enough, Listener
 from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
-from lmms_topoprune.calibration.recorder import Recorder
+from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
@@ -38,7 +40,54 @@ def collect(
     progress: bool = False,
     between: Callable[[], None] = lambda: None,
 ) -> Evidence:
-    """Pass every sample once through the model and keep one vector per sample and state.
+    """`collect_views` for one token.
+
+    Args:
+        token: which token stands for a sample, as in PruningOptions.
+        states: "residual" and/or "norm".
+    """
+    views = [View(state, token) for state in states]
+    return collect_views(
+        model, processor, samples, views, sums, marked=token == "ret", batch_size=batch_size,
+        progress=progress, between=between,
+    ).of(token)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one pass over N samples through L decoder layers found.
+
+    Attributes:
+        layers: L.
+        kept: a view -> (L + 1, N, d) in the model's precision, on the CPU.
+        sums: "token_cosine", ... -> (L,), means over all non-padding tokens.
+        tokens: how many tokens the sums are means over.
+    """
+
+    layers: int
+    kept: Mapping[View, torch.Tensor]
+    sums: Mapping[str, np.ndarray]
+    tokens: int
+
+    def of(self, token: str) -> Evidence:
+        """What a criterion may look at whose samples this token stands for."""
+        states = {view.state: vectors for view, vectors in self.kept.items() if view.token == token}
+        return Evidence(self.layers, states, self.sums, self.tokens)
+
+
+def collect_views(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    views: Sequence[View],
+    sums: Sequence[str] = (),
+    *,
+    marked: bool = False,
+    batch_size: int = 8,
+    progress: bool = False,
+    between: Callable[[], None] = lambda: None,
+) -> Collected:
+    """Pass every sample once through the model and keep one vector per sample and view.
 
     Nothing depends on `batch_size` beyond rounding: batches hold samples of like length, padding is
     on the right and never read, and the result is in the order of `samples`.
@@ -47,29 +96,29 @@ def collect(
         model: any Hugging Face vision-language or causal language model.
         processor: its processor, or the tokenizer of a text-only model.
         samples: N samples.
-        token: which token stands for a sample, as in PruningOptions.
-        states: "residual" and/or "norm".
+        views: the states to keep, and which token stands for a sample in each.
         sums: "token_cosine", "relative_magnitude".
+        marked: the prompts end in the mark that token "ret" reads.
         batch_size: samples in one forward pass; halved whenever memory runs out.
         progress: show a bar.
         between: called after every batch; what it raises stops the pass.
 
     Returns:
-        Evidence with states (L + 1, N, d) in the model's precision: N x (L + 1) x d numbers a state.
+        Vectors (L + 1, N, d) in the model's precision, N x (L + 1) x d numbers a view.
 
     Raises:
         InputError: a state is not finite, the family has no such norm or token or takes no such sample,
             one sample alone does not fit into memory.
     """
-    check(model, samples, token)
+    check(model, samples, {view.token for view in views})
     layers = decoder_layers(model)
-    recorder = Recorder(Decoder.of(model, layers), states, sums, len(samples))
-    prompter = Prompter(processor, RET_MARKER if token == "ret" else "")
+    recorder = Recorder(Decoder.of(model, layers), views, sums, len(samples))
+    prompter = Prompter(processor, RET_MARKER if marked else "")
     with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
-        for count in _batches(model, prompter, samples, recorder, token, batch_size):
+        for count in _batches(model, prompter, samples, recorder, batch_size):
             advance(count)
             between()
-    return Evidence(len(layers), recorder.kept, recorder.means(), recorder.tokens_seen)
+    return Collected(len(layers), recorder.kept, recorder.means(), recorder.tokens_seen)
 
 
 def one_pass(
@@ -88,7 +137,7 @@ def one_pass(
         advance: told after each batch how many samples it held.
     """
     with _listening(model, recorder):
-        for count in _batches(model, Prompter(processor), samples, recorder, "mean", batch_size):
+        for count in _batches(model, Prompter(processor), samples, recorder, batch_size):
             advance(count)
 
 
@@ -104,7 +153,6 @@ def _batches(
     prompter: Prompter,
     samples: Sequence[Sample],
     recorder: Listener,
-    token: str,
     limit: int,
 ) -> Iterator[int]:
     """Pass the samples batch by batch, and say how many each held; batches shrink when memory runs out."""
@@ -116,7 +164,7 @@ def _batches(
             waiting += [batch[i : i + limit] for i in range(0, len(batch), limit)][::-1]
             continue
         inputs = prompter.encode([samples[i] for i in batch])
-        recorder.start(Tokens.of(inputs, image_ids, token), batch)
+        recorder.start(Tokens.of(inputs, image_ids), batch)
         try:
             with suppress(Enough):
                 forward(model, inputs)

@@ -102,7 +102,7 @@ class Kept:
 
 
 def name_of(fingerprint: str, calibration: Mapping[str, Any]) -> str:
-    """The name of the file for a model and a calibration set, as planning.describe describes it."""
+    """The name of the file for a model and a calibration set, as calibrating.describe describes it."""
     return f"states-{files.digest([SCHEMA, fingerprint, dict(calibration)])}.safetensors"
 
 

@@ -58,7 +58,7 @@ class BatchPasses:
         with recorder.listening(), evaluation_mode(self.model), torch.no_grad(), last_logits(self.model):
             for batch in self.batches:
                 count += 1
-                recorder.start(Tokens.of(batch, set(), "mean"), range(len(batch["input_ids"])))
+                recorder.start(Tokens.of(batch, set()), range(len(batch["input_ids"])))
                 with suppress(Enough):
                     forward(self.model, batch)
                 recorder.finish()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.calibration.collect import Collected
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.stage import Stage, Stopped
 from lmms_topoprune.errors import TopopruneError
@@ -105,15 +105,15 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
 
 
-def merged(parts: Sequence[Evidence]) -> Evidence:
-    """One pass's evidence out of what every rank found on its share of the samples."""
+def merged(parts: Sequence[Collected]) -> Collected:
+    """One pass out of what every rank found on its share of the samples."""
     parts = [part for part in parts if part.tokens] or parts[:1]  # the others had no sample
     if len(parts) == 1:
         return parts[0]
-    states = {name: _interleaved([p.states[name] for p in parts]) for name in parts[0].states}
+    kept = {view: _interleaved([p.kept[view] for p in parts]) for view in parts[0].kept}
     tokens = sum(part.tokens for part in parts)
     sums = {name: np.sum([p.sums[name] * p.tokens for p in parts], axis=0) / tokens for name in parts[0].sums}
-    return replace(parts[0], states=states, sums=sums, tokens=tokens)
+    return replace(parts[0], kept=kept, sums=sums, tokens=tokens)
 
 
 def _interleaved(parts: Sequence[torch.Tensor]) -> torch.Tensor:

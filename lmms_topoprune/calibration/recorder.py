@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,13 @@ def relative_magnitude(before: torch.Tensor, after: torch.Tensor) -> torch.Tenso
 SUMS = {"token_cosine": token_cosine, "relative_magnitude": relative_magnitude}
 
 
+class View(NamedTuple):
+    """One vector a sample and state: "residual" or "norm", and which token stands for the sample."""
+
+    state: str
+    token: str
+
+
 def _check_complete(found: Collection[int], count: int) -> None:
     if missing := set(range(count)) - set(found):
         raise InputError(f"decoder layer {min(missing)} did not run on a calibration sample")
@@ -41,21 +48,20 @@ class Recorder:
 
     Args:
         decoder: whose layers to listen to.
-        states: "residual" and/or "norm".
+        views: which states to keep, and of which token each.
         sums: names out of SUMS.
         samples: N, the size of the calibration set.
 
     Attributes:
-        kept: the vectors of all samples so far, a state's name -> (L + 1, N, d) on the CPU.
+        kept: the vectors of all samples so far, a view -> (L + 1, N, d) on the CPU.
     """
 
-    def __init__(
-        self, decoder: Decoder, states: tuple[str, ...], sums: tuple[str, ...], samples: int
-    ) -> None:
-        self.decoder, self.states, self.sums, self.samples = decoder, states, sums, samples
+    def __init__(self, decoder: Decoder, views: Iterable[View], sums: Iterable[str], samples: int) -> None:
+        self.decoder, self.samples = decoder, samples
+        self.views, self.sums = tuple(dict.fromkeys(views)), tuple(dict.fromkeys(sums))
         self.layers = len(decoder.layers)
-        self.kept: dict[str, torch.Tensor] = {}
-        self.totals = {name: np.zeros(self.layers) for name in sums}
+        self.kept: dict[View, torch.Tensor] = {}
+        self.totals = {name: np.zeros(self.layers) for name in self.sums}
         self.tokens_seen = 0
 
     def listening(self) -> AbstractContextManager[None]:
@@ -65,16 +71,19 @@ class Recorder:
     def _hooks(self) -> Iterator[RemovableHandle]:
         for i, layer in enumerate(self.decoder.layers):
             yield layer.register_forward_hook(self._layer_hook(i), with_kwargs=True)
-        if "norm" in self.states:
+        if self._reads("norm"):
             for i, norm in enumerate(self.decoder.norms()):
                 yield norm.register_forward_hook(self._norm_hook(i))
+
+    def _reads(self, state: str) -> bool:
+        return any(view.state == state for view in self.views)
 
     def start(self, tokens: Tokens, indices: Sequence[int]) -> None:
         """Forget an unfinished batch and expect the samples `indices`, which have these tokens."""
         self._tokens, self._indices = tokens, torch.tensor(indices)
         self._fitted: Tokens | None = None
-        self._seen: dict[str, set[int]] = {name: set() for name in self.states}
-        self._waiting: list[tuple[str, int, torch.Tensor]] = []
+        self._seen: dict[View, set[int]] = {view: set() for view in self.views}
+        self._waiting: list[tuple[View, int, torch.Tensor]] = []
         self._sums: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self.sums}
 
     def finish(self) -> None:
@@ -84,11 +93,11 @@ class Recorder:
             InputError: a layer did not run, or a state is not finite.
         """
         while self._waiting:
-            name, i, vectors = self._waiting.pop()
-            self._put(name, i, vectors.cpu())
-        for name, seen in self._seen.items():
+            view, i, vectors = self._waiting.pop()
+            self._put(view, i, vectors.cpu())
+        for view, seen in self._seen.items():
             _check_complete(seen, self.layers + 1)
-            self._check_finite(name)
+            self._check_finite(view)
         for name, sums in self._sums.items():
             _check_complete(sums, self.layers)
             self.totals[name] += [sums[i].item() for i in range(self.layers)]
@@ -104,20 +113,23 @@ class Recorder:
             self._fitted = self._tokens.fitted(hidden)
         return self._fitted
 
-    def _take(self, name: str, i: int, hidden: torch.Tensor) -> None:
-        """Keep one vector a sample of the hidden states (B, T, d) at state i."""
-        vectors = self._fit(hidden).vectors(hidden)
-        self._seen[name].add(i)
-        if vectors.device.type == "cpu":
-            self._put(name, i, vectors)  # at once: a batch's vectors never take memory of their own
-        else:
-            self._waiting.append((name, i, vectors))  # so that no layer waits for the one before
+    def _take(self, state: str, i: int, hidden: torch.Tensor) -> None:
+        """Keep one vector a sample and token of the hidden states (B, T, d) at state i."""
+        for view in self.views:
+            if view.state != state:
+                continue
+            vectors = self._fit(hidden).vectors(hidden, view.token)
+            self._seen[view].add(i)
+            if vectors.device.type == "cpu":
+                self._put(view, i, vectors)  # at once: a batch's vectors never take memory of their own
+            else:
+                self._waiting.append((view, i, vectors))  # so that no layer waits for the one before
 
-    def _put(self, name: str, i: int, vectors: torch.Tensor) -> None:
-        if name not in self.kept:
-            self.kept[name] = self._room(vectors)
+    def _put(self, view: View, i: int, vectors: torch.Tensor) -> None:
+        if view not in self.kept:
+            self.kept[view] = self._room(vectors)
         # Some checkpoints keep a norm in float32 where the rest is not.
-        self.kept[name][i].index_copy_(0, self._indices, vectors.to(self.kept[name].dtype))
+        self.kept[view][i].index_copy_(0, self._indices, vectors.to(self.kept[view].dtype))
 
     def _room(self, vectors: torch.Tensor) -> torch.Tensor:
         """Memory for one vector (B, d) of every state and sample."""
@@ -131,21 +143,22 @@ class Recorder:
                 "is not there; allowed: fewer"
             ) from error
 
-    def _check_finite(self, name: str) -> None:
+    def _check_finite(self, view: View) -> None:
         """A single NaN would silently decide every neighbor graph after it."""
-        bad = ~torch.isfinite(self.kept[name][:, self._indices]).all(-1)  # (L + 1, B)
+        bad = ~torch.isfinite(self.kept[view][:, self._indices]).all(-1)  # (L + 1, B)
         if bad.any():
             layer, place = bad.nonzero()[0].tolist()
+            sample = int(self._indices[place])
             raise InputError(
-                f"the {name} state at layer {layer} of calibration sample {int(self._indices[place])} is not "
-                "finite; the weights are broken, or the precision is too low for this model"
+                f"the {view.state} state at layer {layer} of calibration sample {sample} is not finite; "
+                "the weights are broken, or the precision is too low for this model"
             )
 
     def _layer_hook(self, i: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             before = self.decoder.hidden(args[0] if args else kwargs["hidden_states"])
             after = self.decoder.hidden(output)
-            if "residual" in self.states:
+            if self._reads("residual"):
                 self._take("residual", i, before)
                 if i == self.layers - 1:
                     self._take("residual", i + 1, after)

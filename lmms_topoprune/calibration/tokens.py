@@ -21,21 +21,19 @@ class Tokens:
 
     Attributes:
         mask: bool (B, T), the tokens that are not padding.
-        image: bool (B, T), the tokens that stand for image features.
-        token: which tokens stand for a sample, one of PruningOptions.token.
+        image: bool (B, T), the tokens that stand for image features; None if nothing tells them.
     """
 
     mask: torch.Tensor
-    image: torch.Tensor
-    token: str
+    image: torch.Tensor | None
 
     @classmethod
-    def of(cls, inputs: Any, image_ids: set[int], token: str) -> Tokens:
+    def of(cls, inputs: Any, image_ids: set[int]) -> Tokens:
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         image = torch.isin(ids, torch.tensor(sorted(image_ids), dtype=ids.dtype, device=ids.device))
-        return cls(mask, image & mask, token)
+        return cls(mask, image & mask)
 
     def fitted(self, hidden: torch.Tensor) -> Tokens:
         """These masks for hidden states (B, T, d), on their device.
@@ -45,22 +43,25 @@ class Tokens:
         """
         batch, length = hidden.shape[:2]
         if tuple(self.mask.shape) == (batch, length):
-            return Tokens(self.mask.to(hidden.device), self.image.to(hidden.device), self.token)
-        if self.token in ("mean_image", "mean_text"):
-            raise InputError(
-                f"token is {self.token!r}, but this model expands images inside, so that image and text "
-                "tokens cannot be told apart; allowed for this model: last, ret, mean"
-            )
+            image = None if self.image is None else self.image.to(hidden.device)
+            return Tokens(self.mask.to(hidden.device), image)
         if batch > 1 or self.mask.shape[0] != batch:
             raise Misaligned
-        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        return Tokens(mask, torch.zeros_like(mask), self.token)
+        return Tokens(torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device), None)
 
-    def vectors(self, hidden: torch.Tensor) -> torch.Tensor:
-        """One vector a sample (B, d): of its last token, or the mean over the wanted ones."""
-        if self.token in ("last", "ret"):
+    def vectors(self, hidden: torch.Tensor, token: str) -> torch.Tensor:
+        """One vector a sample (B, d): of its last token, or the mean over the wanted ones.
+
+        Args:
+            hidden: (B, T, d).
+            token: which tokens stand for a sample, one of PruningOptions.token.
+
+        Raises:
+            InputError: a sample has no such token, or nobody knows which they are.
+        """
+        if token in ("last", "ret"):
             return hidden[self._last]
-        wanted = self._wanted().float()
+        wanted = self._wanted(token).float()
         total = torch.bmm(wanted[:, None], hidden.float())[:, 0]
         return (total / wanted.sum(1, keepdim=True)).to(hidden.dtype)
 
@@ -71,9 +72,15 @@ class Tokens:
         place = length - 1 - self.mask.flip(1).int().argmax(1)
         return torch.arange(rows, device=place.device), place
 
-    def _wanted(self) -> torch.Tensor:
-        choices = {"mean": self.mask, "mean_image": self.image, "mean_text": self.mask & ~self.image}
-        wanted = choices[self.token]
+    def _wanted(self, token: str) -> torch.Tensor:
+        if token == "mean":
+            return self.mask
+        if self.image is None:
+            raise InputError(
+                f"token is {token!r}, but this model expands images inside, so that image and text "
+                "tokens cannot be told apart; allowed for this model: last, ret, mean"
+            )
+        wanted = self.image if token == "mean_image" else self.mask & ~self.image
         if not wanted.any(1).all():
-            raise InputError(f"token is {self.token!r}, but a calibration sample has no such token")
+            raise InputError(f"token is {token!r}, but a calibration sample has no such token")
         return wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import nn
@@ -31,14 +31,14 @@ def image_token_ids(model: nn.Module, processor: Any) -> set[int]:
     return set()
 
 
-def check(model: nn.Module, samples: Sequence[Sample], token: str) -> None:
+def check(model: nn.Module, samples: Sequence[Sample], tokens: Collection[str]) -> None:
     """Refuse, before anything is computed, what this family cannot give.
 
     Raises:
         InputError: there are no image tokens, or a sample lacks the image that the model needs.
     """
     crossing = _cross_attention(model)
-    if token == "mean_image" and crossing:
+    if "mean_image" in tokens and crossing:
         raise InputError(
             "token is 'mean_image', but this model reads images by cross attention, so that no token stands "
             "for an image; allowed for this model: last, ret, mean, mean_text"

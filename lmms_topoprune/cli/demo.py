@@ -9,7 +9,7 @@ import click
 
 from lmms_topoprune.cli import options
 
-CRITERIA = "topology,cosine,block_influence"
+CRITERIA = "topology_angle_influence,topology,cosine,block_influence"
 TASKS = "topoprune"
 
 
@@ -29,7 +29,7 @@ def command(**arguments: Any) -> None:
     """See it work: the embedded model, dense and pruned, in one table.
 
     lmms-eval evaluates a small trained vision-language model that ships with this package: whole, and
-    with 30 % of its decoder layers dropped as three criteria would have it. Nothing is downloaded. It
+    with 30 % of its decoder layers dropped as four criteria would have it. Nothing is downloaded. It
     takes a few minutes on two CPU cores; called again it shows the finished table at once.
 
     \b

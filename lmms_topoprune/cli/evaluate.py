@@ -33,7 +33,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     \b
         topoprune eval --model topopruned_llava \\
             --model_args pretrained=embedded,sparsity=0.3 --tasks topoprune \\
-            --batch_size 16 --output_path runs/topology --log_samples
+            --batch_size 16 --output_path runs/pruned --log_samples
 
     \b
     Models: dense_llava (nothing deleted, the reference), topopruned_llava, cosine_pruned_llava, ...;

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import GENERAL, OWN, PruningOptions, own_defaults
 
 F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
@@ -37,15 +38,28 @@ def pruning(*without: str) -> Callable[[F], F]:
                 continue
             kind = str(field.type).split(" ")[0]
             flag = "--" + field.name.replace("_", "-")
-            default = None if field.default is MISSING else field.default
-            shown = "" if default is None else f"  [default: {default}]"
+            text = texts[field.name] + _default(field.name, field.default)
             # No click default: what the user leaves out is left to the criterion's own defaults.
-            function = click.option(
-                flag, field.name, type=TYPES.get(kind, str), default=None, help=texts[field.name] + shown
-            )(function)
+            function = click.option(flag, field.name, type=TYPES.get(kind, str), default=None, help=text)(
+                function
+            )
         return function
 
     return decorate
+
+
+def _default(name: str, default: Any) -> str:
+    """What help says of an option that is left out."""
+    if default is None:
+        return ""
+    if default is not OWN:
+        return f"  [default: {default}]"
+    by_value: dict[Any, list[str]] = {}
+    for criterion in registry.criteria():
+        by_value.setdefault(own_defaults(criterion)[name], []).append(criterion)
+    by_value.pop(GENERAL[name], None)
+    own = [f"{value} for {', '.join(names)}" for value, names in by_value.items()]
+    return f"  [default: {'; '.join([str(GENERAL[name]), *own])}]"
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

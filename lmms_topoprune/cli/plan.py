@@ -32,11 +32,9 @@ def command(**arguments: Any) -> None:
       topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
       topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25 --k 5+10 -o plan.json
     """
-    from lmms_topoprune.criteria import registry
     from lmms_topoprune.options import PruningOptions
 
-    given = options.given(arguments)
-    wanted = PruningOptions.take(given, **registry.defaults(str(given.get("criterion", "topology"))))
+    wanted = PruningOptions(**options.given(arguments))
     options.check_output(arguments["output"])
     from lmms_topoprune import planning
     from lmms_topoprune.cli.loading import load, readers

@@ -13,7 +13,10 @@ from lmms_topoprune.cli import options
 
 @click.command()
 @click.option(
-    "--criteria", default="topology,cosine,block_influence", show_default=True, help="Joined by commas."
+    "--criteria",
+    default="topology_angle_influence,topology,cosine,block_influence",
+    show_default=True,
+    help="Joined by commas.",
 )
 @click.option("-o", "--output", help="Write the scores (JSON) here.")
 @click.option(

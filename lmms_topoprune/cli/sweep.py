@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--criteria", default="topology,cosine", show_default=True, help="Criteria, joined by commas.")
+@click.option(
+    "--criteria",
+    default="topology_angle_influence,cosine",
+    show_default=True,
+    help="Criteria, joined by commas.",
+)
 @click.option(
     "--sparsities", default="0.1,0.3", show_default=True, help="Shares of layers, joined by commas."
 )
@@ -49,7 +54,7 @@ def command(**arguments: Any) -> None:
 
     \b
     Example:
-      topoprune sweep --criteria topology,cosine,random --sparsities 0.1,0.2,0.3 \\
+      topoprune sweep --criteria topology_angle_influence,cosine,random --sparsities 0.1,0.2,0.3 \\
           --seeds 0,1,2 -o runs/sweep
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html

@@ -72,7 +72,7 @@ class Cell:
         """The cell's options: the criterion's own, then what was given for all, then the variant's."""
         criterion, variant = parse_variant(self.criterion)
         own = {**variant, "criterion": criterion, "sparsity": self.sparsity, "seed": self.seed}
-        return PruningOptions.take({**shared, **own}, **registry.defaults(criterion))
+        return PruningOptions.take({**shared, **own})
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
         return False
     try:
         criterion = registry.get(plan.criterion)
-        options = PruningOptions(**registry.defaults(plan.criterion))
+        options = PruningOptions(criterion=plan.criterion)
     except OptionError:
         return False  # an explicit list of layers, or a criterion this version does not know
     own = {"selection": criterion.rule, "state": criterion.state}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import planning
+from lmms_topoprune.calibrating import Wish, calibrate_together, describe, load, states_read
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.kept import Kept, name_of
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.sources import Reader, load_samples
+from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.options import PruningOptions
@@ -77,7 +78,7 @@ class Planner:
         return planning.make_plan(self.model, self.processor, options, name=self.name, progress=False)
 
     def plans(self, wanted: Sequence[PruningOptions]) -> list[PruningPlan]:
-        """One plan for each, in order; options with the same samples and token share one pass."""
+        """One plan for each, in order; options with the same samples and prompts share one pass."""
         groups: dict[Key, list[PruningOptions]] = {}
         for options in wanted:
             if not self._known(options) or self._lacks_states(options):
@@ -122,64 +123,78 @@ class Planner:
         criterion = registry.get(options.criterion)
         if self.states is None or (criterion.state == "none" and not criterion.sums):
             return None
-        read = planning.states_read(options, self._all_criteria(options))
-        facts = planning.describe(self.processor, self._samples_for(options), options, read)
+        read = states_read(options, self._all_criteria(options))
+        facts = describe(self.processor, self._samples_for(options), options, read)
         return self.states / name_of(self.fingerprint, facts)
 
     def _lacks_states(self, options: PruningOptions) -> bool:
         file = self.states_file(options)
         return file is not None and not file.exists()
 
-    def _all_criteria(self, options: PruningOptions) -> list[str]:
+    def _all_criteria(self, options: PruningOptions) -> tuple[str, ...]:
         """All that this family's states allow, and the one that is asked for."""
         norms = has_norms(self.model)
         found = [
             name for name, criterion in registry.criteria().items() if norms or criterion.state != "norm"
         ]
-        return list(dict.fromkeys([*found, options.criterion]))
+        return tuple(dict.fromkeys([*found, options.criterion]))
 
     def _collect(self, members: Sequence[PruningOptions]) -> None:
-        """One pass that keeps whatever any member reads, then every member's scores."""
-        stages: Stages = {}
-        evidence = self._evidence(members, stages)
+        """At most one pass that keeps whatever any member reads, then every member's scores."""
+        groups: dict[Key, list[PruningOptions]] = {}
         for options in members:
-            key, own = self._key(options), dict(stages)
-            if key in self._scored:
-                continue
-            spared = evidence.spared_seconds
-            with measured(own, "score"):
-                scores = score(evidence, planning.resolved(options))
-            # Every plan tells what it would have cost alone.
-            own["score"]["seconds"] = round(own["score"]["seconds"] + evidence.spared_seconds - spared, 3)
-            facts = self._facts(options)
-            about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
-            value = {"scores": scores_to_json(scores), "stages": own}
-            self.cache.put(self._cache_key(options, facts), value, about)
-            self._scored[key] = Scored(scores, facts, own)
+            groups.setdefault(_view(options), []).append(options)
+        for options, (evidence, stages) in self._evidence(groups.values()):
+            self._score(options, evidence, stages)
 
-    def _evidence(self, members: Sequence[PruningOptions], stages: Stages) -> Evidence:
-        """What these criteria read, from the disk or from a pass; its cost goes to `stages`."""
-        places = ((self.states_file(options), options) for options in members)
-        file, reading = next((place for place in places if place[0]), (None, None))
-        if file is not None and file.exists():
-            kept = Kept.load(file)
-            stages["calibrate"] = dict(kept.cost)
-            return self._alive(kept.evidence, members[0])
-        names = list(dict.fromkeys(options.criterion for options in members))
+    def _score(self, options: PruningOptions, evidence: Evidence, stages: Stages) -> None:
+        key, own = self._key(options), dict(stages)
+        if key in self._scored:
+            return
+        spared = evidence.spared_seconds
+        with measured(own, "score"):
+            scores = score(evidence, planning.resolved(options))
+        # Every plan tells what it would have cost alone.
+        own["score"]["seconds"] = round(own["score"]["seconds"] + evidence.spared_seconds - spared, 3)
+        facts = self._facts(options)
+        about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
+        value = {"scores": scores_to_json(scores), "stages": own}
+        self.cache.put(self._cache_key(options, facts), value, about)
+        self._scored[key] = Scored(scores, facts, own)
+
+    def _evidence(
+        self, groups: Iterable[Sequence[PruningOptions]]
+    ) -> Iterator[tuple[PruningOptions, tuple[Evidence, Stages]]]:
+        """What the members of each group read, from the disk or from one pass for all others."""
+        waiting: list[tuple[Sequence[PruningOptions], Path | None, Wish]] = []
+        for members in groups:
+            places = ((self.states_file(options), options) for options in members)
+            file, reading = next((place for place in places if place[0]), (None, members[0]))
+            if file is not None and file.exists():
+                kept = Kept.load(file)
+                found = self._alive(kept.evidence, members[0]), {"calibrate": dict(kept.cost)}
+                yield from ((options, found) for options in members)
+                continue
+            names = tuple(dict.fromkeys(options.criterion for options in members))
+            wish = Wish(reading, names if file is None else self._all_criteria(reading))
+            waiting.append((members, file, wish))
+        if not waiting:
+            return
         self.passes += 1
+        stages: Stages = {}
         with measured(stages, "calibrate"):
-            evidence = planning.calibrate(
+            evidences = calibrate_together(
                 self.model,
                 self.processor,
-                members[0],
-                names if reading is None else self._all_criteria(reading),
-                samples=self._samples_for(members[0]),
+                [wish for *_, wish in waiting],
+                samples=self._samples_for(waiting[0][0][0]),
                 progress=self.progress,
                 forbidden=self.forbidden,
             )
-        if self.states is not None and file is not None:
-            Kept(evidence, self.name, self.fingerprint, stages["calibrate"]).save(self.states)
-        return evidence
+        for (members, file, _), evidence in zip(waiting, evidences, strict=True):
+            if self.states is not None and file is not None:
+                Kept(evidence, self.name, self.fingerprint, stages["calibrate"]).save(self.states)
+            yield from ((options, (evidence, stages)) for options in members)
 
     def _alive(self, evidence: Evidence, options: PruningOptions) -> Evidence:
         """Evidence from the disk with what cannot be kept there."""
@@ -192,24 +207,29 @@ class Planner:
         )
 
     def _samples_for(self, options: PruningOptions) -> Sequence[Sample]:
-        key, strict = (options.calibration, options.samples, options.seed), options.calibration_strict
+        key = (options.calibration, options.samples, options.seed)
         if key not in self._samples:
-            self._samples[key] = load_samples(*key, readers=self.readers, strict=strict)
+            self._samples[key] = load(options, self.readers)
         return self._samples[key]
 
     def _facts(self, options: PruningOptions) -> dict[str, Any]:
         """The calibration set as it would be described for this criterion alone."""
-        states = planning.states_read(planning.resolved(options), [options.criterion])
-        return planning.describe(self.processor, self._samples_for(options), options, states)
+        states = states_read(planning.resolved(options), [options.criterion])
+        return describe(self.processor, self._samples_for(options), options, states)
 
     def _cache_key(self, options: PruningOptions, facts: Mapping[str, Any]) -> list[Any]:
         """make_plan's own key: a sweep and single runs share their scores."""
         return [self.fingerprint, facts, options.criterion, score_parameters(planning.resolved(options))]
 
     def _key(self, options: PruningOptions) -> str:
-        return str((_pass(options), options.criterion, score_parameters(planning.resolved(options))))
+        return str((_view(options), options.criterion, score_parameters(planning.resolved(options))))
 
 
 def _pass(options: PruningOptions) -> Key:
-    """What decides a calibration pass."""
-    return (options.calibration, options.samples, options.seed, options.token, options.state)
+    """What decides a calibration pass: samples, and whether their prompts are marked."""
+    return (options.calibration, options.samples, options.seed, options.token == "ret")
+
+
+def _view(options: PruningOptions) -> Key:
+    """Which of its vectors are read."""
+    return (*_pass(options), options.token, options.state)

@@ -89,8 +89,3 @@ def get(name: str) -> Criterion:
     if name not in criteria():
         raise unknown("criterion", name, criteria())
     return criteria()[name]
-
-
-def defaults(name: str) -> dict[str, Any]:
-    """The options a criterion changes, for `PruningOptions.take(arguments, **defaults(name))`."""
-    return {**get(name).defaults, "criterion": name}

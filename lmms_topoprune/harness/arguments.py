@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.device import check_device, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
 from lmms_topoprune.options import PruningOptions
@@ -63,8 +62,7 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
                 f"{shown(name)} is no argument of {model.name}; allowed: {', '.join(sorted(names))}"
                 f"{nearest(name, names)}"
             )
-    criterion = str(arguments.get("criterion", model.criterion))
-    options = PruningOptions.take(arguments, **registry.defaults(criterion))
+    options = PruningOptions.take(arguments, criterion=model.criterion)
     if model.criterion == DENSE:
         _refuse_pruning(model, options)
     _check_types(arguments, allowed)

@@ -7,8 +7,8 @@ from functools import partial
 from transformers import AutoConfig
 
 from lmms_topoprune import planning
+from lmms_topoprune.calibrating import load
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.harness.evaluated import refuse_evaluated
@@ -47,9 +47,7 @@ def foresee(options: PruningOptions, pretrained: str) -> list[Sample] | None:
     if not registry.get(options.criterion).needs_samples:
         return None
     refuse_evaluated(options.calibration, options.calibration_forced)
-    strict = options.calibration_strict
-    readers = {"task": partial(task_samples, strict=strict)}
-    samples = load_samples(options.calibration, options.samples, options.seed, readers=readers, strict=strict)
+    samples = load(options, {"task": partial(task_samples, strict=options.calibration_strict)})
     check_samples(options, len(samples))
     return samples
 

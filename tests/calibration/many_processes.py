@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from two_ranks import samples
 
-from lmms_topoprune import planning
+from lmms_topoprune import calibrating, planning
 from lmms_topoprune.calibration import cache as caching
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.embedded import build
@@ -53,8 +53,8 @@ def main(folder: Path, how: str) -> None:
 def work(model: Any, processor: Any, chosen: list[Any], folder: Path) -> dict[str, Any]:
     """The plan's hash and scores, how many calibration passes it took, and what was complained about."""
     passes, said = [], []
-    collect = planning.collect
-    planning.collect = lambda *a, **k: passes.append(1) or collect(*a, **k)
+    collect = calibrating.collect_views
+    calibrating.collect_views = lambda *a, **k: passes.append(1) or collect(*a, **k)
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("lmms_topoprune").addHandler(handler)

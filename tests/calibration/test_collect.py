@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lmms_topoprune.calibration.collect import by_length, collect
+from lmms_topoprune.calibration.collect import by_length, collect, collect_views
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.ranks import Ranks, merged
+from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
@@ -96,10 +97,8 @@ def test_a_version_that_reads_padding_would_be_caught(
 ):
     masked = Tokens.of
 
-    def careless(inputs, image_ids, token):
-        return replace(
-            masked(inputs, image_ids, token), mask=torch.ones_like(inputs["input_ids"], dtype=torch.bool)
-        )
+    def careless(inputs, image_ids):
+        return replace(masked(inputs, image_ids), mask=torch.ones_like(inputs["input_ids"], dtype=torch.bool))
 
     monkeypatch.setattr(Tokens, "of", careless)
     evidence = collect(model, embedded_processor, samples, token=token, batch_size=32)
@@ -115,6 +114,17 @@ def test_sums_are_means_over_all_tokens(model, embedded_processor, samples, plai
     np.testing.assert_allclose(evidence.token_cosine, cosine.mean(1), atol=1e-5)
     magnitude = norm(after - before, axis=-1) / norm(after, axis=-1)
     np.testing.assert_allclose(evidence.relative_magnitude, magnitude.mean(1), atol=1e-5)
+
+
+def test_several_tokens_are_kept_in_one_pass(model, embedded_processor, samples):
+    tokens = ("last", "mean", "mean_image", "mean_text")
+    views = [View(state, token) for state in STATES for token in tokens]
+    together = collect_views(model, embedded_processor, samples, views, SUMS)
+    for token in tokens:
+        alone = collect(model, embedded_processor, samples, token=token, states=STATES, sums=SUMS)
+        found = together.of(token)
+        assert all(torch.equal(found.states[state], alone.states[state]) for state in STATES)
+        assert all((found.sums[name] == alone.sums[name]).all() for name in SUMS)
 
 
 def test_samples_without_an_image_may_stand_between_others(model, embedded_processor, samples):
@@ -135,10 +145,12 @@ def test_batches_hold_samples_of_like_length(embedded_processor, samples):
 @pytest.mark.parametrize("world", [3, 5, 20])
 def test_shares_of_processes_merge_to_the_whole(model, embedded_processor, samples, world):
     """Also where there are more processes than samples."""
-    whole = collect(model, embedded_processor, samples[:12], sums=SUMS)
+    views = [View("residual", "last"), View("residual", "mean"), View("norm", "mean")]
+    whole = collect_views(model, embedded_processor, samples[:12], views, SUMS)
     shares = [Ranks(rank, world).share(samples[:12]) for rank in range(world)]
-    found = merged([collect(model, embedded_processor, share, sums=SUMS) for share in shares])
-    np.testing.assert_allclose(found.residual, whole.residual, atol=5e-6)
+    found = merged([collect_views(model, embedded_processor, share, views, SUMS) for share in shares])
+    for view in views:
+        np.testing.assert_allclose(found.kept[view], whole.kept[view], atol=5e-6)
     for name in SUMS:
         np.testing.assert_allclose(found.sums[name], whole.sums[name], atol=1e-6)
     assert found.tokens == whole.tokens

@@ -13,7 +13,7 @@ from families.table import FAMILIES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lmms_topoprune import files, planning
+from lmms_topoprune import calibrating, files, planning
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.kept import Kept
@@ -25,7 +25,7 @@ from lmms_topoprune.options import PruningOptions
 
 def wanted(*criteria, **options):
     given = {"samples": 16, "sparsity": 0.4, **options}
-    return [PruningOptions.take(dict(given), **registry.defaults(name)) for name in criteria]
+    return [PruningOptions(criterion=name, **given) for name in criteria]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def file(planner, tmp_path):
 
 
 def no_pass(monkeypatch):
-    monkeypatch.setattr(planning, "calibrate", lambda *_, **__: pytest.fail("calibrated again"))
+    monkeypatch.setattr(calibrating, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
 
 
 def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_processor, monkeypatch, tmp_path):
@@ -70,6 +70,25 @@ def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_process
     for plan, expected in zip(again.plans(every), alone, strict=True):
         assert plan.hash == expected.hash and plan.scores == expected.scores, plan.criterion
     assert again.passes == 0
+
+
+def test_criteria_of_several_tokens_share_one_pass(planner, model, embedded_processor, tmp_path):
+    """Whether or not the states of one of them are on the disk already."""
+    every = wanted("cosine", "topology_angle_influence", "gardinazzi", k="5") + wanted(
+        "cosine", token="mean_image", state="norm"
+    )
+    alone = [
+        planning.make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None))
+        for o in every
+    ]
+    for planned_before in ([], wanted("cosine")):
+        made = planner(folder=f"states{len(planned_before)}")
+        made.plans(planned_before)
+        for plan, expected in zip(made.plans(every), alone, strict=True):
+            assert plan.hash == expected.hash and plan.scores == expected.scores, plan.criterion
+        assert made.passes == len(planned_before) + 1
+        assert len({made.states_file(options) for options in every}) == 3
+        assert all(made.states_file(options).exists() for options in every)
 
 
 def test_a_plan_from_kept_states_says_what_the_pass_took(planner, file):
@@ -110,7 +129,7 @@ def test_anyone_can_read_the_file(planner, model, tmp_path, dtype):
     assert about["calibration"]["samples"] == 16 and about["calibration"]["state"] == "norm+residual"
     kept = Kept.load(path)
     assert kept.file == path.name
-    live = planning.calibrate(made.model, made.processor, *wanted("cosine"), ["cosine"], progress=False)
+    live = calibrating.calibrate(made.model, made.processor, *wanted("cosine"), ["cosine"], progress=False)
     assert torch.equal(kept.evidence.states["residual"], live.states["residual"])
 
 

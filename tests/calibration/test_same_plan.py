@@ -14,7 +14,6 @@ from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune import planning
 from lmms_topoprune.calibration.cache import Cache
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 
@@ -34,7 +33,7 @@ def folder(tiny_llava: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 def plan_of(embedded_processor, samples) -> Callable[..., PruningPlan]:
     def make(model: Any, criterion: str = "topology", **changes: Any) -> PruningPlan:
         given = {"samples": 32, "k": "3", "sparsity": 0.3, "selection": "rank", **changes}
-        options = PruningOptions.take(given, **registry.defaults(criterion))
+        options = PruningOptions(criterion=criterion, **given)
         shared = {"name": "tiny", "samples": samples, "progress": False, "cache": Cache(None)}
         return planning.make_plan(model, embedded_processor, options, **shared)
 

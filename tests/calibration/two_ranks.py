@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lmms_topoprune import planning
+from lmms_topoprune import calibrating, planning
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
@@ -45,7 +45,7 @@ def main(folder: Path, rank: int) -> None:
     }
     planning.make_plan(model, processor, options, **given).save(folder / f"plan-{rank}.json")
     if rank == 1:
-        planning.collect = _fail
+        calibrating.collect_views = _fail
     try:
         planning.make_plan(model, processor, options, **given)
     except InputError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_topoprune import planning
+from lmms_topoprune import calibrating
 from lmms_topoprune.calibration.kept import Kept
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, exit_code, main
@@ -170,7 +170,7 @@ def test_score_keeps_the_hidden_states(topoprune, model_folder, tmp_path, monkey
     code, out, _ = topoprune("score", "--criteria", "cosine", *common)
     (path,) = json.loads(out)["states"]
     assert code == 0 and Kept.load(Path(path)).evidence.states["residual"].shape == (7, 16, 32)
-    monkeypatch.setattr(planning, "calibrate", lambda *_, **__: pytest.fail("calibrated again"))
+    monkeypatch.setattr(calibrating, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
     code, out, _ = topoprune("score", "--criteria", "gardinazzi,block_influence", "--k", "4", *common)
     found = json.loads(out)
     assert code == 0 and found["states"] == [path]

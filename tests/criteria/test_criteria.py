@@ -26,7 +26,7 @@ from lmms_topoprune.criteria import (
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import GENERAL, PruningOptions, own_defaults
 from lmms_topoprune.selection import LayerScores, PairScores, select
 from lmms_topoprune.topology import Barcode, inter_layer_persistence, jaccard, zigzag_barcode
 
@@ -172,8 +172,9 @@ def test_reverse_turns_any_criterion_round(evidence):
 def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     criterion = registry.get(name)
     assert callable(criterion.function())
-    options = PruningOptions(**registry.defaults(name))
-    assert options.criterion == name
+    options = PruningOptions(criterion=name)
+    assert own_defaults(name).items() <= vars(options).items()
+    assert own_defaults(name).keys() == GENERAL.keys()
     assert all(hasattr(options, p) for p in criterion.parameters)
 
 

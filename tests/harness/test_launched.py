@@ -88,7 +88,7 @@ def test_two_processes_give_the_results_of_one(launcher, again, alone, place, tm
     assert ("calibrate (cached)" in plan.stages, "calibrate" in plan.stages) == (again, not again)
     assert ("loading without the dropped layers" in run.stdout + run.stderr) is again
     assert (plan.hash, plan.dropped) == (alone[0].hash, alone[0].dropped)
-    assert plan.scores == pytest.approx(alone[0].scores, abs=1e-6)
+    assert plan.scores == pytest.approx(alone[0].scores, rel=1e-5)  # angles magnify rounding
     assert answers == alone[2] and len(answers) == 6
     assert scores == alone[1]
 

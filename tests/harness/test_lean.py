@@ -15,7 +15,7 @@ from lmms_eval import models
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils
 
-from lmms_topoprune import planning
+from lmms_topoprune import calibrating, planning
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.entries import listing
 
@@ -81,8 +81,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One item for each calibration pass."""
     found: list[int] = []
-    collect = planning.collect
-    monkeypatch.setattr(planning, "collect", lambda *a, **k: found.append(1) or collect(*a, **k))
+    collect = calibrating.collect_views
+    monkeypatch.setattr(calibrating, "collect_views", lambda *a, **k: found.append(1) or collect(*a, **k))
     return found
 
 
