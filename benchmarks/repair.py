@@ -1,6 +1,6 @@
 """What repair brings, apart from the criterion: every criterion with no repair, linear and rescale.
 
-    python benchmarks/repair.py tasks --criteria topology,cosine,block_influence -o runs/repair
+    python benchmarks/repair.py tasks --criteria all -o runs/repair
     python benchmarks/repair.py text runs/smollm2 --criteria topology,cosine --sparsities 0.2,0.3
 
 `tasks` sweeps lmms-eval tasks and prints the share of the dense score that is kept. `text` prints the
@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from lmms_topoprune.comparison.statistics import Interval
 from lmms_topoprune.criteria import registry
 
 REPAIRS = ("none", "linear", "rescale")
@@ -29,14 +31,13 @@ LENGTH = 256  # tokens of a passage
 def criteria_option(function: Any) -> Any:
     shown = "topology_angle_influence,cosine,block_influence"
     return click.option(
-        "--criteria", default=shown, show_default=True, help='"all", or names joined by commas.'
+        "--criteria", default=shown, show_default=True, help='Names joined by commas; "all" for every one.'
     )(function)
 
 
 def listed(criteria: str) -> list[str]:
-    if criteria != "all":
-        return criteria.split(",")
-    return [name for name, criterion in registry.criteria().items() if criterion.score]
+    every = [name for name, criterion in registry.criteria().items() if criterion.score]
+    return [name for part in criteria.split(",") for name in (every if part == "all" else [part])]
 
 
 @click.group()
@@ -63,10 +64,10 @@ def tasks(
     pretrained: str,
     output: Path,
 ) -> None:
-    """Share of the dense score that is kept, in percent."""
+    """What is kept over chance (percent, 95 % interval), and what a repair changes (points of the score)."""
     from lmms_topoprune.cli.sweep import run, with_repairs
     from lmms_topoprune.comparison import compare, save
-    from lmms_topoprune.comparison.runs import distinct_labels
+    from lmms_topoprune.comparison.runs import distinct
 
     runs = run(
         criteria=",".join(with_repairs(listed(criteria), list(REPAIRS))),
@@ -81,24 +82,47 @@ def tasks(
         device=None,
         shared={"samples": samples},
     )
-    comparison = compare(distinct_labels(runs))
+    runs = distinct(runs)
+    comparison = compare(runs)
     save(comparison, output / "comparison.json")
-    found: dict[tuple[str, float], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    kept: Found = defaultdict(lambda: defaultdict(list))
+    labels: Found = defaultdict(lambda: defaultdict(list))
     for row in comparison.rows:
-        if row.label == comparison.dense:
-            continue
-        criterion, _, repair = row.criterion.partition(" repair=")
-        kept, interval = row.overall.retention, row.overall.retention_interval
-        text = f"{100 * kept:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-        found[criterion, row.sparsity][repair or "none"].append(text)
-    show({key: {name: "; ".join(texts) for name, texts in cells.items()} for key, cells in found.items()})
+        if row.label != comparison.dense:
+            criterion, _, repair = row.criterion.partition(" repair=")
+            cell = row.overall
+            labels[criterion, row.sparsity][repair or "none"].append(row.label)
+            kept[criterion, row.sparsity][repair or "none"].append(
+                f"{100 * cell.corrected:.1f} ({shown(cell.corrected_interval)})"
+            )
+    show(kept, REPAIRS)
+    changes: Found = defaultdict(lambda: defaultdict(list))
+    for key, found in labels.items():
+        for number, plain in enumerate(found["none"]):
+            pairs = {name: found[name][number] for name in REPAIRS[1:]}
+            wanted = {comparison.dense, plain, *pairs.values()}
+            rows = compare([r for r in runs if r.label in wanted], reference=plain).rows
+            cells = {row.label: row.overall for row in rows}
+            for name, label in pairs.items():
+                change = cells[label].difference, shown(cells[label].difference_interval)
+                changes[key][name].append(f"{100 * change[0]:+.1f} ({change[1]})")
+    click.echo("\nminus the same without repair, points of the score")
+    show(changes, REPAIRS[1:])
 
 
-def show(found: dict[tuple[str, float], dict[str, str]]) -> None:
-    click.echo("\n| criterion | layers dropped | " + " | ".join(REPAIRS) + " |")
-    click.echo("|---|---:|" + "---:|" * len(REPAIRS))
+Found = dict[tuple[str, float], dict[str, list[str]]]
+"""(criterion, share of layers dropped) -> repair -> one text a seed."""
+
+
+def shown(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def show(found: Found, columns: Sequence[str]) -> None:
+    click.echo("\n| criterion | layers dropped | " + " | ".join(columns) + " |")
+    click.echo("|---|---:|" + "---:|" * len(columns))
     for (criterion, sparsity), cells in sorted(found.items()):
-        texts = " | ".join(cells.get(name, "") for name in REPAIRS)
+        texts = " | ".join("; ".join(cells.get(name, [])) for name in columns)
         click.echo(f"| {criterion} | {100 * sparsity:.0f} % | {texts} |")
 
 
@@ -125,27 +149,29 @@ def text(
     held_out, rest = zip(*(split(folder, name, tokenizer, evaluated) for name in TEXTS), strict=True)
     calibration = torch.cat([ids[: passages // len(TEXTS)] for ids in rest])
     batches = [{"input_ids": ids} for ids in calibration.split(8)]
-    samples = [Sample(tokenizer.decode(row[:40])) for ids in rest for row in ids[:256]]
+    taken = zip(*(ids[:256] for ids in rest), strict=True)  # in turn, since some criteria read the first 64
+    samples = [Sample(tokenizer.decode(row[:40])) for rows in taken for row in rows]
     figures: dict[str, Any] = json.loads(output.read_text()) if output and output.exists() else {}
     figures.setdefault("dense", perplexity(model, torch.cat(held_out)))
     click.echo(f"dense {figures['dense']:.2f}")
-    found: dict[tuple[str, float], dict[str, str]] = defaultdict(dict)
+    found: Found = defaultdict(dict)
     for criterion in listed(criteria):
         for sparsity in map(float, sparsities.split(",")):
             if criterion[0].isdigit():  # layers such as 18-23, whatever the sparsity
                 options = PruningOptions(layers=criterion)
             else:
-                options = PruningOptions(sparsity, criterion=criterion, samples=len(samples))
-            plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=samples)
+                options = PruningOptions(sparsity, criterion=criterion)
+            own = samples[: options.samples]
+            plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=own)
             for method in REPAIRS:
                 key = f"{criterion} {sparsity} {method}"
                 if key not in figures:
                     with repair(model, batches, plan.dropped, method):
                         figures[key] = perplexity(model, torch.cat(held_out))
-                found[criterion, sparsity][method] = f"{figures[key]:.1f}"
+                found[criterion, sparsity][method] = [f"{figures[key]:.1f}"]
                 if output:
                     files.write_json(output, figures)
-    show(found)
+    show(found, REPAIRS)
 
 
 def split(folder: Path, name: str, tokenizer: Any, evaluated: int) -> tuple[torch.Tensor, torch.Tensor]:

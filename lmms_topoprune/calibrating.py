@@ -17,13 +17,14 @@ from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.samples import fingerprint as samples_fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
+from lmms_topoprune.calibration.vision import check
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers, undeletable
 
 
 @dataclass(frozen=True)
-class Wish:
+class Reading:
     """What some criteria read under the same options.
 
     Attributes:
@@ -51,13 +52,13 @@ def calibrate(
     model: Any, processor: Any, options: PruningOptions, criteria: Iterable[str], **given: Any
 ) -> Evidence:
     """One pass that collects what all of these criteria read; `given` as for `calibrate_together`."""
-    return calibrate_together(model, processor, [Wish(options, tuple(criteria))], **given)[0]
+    return calibrate_together(model, processor, [Reading(options, tuple(criteria))], **given)[0]
 
 
 def calibrate_together(
     model: Any,
     processor: Any,
-    wishes: Sequence[Wish],
+    readings: Sequence[Reading],
     *,
     samples: Sequence[Sample] | None = None,
     readers: Mapping[str, Reader] | None = None,
@@ -65,29 +66,35 @@ def calibrate_together(
     forbidden: frozenset[int] | None = None,
     ranks: Ranks | None = None,
 ) -> list[Evidence]:
-    """One pass that grants several wishes; the evidence for each.
+    """One pass for several readings; the evidence of each.
 
     Args:
         model, processor: the dense model.
-        wishes: their options differ in token and state, and in nothing else that decides a pass; token
-            "ret" changes the prompts, and goes with no other.
+        readings: at least one; their options have the same `pass_key`.
         samples: calibration samples instead of what the options say.
         readers: further calibration sources.
         progress: show bars.
         forbidden: layers that stay; found out if left out.
         ranks: share the calibration among these processes.
+
+    Raises:
+        ValueError: no single pass serves these readings.
+        InputError: as for `collect_views`.
     """
-    options = wishes[0].options
+    options = readings[0].options
+    if len({pass_key(reading.options) for reading in readings}) > 1:
+        raise ValueError("the readings need different samples or prompts; allowed: those of one pass_key")
     forbidden = frozenset(undeletable(model)) if forbidden is None else forbidden
     layers = len(decoder_layers(model))
-    if not any(rule.needs_samples for wish in wishes for rule in wish.rules):
-        return [Evidence(layers, forbidden=forbidden) for _ in wishes]
+    if not any(rule.needs_samples for reading in readings for rule in reading.rules):
+        return [Evidence(layers, forbidden=forbidden) for _ in readings]
     if samples is None:
         samples = load(options, readers)
-    views = [view for wish in wishes for view in wish.views]
-    sums = [name for wish in wishes for name in wish.sums]
+    views = [view for reading in readings for view in reading.views]
+    sums = [name for reading in readings for name in reading.sums]
     ranks, found = ranks or Ranks(), Collected(layers, {}, {}, 0)
     if views or sums:
+        check(model, samples, {reading.options.token for reading in readings})
         one_pass = partial(
             collect_views, model, processor, ranks.share(samples), views, sums, marked=options.token == "ret",
             batch_size=options.calibration_batch, progress=progress and ranks.rank == 0, between=ranks.check,
@@ -96,14 +103,21 @@ def calibrate_together(
             found = merged(parts)
     return [
         replace(
-            found.of(wish.options.token),
-            calibration=describe(processor, samples, wish.options, states_read(wish.options, wish.criteria)),
+            found.of(reading.views),
+            calibration=describe(
+                processor, samples, reading.options, states_read(reading.options, reading.criteria)
+            ),
             forbidden=forbidden,
             progress=progress,
             make_likelihood=partial(Likelihood.of, model, processor, samples, options.calibration_batch),
         )
-        for wish in wishes
+        for reading in readings
     ]
+
+
+def pass_key(options: PruningOptions) -> tuple[Any, ...]:
+    """What decides a calibration pass: the samples, and whether token "ret" marks their prompts."""
+    return (options.calibration, options.samples, options.seed, options.token == "ret")
 
 
 def load(options: PruningOptions, readers: Mapping[str, Reader] | None) -> list[Sample]:

@@ -17,28 +17,22 @@ METRICS = ("euclidean", "cosine")
 ON_ERROR = ("raise", "record")
 REPAIRS = ("none", "linear", "rescale")
 LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
-GENERAL: dict[str, Any] = {
-    "k": "5",
-    "dimension": 1,
-    "metric": "euclidean",
-    "alpha": 0.0,
-    "eps": 0.9,
-    "token": "last",
-    "samples": 512,
-    "protect_first": 1,
-    "protect_last": 1,
-}
-"""Defaults that plugin.toml may replace for a criterion."""
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
+@dataclass(frozen=True)
 class _Own:
+    """Stands in for what the criterion has of its own; no made PruningOptions holds it."""
+
+    general: Any
+
     def __repr__(self) -> str:
-        return "the criterion's own"
+        return f"{self.general!r} or the criterion's own"
 
 
-OWN: Any = _Own()
-"""Stands for what plugin.toml says of the criterion, else GENERAL; no made PruningOptions holds it."""
+def _own(general: Any) -> Any:
+    """A default that plugin.toml may replace for a criterion."""
+    return _Own(general)
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,7 @@ class PruningOptions:
     """Options of one pruning run.
 
     What is left out is the criterion's own default: `PruningOptions(criterion="topovlm").token` is "ret".
+    `dataclasses.replace` keeps what there is, also under another criterion.
 
     Attributes:
         sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go.
@@ -80,30 +75,32 @@ class PruningOptions:
     plan: str | None = None
     criterion: str = "topology_angle_influence"
     selection: str = "auto"
-    dimension: int = OWN
-    k: str = OWN
-    metric: str = OWN
-    alpha: float = OWN
-    eps: float = OWN
+    dimension: int = _own(1)
+    k: str = _own("5")
+    metric: str = _own("euclidean")
+    alpha: float = _own(0.0)
+    eps: float = _own(0.9)
     state: str = "auto"
-    token: str = OWN
+    token: str = _own("last")
     calibration: str = "embedded"
-    samples: int = OWN
+    samples: int = _own(512)
     calibration_batch: int = 8
     calibration_strict: bool = False
     calibration_forced: bool = False
     seed: int = 0
-    protect_first: int = OWN
-    protect_last: int = OWN
+    protect_first: int = _own(1)
+    protect_last: int = _own(1)
     repair: str = "none"
     on_error: str = "raise"
     self_test: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in own_defaults(str(self.criterion)).items():
-            if getattr(self, name) is OWN:
+        self._check_type("criterion", "str")
+        for name, value in own_defaults(self.criterion).items():
+            if isinstance(getattr(self, name), _Own):
                 object.__setattr__(self, name, value)
-        self._check_types()
+        for field in fields(self):
+            self._check_type(field.name, str(field.type))
         if not 0 <= self.sparsity < 1:
             raise OptionError(f"sparsity is {self.sparsity}; allowed: 0 <= sparsity < 1")
         if self.layers is not None:
@@ -135,19 +132,17 @@ class PruningOptions:
         if min(self.ks) < 1 or max(self.ks) >= self.samples:
             raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < samples ({shown(self.samples)})")
 
-    def _check_types(self) -> None:
+    def _check_type(self, name: str, wanted: str) -> None:
         """Accept what a command line or model_args can hand over, and nothing looser."""
-        for field in fields(self):
-            value, wanted = getattr(self, field.name), str(field.type)
-            if value is None and "None" in wanted:
-                continue
-            kind = wanted.split(" ")[0]
-            try:
-                object.__setattr__(self, field.name, _as(kind, value))
-            except (TypeError, ValueError, OverflowError):
-                low = LEAST.get(field.name)
-                allowed = ALLOWED[kind] if low is None else f"whole numbers from {low}"
-                raise OptionError(f"{field.name} is {shown(value)}; allowed: {allowed}") from None
+        value, kind = getattr(self, name), wanted.split(" ")[0]
+        if value is None and "None" in wanted:
+            return
+        try:
+            object.__setattr__(self, name, _as(kind, value))
+        except (TypeError, ValueError, OverflowError):
+            low = LEAST.get(name)
+            allowed = ALLOWED[kind] if low is None else f"whole numbers from {low}"
+            raise OptionError(f"{name} is {shown(value)}; allowed: {allowed}") from None
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -176,9 +171,14 @@ def own_defaults(criterion: str) -> dict[str, Any]:
     """The options that hang on the criterion, as it has them when nothing is given.
 
     Raises:
-        OptionError: no such criterion.
+        OptionError: no such criterion, or plugin.toml gives it a default that no criterion can have.
     """
-    return {**GENERAL, **registry.get(criterion).defaults}
+    general = {f.name: f.default.general for f in fields(PruningOptions) if isinstance(f.default, _Own)}
+    own = registry.get(criterion).defaults
+    for name in own:
+        if name not in general:
+            raise unknown(f"a default of criterion {criterion}", name, general)
+    return general | own
 
 
 def _as(kind: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from lmms_topoprune import files
+from lmms_topoprune.calibrating import load
 from lmms_topoprune.calibration.decoder import Decoder
 from lmms_topoprune.calibration.moments import CutRecorder, Moments
 from lmms_topoprune.calibration.passes import BatchPasses, Finder, Outcome, Passes, SamplePasses
@@ -164,8 +165,7 @@ def planned(
             "leave repair out or make a new plan"
         )
     if samples is None:
-        source, strict = options.calibration, options.calibration_strict
-        samples = load_samples(source, options.samples, options.seed, readers=readers, strict=strict)
+        samples = load(options, readers)
     facts = {
         "method": method,
         "version": VERSION,

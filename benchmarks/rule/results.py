@@ -225,7 +225,7 @@ def embedded(folder: Path, pictures: Path, questions: int, workers: int, referen
     draw(curves, pictures / "criteria.svg", "kept over chance (%)", -0.15)
 
 
-def language(folder: Path, smollm2: Path, pictures: Path) -> None:
+def language(folder: Path, smollm2: Path, pictures: Path, reference: str) -> None:
     """Evaluate, print perplexities, draw dense / pruned perplexity."""
     script = [sys.executable, str(Path(__file__).with_name("run.py")), str(folder), "--phase", "development"]
     rules = ("--rules", ",".join(RULES), "--seeds", str(len(SEEDS)), "--only", "smollm2")
@@ -237,13 +237,14 @@ def language(folder: Path, smollm2: Path, pictures: Path) -> None:
     lines = [["criterion", *(f"{s:.0%}" for s in SPARSITIES)], ["---"] + ["---:"] * len(SPARSITIES)]
     order = sorted(RULES, key=lambda rule: _mean_log(outcome, rule))
     for rule in order:
-        cells = [_shown(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in SPARSITIES]
+        cells = [_shown(_mean(outcome, rule, s, once)[0]) for s in SPARSITIES]
         lines.append([f"`{RULES[rule]}`", *cells])
     head = f"perplexity, geometric mean over texts and seeds; dense {dense:.1f}\n\n"
     click.echo(head + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     rng = np.random.default_rng(0)
     weights = rng.multinomial(outcome.documents, np.full(outcome.documents, 1 / outcome.documents), 2000)
-    curves = {RULES[rule]: _curve(outcome, rule, once, weights) for rule in order}
+    click.echo(f"\nperplexity over that of {reference}\n\n{_ratios(outcome, order, reference, weights)}")
+    curves = {RULES[rule]: _curve(outcome, rule, weights) for rule in order}
     draw(curves, pictures / "perplexity.svg", "dense / pruned perplexity (%)", -0.05)
 
 
@@ -254,29 +255,58 @@ def perplexity(outcome: Outcome, layers: tuple[int, ...], weights: np.ndarray) -
     return np.asarray(np.exp(loss / weights.sum(1)))
 
 
-def _mean(outcome: Outcome, seeds: Mapping[int, tuple[int, ...]], weights: np.ndarray) -> np.ndarray:
-    """The same of several calibration seeds."""
-    logs = [np.log(perplexity(outcome, layers, weights)) for layers in seeds.values()]
-    return np.asarray(np.exp(np.mean(logs, axis=0)))
+def _losses(outcome: Outcome, rule: str, sparsity: float, weights: np.ndarray) -> np.ndarray:
+    """(seeds, draws): log perplexity for each calibration seed."""
+    chosen = outcome.choices[rule, sparsity]
+    return np.log([perplexity(outcome, chosen[seed], weights) for seed in SEEDS])
+
+
+def _mean(outcome: Outcome, rule: str, sparsity: float, weights: np.ndarray) -> np.ndarray:
+    """(draws,): the geometric mean over the seeds."""
+    return np.asarray(np.exp(_losses(outcome, rule, sparsity, weights).mean(0)))
 
 
 def _mean_log(outcome: Outcome, rule: str) -> float:
     """Over the sparsities that decide."""
     once = np.ones((1, outcome.documents))
-    return float(np.mean([np.log(_mean(outcome, outcome.choices[rule, s], once)[0]) for s in DECIDING]))
+    return float(np.mean([np.log(_mean(outcome, rule, s, once)[0]) for s in DECIDING]))
 
 
-def _curve(outcome: Outcome, rule: str, once: np.ndarray, weights: np.ndarray) -> Curve:
+def _interval(differences: np.ndarray) -> tuple[float, float]:
+    """95 % interval of exp(differences (seeds, draws)): seeds are drawn anew like passages."""
+    drawn = np.random.default_rng(1).integers(0, len(SEEDS), (differences.shape[1], len(SEEDS)))
+    found = np.exp(np.take_along_axis(differences, drawn.T, axis=0).mean(0))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _ratios(outcome: Outcome, rules: Sequence[str], reference: str, weights: np.ndarray) -> str:
+    """Markdown: perplexity of every rule over the reference's, paired by seed and passage."""
+    once = np.ones((1, outcome.documents))
+    lines = [["criterion", *(f"{s:.0%}" for s in SPARSITIES)], ["---"] + ["---:"] * len(SPARSITIES)]
+    base = next(rule for rule in rules if RULES[rule] == reference)
+    for rule in rules:
+        cells = []
+        for s in SPARSITIES:
+            low, high = _interval(_losses(outcome, rule, s, weights) - _losses(outcome, base, s, weights))
+            point = _mean(outcome, rule, s, once)[0] / _mean(outcome, base, s, once)[0]
+            text = f"{_ratio(point)} [{_ratio(low)}, {_ratio(high)}]"
+            cells.append("-" if rule == base else f"**{text}**" if low > 1 or high < 1 else text)
+        lines.append([f"`{RULES[rule]}`", *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else _shown(value)
+
+
+def _curve(outcome: Outcome, rule: str, weights: np.ndarray) -> Curve:
     """dense / pruned, with 95 % intervals over seeds and passages drawn anew."""
-    found = []
+    once, found = np.ones((1, outcome.documents)), []
     for sparsity in SPARSITIES:
-        seeds = list(outcome.choices[rule, sparsity].values())
-        losses = np.log([perplexity(outcome, layers, weights) for layers in seeds])
-        drawn = np.random.default_rng(1).integers(0, len(seeds), (len(weights), len(seeds)))
         dense = np.log(perplexity(outcome, (), weights))
-        draws = np.exp(dense - np.take_along_axis(losses, drawn.T, axis=0).mean(0))
-        point = perplexity(outcome, (), once)[0] / _mean(outcome, outcome.choices[rule, sparsity], once)[0]
-        found.append((float(point), *(float(x) for x in np.quantile(draws, [0.025, 0.975]))))
+        low, high = _interval(dense - _losses(outcome, rule, sparsity, weights))
+        found.append((perplexity(outcome, (), once)[0] / _mean(outcome, rule, sparsity, once)[0], low, high))
     return found
 
 
@@ -300,7 +330,7 @@ def main(
     if smollm2 is None:
         embedded(folder / "embedded", pictures, questions, workers, reference)
     else:
-        language(folder, smollm2, pictures)
+        language(folder, smollm2, pictures, reference)
 
 
 if __name__ == "__main__":

@@ -94,34 +94,47 @@ def overall(outcomes: Sequence[Outcome], rule: str, sparsity: float) -> float:
 
 
 def interval(
-    outcomes: Sequence[Outcome], one: str, other: str, sparsity: float, draws: int = DRAWS
+    outcomes: Sequence[Outcome], one: str, other: str, sparsities: Sequence[float], draws: int = DRAWS
 ) -> tuple[float, float, float]:
-    """one - other with a 95 % interval: seeds and documents are drawn anew at once, the same for both."""
+    """one - other, the mean over the sparsities, with a 95 % interval.
+
+    Seeds and documents are drawn anew at once, the same for both rules and all sparsities.
+    """
     rng = np.random.default_rng(0)
     totals = np.zeros(draws)
     kinds = sum(o.is_vision for o in outcomes), sum(not o.is_vision for o in outcomes)
     groups = sum(count > 0 for count in kinds)
     for outcome in outcomes:
         weight = 1 / (kinds[0] if outcome.is_vision else kinds[1]) / groups
-        totals += weight * _differences(outcome, one, other, sparsity, draws, rng)
-    point = overall(outcomes, one, sparsity) - overall(outcomes, other, sparsity)
+        totals += weight * _differences(outcome, one, other, sparsities, draws, rng)
+    point = np.mean([overall(outcomes, one, s) - overall(outcomes, other, s) for s in sparsities])
     low, high = np.quantile(totals, [0.025, 0.975])
-    return point, float(low), float(high)
+    return float(point), float(low), float(high)
 
 
 def _differences(
-    outcome: Outcome, one: str, other: str, sparsity: float, draws: int, rng: np.random.Generator
+    outcome: Outcome,
+    one: str,
+    other: str,
+    sparsities: Sequence[float],
+    draws: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """(draws,): resampled differences on one target."""
-    seeds = sorted(set(outcome.choices[one, sparsity]) & set(outcome.choices[other, sparsity]))
+    choices, rules = outcome.choices, (one, other)
+    seeds = sorted(set.intersection(*(set(choices[rule, s]) for rule in rules for s in sparsities)))
     weights = rng.multinomial(outcome.documents, np.full(outcome.documents, 1 / outcome.documents), draws)
     drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
-    values = np.stack(
+    values = np.mean(
         [
-            outcome.measure(outcome.choices[one, sparsity][s], weights)
-            - outcome.measure(outcome.choices[other, sparsity][s], weights)
-            for s in seeds
-        ]
+            [
+                outcome.measure(choices[one, sparsity][s], weights)
+                - outcome.measure(choices[other, sparsity][s], weights)
+                for s in seeds
+            ]
+            for sparsity in sparsities
+        ],
+        axis=0,
     )
     return (drawn * values.T).sum(1)
 
@@ -147,23 +160,49 @@ def markdown(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def partial(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
+    """Markdown: (score, seeds) of the rules that `markdown` leaves out, on every target that has them."""
+    head = ["rule", *(f"{o.folder.name} {s:.0%}" for o in outcomes for s in sparsities)]
+    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
+    for rule in outcomes[0].rules:
+        if all(o.has(rule, s) for o in outcomes for s in sparsities):
+            continue
+        cells = [
+            f"{o.score(rule, s):.3f} ({len(o.choices[rule, s])})" if o.has(rule, s) else "-"
+            for o in outcomes
+            for s in sparsities
+        ]
+        lines.append(" | ".join([rule, *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--reference", help="Rule whose differences from all others are shown with intervals.")
+@click.option("--each", is_flag=True, help="Differences on every target, too.")
+@click.option("--unfinished", is_flag=True, help="Rules that were not run to the end, as far as they went.")
 @click.option("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6", show_default=True)
-def main(folder: Path, reference: str | None, sparsities: str) -> None:
+def main(folder: Path, reference: str | None, each: bool, unfinished: bool, sparsities: str) -> None:
     """Print the tables of a phase."""
     outcomes = [Outcome(place.parent) for place in sorted(folder.glob("*/choices.json"))]
     wanted = [float(s) for s in sparsities.split(",")]
     click.echo(markdown(outcomes, wanted))
+    if unfinished:
+        click.echo("\n" + partial(outcomes, wanted))
     if reference is None:
         return
-    click.echo(f"\n{reference} minus the other, 95 % interval\n")
-    for rule in outcomes[0].rules:
-        for s in wanted:
-            if rule != reference and all(o.has(rule, s) for o in outcomes):
-                point, low, high = interval(outcomes, reference, rule, s)
-                click.echo(f"{rule:28} {s:.0%} {point:+.3f} [{low:+.3f}, {high:+.3f}]")
+    parts = {"all targets": outcomes} | ({o.folder.name: [o] for o in outcomes} if each else {})
+    for name, part in parts.items():
+        click.echo(f"\n{reference} minus the other, {name}, 95 % interval\n")
+        for rule in outcomes[0].rules:
+            for s in wanted:
+                if rule != reference and all(o.has(rule, s) for o in part):
+                    point, low, high = interval(part, reference, rule, [s])
+                    click.echo(f"{rule:28} {s:.0%} {point:+.3f} [{low:+.3f}, {high:+.3f}]")
+            decided = [s for s in DECIDING if rule != reference and all(o.has(rule, s) for o in part)]
+            if len(decided) == len(DECIDING):
+                point, low, high = interval(part, reference, rule, decided)
+                click.echo(f"{rule:28} mean {point:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 if __name__ == "__main__":

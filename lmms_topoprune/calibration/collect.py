@@ -50,7 +50,7 @@ def collect(
     return collect_views(
         model, processor, samples, views, sums, marked=token == "ret", batch_size=batch_size,
         progress=progress, between=between,
-    ).of(token)  # fmt: skip
+    ).of(views)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Collected:
     sums: Mapping[str, np.ndarray]
     tokens: int
 
-    def of(self, token: str) -> Evidence:
-        """What a criterion may look at whose samples this token stands for."""
-        states = {view.state: vectors for view, vectors in self.kept.items() if view.token == token}
+    def of(self, views: Sequence[View]) -> Evidence:
+        """What criteria may look at that read these views, all of one token."""
+        states = {view.state: self.kept[view] for view in views if view in self.kept}
         return Evidence(self.layers, states, self.sums, self.tokens)
 
 
@@ -107,10 +107,14 @@ def collect_views(
         Vectors (L + 1, N, d) in the model's precision, N x (L + 1) x d numbers a view.
 
     Raises:
+        ValueError: token "ret" is to be read from prompts without its mark.
         InputError: a state is not finite, the family has no such norm or token or takes no such sample,
             one sample alone does not fit into memory.
     """
-    check(model, samples, {view.token for view in views})
+    tokens = {view.token for view in views}
+    if "ret" in tokens and not marked:
+        raise ValueError("views ask for token 'ret'; allowed: only with marked=True")
+    check(model, samples, tokens)
     layers = decoder_layers(model)
     recorder = Recorder(Decoder.of(model, layers), views, sums, len(samples))
     prompter = Prompter(processor, RET_MARKER if marked else "")

@@ -137,7 +137,7 @@ class Recorder:
         try:
             return torch.empty(shape, dtype=vectors.dtype)
         except (RuntimeError, MemoryError) as error:  # smaller batches would not help
-            size = math.prod(shape) * vectors.element_size() / 2**20
+            size = len(self.views) * math.prod(shape) * vectors.element_size() / 2**20
             raise InputError(
                 f"samples is {self.samples}, and the states of so many take {size:.0f} MB of memory, which "
                 "is not there; allowed: fewer"

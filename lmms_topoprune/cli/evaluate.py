@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
@@ -41,38 +41,66 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
     With --json everything that lmms-eval prints goes to stderr, and stdout is {"runs": [...]}: for each
     evaluation what its results file holds, with the plan under "plan" and the file's path under "file" (null
-    without --output_path). Where lmms-eval gives up, which it does with exit code 0, the exit code is 1.
+    without --output_path). Where lmms-eval gives up or cannot keep its results, which it does with exit
+    code 0, the exit code is 1, or 2 if a task is unknown.
     """
-    sys.argv = ["lmms_eval", *lmms_eval_arguments(arguments)]
-    with _printing() if as_json else nullcontext():
+    options.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
+    given = lmms_eval_arguments(arguments)
+    sys.argv = ["lmms_eval", *given]
+    with _judged(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
 
-@contextmanager
-def _printing() -> Iterator[None]:
-    """Listens to what lmms-eval saves; afterwards that is on stdout, and nothing else."""
-    from lmms_topoprune.harness.results import as_json, listening
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    """What `--name value` or `--name=value` says."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == name:
+            return following
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
 
-    first = int(os.environ.get("RANK", 0)) == 0
+
+@contextmanager
+def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
+    """Listens to what lmms-eval saves; prints that as JSON if asked, and fails where lmms-eval only warns."""
+    from lmms_topoprune.harness.results import as_json as written
+    from lmms_topoprune.harness.results import listening
+
+    first, gave_up = int(os.environ.get("RANK", 0)) == 0, True
     try:
-        with listening() as saved, redirect_stdout(sys.stderr):
+        with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield
     except SystemExit as end:
-        if end.code and first:
+        if end.code and first and as_json:
             code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
             reason = end.code if isinstance(end.code, str) else code
-            click.echo(as_json({"error": reason, "kind": "SystemExit"}))
+            click.echo(written({"error": reason, "kind": "SystemExit"}))
         if end.code:
             raise
+        # lmms-eval leaves with None where it has listed tasks, and with 0 after anything else.
+        gave_up = as_json or (end.code == 0 and _value(given, "--tasks") is not None)
     if not first:
         return
     error: dict[str, Any] = {}
     if saved.lost:
         reason = f"the results could not be written to {saved.lost[0]!r}"
         error = {"error": reason, "kind": "OSError"}
-    elif not saved.runs:
+    elif not saved.runs and gave_up:
+        _check_tasks(given)
         error = {"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"}
-    click.echo(as_json(error | ({"runs": saved.runs} if saved.runs else {})))
+    if as_json:
+        click.echo(written(error | ({"runs": saved.runs} if saved.runs else {})))
+    elif error:
+        click.echo(f"lmms-topoprune: {error['error']}", err=True)
     if error:
         raise SystemExit(1)
+
+
+def _check_tasks(given: Sequence[str]) -> None:
+    """The sentence about an unknown task, if that is the reason; lmms-eval's stands in a traceback."""
+    from lmms_topoprune.harness.listing import check_tasks
+
+    if tasks := _value(given, "--tasks"):
+        check_tasks(tasks.split(","), _value(given, "--include_path"))

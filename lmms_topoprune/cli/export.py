@@ -41,6 +41,7 @@ def command(
     from lmms_topoprune.plan import PruningPlan
 
     plan = PruningPlan.load(plan_file)  # a mistake costs no loading
+    options.check_output(output, folder=True)
     from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 

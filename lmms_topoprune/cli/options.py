@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import GENERAL, OWN, PruningOptions, own_defaults
+from lmms_topoprune.options import PruningOptions, own_defaults
 
 F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
@@ -52,14 +52,13 @@ def _default(name: str, default: Any) -> str:
     """What help says of an option that is left out."""
     if default is None:
         return ""
-    if default is not OWN:
-        return f"  [default: {default}]"
+    own = {criterion: own_defaults(criterion) for criterion in registry.criteria()}
     by_value: dict[Any, list[str]] = {}
-    for criterion in registry.criteria():
-        by_value.setdefault(own_defaults(criterion)[name], []).append(criterion)
-    by_value.pop(GENERAL[name], None)
-    own = [f"{value} for {', '.join(names)}" for value, names in by_value.items()]
-    return f"  [default: {'; '.join([str(GENERAL[name]), *own])}]"
+    for criterion, options in own.items():
+        if name in options and options[name] != default.general:
+            by_value.setdefault(options[name], []).append(criterion)
+    shown = [f"{value} for {', '.join(names)}" for value, names in by_value.items()]
+    return f"  [default: {'; '.join([str(getattr(default, 'general', default)), *shown])}]"
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -126,5 +125,9 @@ def check_output(path: str | None, folder: bool = False, what: str = "output") -
     place = next(place for place in places if place.exists())
     if not place.is_dir():
         raise InputError(f"{what} is {path!r}, which cannot be written: {str(place)!r} is no folder")
-    if not os.access(place, os.W_OK):
-        raise InputError(f"{what} is {path!r}, which cannot be written: no permission in {str(place)!r}")
+    try:
+        with tempfile.TemporaryFile(dir=place):  # permissions do not tell of read-only disks
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{what} is {path!r}, which cannot be written: {reason} in {str(place)!r}") from None

@@ -36,8 +36,9 @@ def command(
     """Fail when a run is worse than its baseline by more than noise.
 
     RUN is a result folder of lmms-eval with one run in it. A score fails if it dropped by more than the
-    tolerance and the 95 % interval of the paired difference excludes zero; then the exit code is 1. On
-    GitHub the failures become annotations, and the table becomes the job's summary.
+    tolerance, the 95 % interval of the paired difference excludes zero, and the paired test has
+    p <= 0.05; then the exit code is 1. On GitHub the failures become annotations, and the table becomes
+    the job's summary.
 
     \b
     Examples:

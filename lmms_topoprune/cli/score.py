@@ -30,7 +30,9 @@ from lmms_topoprune.cli import options
 def command(**arguments: Any) -> None:
     """Score every layer by several criteria, with one calibration pass.
 
-    A higher score is dropped earlier. With --sparsity a mark shows what each criterion would drop.
+    A higher score is dropped earlier; a mark shows what each criterion would drop, at sparsity 0.3 unless
+    another one is given. Criteria that need other prompts (topovlm) or numbers of samples (greedy) have
+    a pass of their own.
 
     \b
     Examples:

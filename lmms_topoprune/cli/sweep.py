@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
 
-    The model is loaded once, one calibration pass a seed serves all criteria, and cells that drop the
-    same layers are evaluated once. A sweep that was interrupted, even by kill -9, goes on where it was
+    The model is loaded once, one calibration pass a seed serves all criteria (but those that need other
+    prompts, topovlm, or another number of samples, greedy), and cells that drop the same layers are
+    evaluated once. A sweep that was interrupted, even by kill -9, goes on where it was
     when the same command is given again; more criteria or sparsities may be added to a finished one.
 
     \b
@@ -171,9 +172,9 @@ def finish(runs: list[Run], folder: Path, as_json: bool, title: str) -> None:
     """Compare what was evaluated, keep the table beside it and show it."""
     from lmms_topoprune.cli.board import show
     from lmms_topoprune.comparison import compare, render, save
-    from lmms_topoprune.comparison.runs import distinct_labels
+    from lmms_topoprune.comparison.runs import distinct
 
-    comparison = compare(distinct_labels(runs))
+    comparison = compare(distinct(runs))
     for suffix in (".md", ".json", ".csv"):
         save(comparison, folder / f"comparison{suffix}")
     if as_json:

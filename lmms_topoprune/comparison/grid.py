@@ -72,7 +72,7 @@ class Cell:
         """The cell's options: the criterion's own, then what was given for all, then the variant's."""
         criterion, variant = parse_variant(self.criterion)
         own = {**variant, "criterion": criterion, "sparsity": self.sparsity, "seed": self.seed}
-        return PruningOptions.take({**shared, **own})
+        return PruningOptions(**{**shared, **own})
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,9 @@ class Grid:
         for name in ("criteria", "sparsities", "seeds"):
             if not getattr(self, name):
                 raise OptionError(f"{name} is empty; allowed: one or several")
+        for name in self.shared:
+            if name not in PruningOptions.names():
+                raise unknown("option", name, PruningOptions.names())
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise OptionError(

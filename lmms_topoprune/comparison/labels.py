@@ -19,19 +19,22 @@ def variant(plan: PruningPlan) -> str:
 
 
 def _asked_for(plan: PruningPlan) -> str:
-    changed = [f"{name}={value}" for name, value in plan.parameters.items() if _differs(plan, name, value)]
+    asked = {**plan.parameters, "token": plan.calibration.get("token")}
+    changed = [f"{name}={value}" for name, value in asked.items() if _differs(plan, name, value)]
     repair = [f"repair={plan.repair['method']}"] if plan.repair else []
     return " ".join([plan.criterion, *changed, *repair])
 
 
 def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
-    if name in GRID:
+    if name in GRID or value is None:
         return False
     try:
         criterion = registry.get(plan.criterion)
         options = PruningOptions(criterion=plan.criterion)
     except OptionError:
         return False  # an explicit list of layers, or a criterion this version does not know
+    if name == "token" and criterion.state == "none":
+        return False  # it reads no state, so no token
     own = {"selection": criterion.rule, "state": criterion.state}
     default = (
         own.get(name, "auto") if getattr(options, name, None) == "auto" else getattr(options, name, value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import planning
-from lmms_topoprune.calibrating import Wish, calibrate_together, describe, load, states_read
+from lmms_topoprune.calibrating import Reading, calibrate_together, describe, load, pass_key, states_read
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.evidence import Evidence
@@ -53,6 +53,7 @@ class Planner:
     passes: int = 0
     _samples: dict[Key, Sequence[Sample]] = field(default_factory=dict)
     _scored: dict[str, Scored] = field(default_factory=dict)
+    _descriptions: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = len(decoder_layers(self.model))
@@ -82,7 +83,7 @@ class Planner:
         groups: dict[Key, list[PruningOptions]] = {}
         for options in wanted:
             if not self._known(options) or self._lacks_states(options):
-                groups.setdefault(_pass(options), []).append(options)
+                groups.setdefault(pass_key(options), []).append(options)
         for members in groups.values():
             self._collect(members)
         return [self._plan(options) for options in wanted]
@@ -124,8 +125,7 @@ class Planner:
         if self.states is None or (criterion.state == "none" and not criterion.sums):
             return None
         read = states_read(options, self._all_criteria(options))
-        facts = describe(self.processor, self._samples_for(options), options, read)
-        return self.states / name_of(self.fingerprint, facts)
+        return self.states / name_of(self.fingerprint, self._described(options, read))
 
     def _lacks_states(self, options: PruningOptions) -> bool:
         file = self.states_file(options)
@@ -141,60 +141,57 @@ class Planner:
 
     def _collect(self, members: Sequence[PruningOptions]) -> None:
         """At most one pass that keeps whatever any member reads, then every member's scores."""
-        groups: dict[Key, list[PruningOptions]] = {}
+        groups: dict[tuple[Key, Path | None], list[PruningOptions]] = {}
         for options in members:
-            groups.setdefault(_view(options), []).append(options)
-        for options, (evidence, stages) in self._evidence(groups.values()):
-            self._score(options, evidence, stages)
-
-    def _score(self, options: PruningOptions, evidence: Evidence, stages: Stages) -> None:
-        key, own = self._key(options), dict(stages)
-        if key in self._scored:
-            return
-        spared = evidence.spared_seconds
-        with measured(own, "score"):
-            scores = score(evidence, planning.resolved(options))
-        # Every plan tells what it would have cost alone.
-        own["score"]["seconds"] = round(own["score"]["seconds"] + evidence.spared_seconds - spared, 3)
-        facts = self._facts(options)
-        about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
-        value = {"scores": scores_to_json(scores), "stages": own}
-        self.cache.put(self._cache_key(options, facts), value, about)
-        self._scored[key] = Scored(scores, facts, own)
-
-    def _evidence(
-        self, groups: Iterable[Sequence[PruningOptions]]
-    ) -> Iterator[tuple[PruningOptions, tuple[Evidence, Stages]]]:
-        """What the members of each group read, from the disk or from one pass for all others."""
-        waiting: list[tuple[Sequence[PruningOptions], Path | None, Wish]] = []
-        for members in groups:
-            places = ((self.states_file(options), options) for options in members)
-            file, reading = next((place for place in places if place[0]), (None, members[0]))
+            groups.setdefault((_vectors(options), self.states_file(options)), []).append(options)
+        lacking: list[tuple[Path | None, list[PruningOptions]]] = []
+        for (_, file), group in groups.items():
             if file is not None and file.exists():
                 kept = Kept.load(file)
-                found = self._alive(kept.evidence, members[0]), {"calibrate": dict(kept.cost)}
-                yield from ((options, found) for options in members)
-                continue
-            names = tuple(dict.fromkeys(options.criterion for options in members))
-            wish = Wish(reading, names if file is None else self._all_criteria(reading))
-            waiting.append((members, file, wish))
-        if not waiting:
-            return
-        self.passes += 1
+                self._score(group, self._alive(kept.evidence, group[0]), {"calibrate": dict(kept.cost)})
+            else:
+                lacking.append((file, group))
+        if lacking:
+            self._calibrate(lacking)
+
+    def _calibrate(self, lacking: Sequence[tuple[Path | None, Sequence[PruningOptions]]]) -> None:
+        """One pass for groups that read different vectors of it; their files, then their scores."""
+        readings = [
+            Reading(group[0], self._all_criteria(group[0]) if file else tuple(o.criterion for o in group))
+            for file, group in lacking
+        ]
+        self.passes += any(reading.views or reading.sums for reading in readings)
         stages: Stages = {}
         with measured(stages, "calibrate"):
-            evidences = calibrate_together(
+            found = calibrate_together(
                 self.model,
                 self.processor,
-                [wish for *_, wish in waiting],
-                samples=self._samples_for(waiting[0][0][0]),
+                readings,
+                samples=self._samples_for(readings[0].options),
                 progress=self.progress,
                 forbidden=self.forbidden,
             )
-        for (members, file, _), evidence in zip(waiting, evidences, strict=True):
-            if self.states is not None and file is not None:
-                Kept(evidence, self.name, self.fingerprint, stages["calibrate"]).save(self.states)
-            yield from ((options, (evidence, stages)) for options in members)
+        for (file, _), evidence in zip(lacking, found, strict=True):
+            if file is not None:
+                Kept(evidence, self.name, self.fingerprint, stages["calibrate"]).save(file.parent)
+        for _, group in lacking:
+            self._score(group, found.pop(0), stages)  # popped, so that its states can go
+
+    def _score(self, members: Sequence[PruningOptions], evidence: Evidence, stages: Stages) -> None:
+        for options in members:
+            key, own = self._key(options), dict(stages)
+            if key in self._scored:
+                continue
+            spared = evidence.spared_seconds
+            with measured(own, "score"):
+                scores = score(evidence, planning.resolved(options))
+            # Every plan tells what it would have cost alone.
+            own["score"]["seconds"] = round(own["score"]["seconds"] + evidence.spared_seconds - spared, 3)
+            facts = self._facts(options)
+            about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
+            value = {"scores": scores_to_json(scores), "stages": own}
+            self.cache.put(self._cache_key(options, facts), value, about)
+            self._scored[key] = Scored(scores, facts, own)
 
     def _alive(self, evidence: Evidence, options: PruningOptions) -> Evidence:
         """Evidence from the disk with what cannot be kept there."""
@@ -214,22 +211,24 @@ class Planner:
 
     def _facts(self, options: PruningOptions) -> dict[str, Any]:
         """The calibration set as it would be described for this criterion alone."""
-        states = states_read(planning.resolved(options), [options.criterion])
-        return describe(self.processor, self._samples_for(options), options, states)
+        return self._described(options, states_read(planning.resolved(options), [options.criterion]))
+
+    def _described(self, options: PruningOptions, states: tuple[str, ...]) -> dict[str, Any]:
+        """`describe`, which hashes all prompts and pixels, once for everything that shares them."""
+        key = (*pass_key(options), options.token, states)
+        if key not in self._descriptions:
+            samples = self._samples_for(options)
+            self._descriptions[key] = describe(self.processor, samples, options, states)
+        return dict(self._descriptions[key])
 
     def _cache_key(self, options: PruningOptions, facts: Mapping[str, Any]) -> list[Any]:
         """make_plan's own key: a sweep and single runs share their scores."""
         return [self.fingerprint, facts, options.criterion, score_parameters(planning.resolved(options))]
 
     def _key(self, options: PruningOptions) -> str:
-        return str((_view(options), options.criterion, score_parameters(planning.resolved(options))))
+        return str((_vectors(options), options.criterion, score_parameters(planning.resolved(options))))
 
 
-def _pass(options: PruningOptions) -> Key:
-    """What decides a calibration pass: samples, and whether their prompts are marked."""
-    return (options.calibration, options.samples, options.seed, options.token == "ret")
-
-
-def _view(options: PruningOptions) -> Key:
-    """Which of its vectors are read."""
-    return (*_pass(options), options.token, options.state)
+def _vectors(options: PruningOptions) -> Key:
+    """What decides which vectors of which pass are read."""
+    return (*pass_key(options), options.token, options.state)

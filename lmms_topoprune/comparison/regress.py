@@ -14,6 +14,7 @@ from lmms_topoprune.comparison.wording import interval, p_value, percent
 from lmms_topoprune.errors import InputError, OptionError
 
 BASELINE, RUN = "baseline", "run"
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ def regress(
 ) -> tuple[list[Check], str]:
     """Compare a run with its baseline, document by document.
 
-    A score fails if it is lower by more than `tolerance` and the 95 % interval of the paired difference
-    lies below zero. Other versions of packages are allowed: to guard against them is the purpose.
+    A score fails if it is lower by more than `tolerance`, the 95 % interval of the paired difference lies
+    below zero, and the paired test has p <= 0.05. Other versions of packages are allowed: to guard against
+    them is the purpose.
 
     Args:
         baseline, run: the runs.
@@ -71,7 +73,8 @@ def _check_same(baseline: Run, run: Run) -> None:
 
 
 def _check(name: str, cell: Cell, tolerance: float) -> Check:
-    noise = cell.difference_interval.high >= 0
+    # A handful of units that all change alike have an interval without width, but no small p.
+    noise = cell.difference_interval.high >= 0 or cell.p > LEVEL
     # Rounding must not fail a drop of exactly the tolerance.
     passed = cell.difference >= -tolerance - 1e-9 or noise
     change = f"{100 * cell.difference:+.1f} points, 95 % interval {interval(cell.difference_interval)}"
@@ -123,8 +126,8 @@ def _markdown(
             lines.append(f"| {check.message} | | | | | | {verdict} |")
     lines.append("")
     lines.append(
-        f"Scores in percent. A score fails if it drops by more than {percent(tolerance)} points and the "
-        "interval of the paired difference lies below zero."
+        f"Scores in percent. A score fails if it drops by more than {percent(tolerance)} points, the "
+        f"interval of the paired difference lies below zero, and p is at most {LEVEL:g}."
     )
     return "\n".join(lines) + "\n"
 

@@ -17,13 +17,16 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     Raises:
         InputError: a path holds no results, or a file cannot be used.
     """
-    runs: dict[tuple[str, str], Run] = {}
+    found: list[Run] = []
     for path in paths:
-        found = read_sweep(path) if is_sweep(path) else [read_run(file) for file in find_results(path)]
-        for run in found:
-            plan = "" if run.plan is None else run.plan.hash
-            runs[str(run.path.resolve()), plan] = run
-    return distinct_labels(sorted(runs.values(), key=lambda run: not run.is_dense))
+        found += read_sweep(path) if is_sweep(path) else [read_run(file) for file in find_results(path)]
+    return distinct(sorted(found, key=lambda run: not run.is_dense))
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """Every plan's run once, such as that of a criterion without a seed; equal labels get longer ones."""
+    once = {(str(run.path.resolve()), run.plan.hash if run.plan else ""): run for run in runs}
+    return distinct_labels(list(once.values()))
 
 
 def distinct_labels(runs: list[Run]) -> list[Run]:

@@ -124,7 +124,8 @@ def sweep(
                 store.discard(missing)
         cells.complain(len(todo))
     hashes = {plan.hash for plan in plans}
-    return [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in hashes]
+    runs = [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in hashes]
+    return sorted(runs, key=lambda run: not run.is_dense)
 
 
 @dataclass

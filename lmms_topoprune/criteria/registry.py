@@ -28,7 +28,7 @@ class Criterion:
         name: as in plugin.toml.
         prefix: names its models, such as "topopruned".
         score: "module:function", or None for the dense reference.
-        defaults: its options where they differ from PruningOptions.
+        defaults: its own values of the options that PruningOptions lets a criterion have.
         state: the states it reads when the user does not say: "residual", "norm", or "none".
         sums: names of the running sums it reads.
         parameters: the options its scores depend on, beside those of the calibration set.

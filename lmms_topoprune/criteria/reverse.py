@@ -17,5 +17,5 @@ def reverse(scores: LayerScores | PairScores) -> LayerScores | PairScores:
 
 
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
-    """The default topology rule turned round; "reverse:NAME" does the same to any criterion."""
+    """Topology's pairwise rule turned round; "reverse:NAME" does the same to any criterion."""
     return reverse(pairwise(evidence, options))

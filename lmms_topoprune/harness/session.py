@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune.errors import InputError, unknown
+from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.evaluated import evaluated
+from lmms_topoprune.harness.listing import refuse_unknown
 from lmms_topoprune.harness.quiet import logged_to
 from lmms_topoprune.harness.results import leave_plan
 from lmms_topoprune.harness.size import size, size_beside
@@ -105,9 +106,7 @@ class Session:
         """
         with _logged(self.log, self.on_error):
             manager = self._task_manager(tasks)
-        for task in tasks:
-            if not manager.match_tasks([task]):
-                raise unknown("task", task, _near(task, manager.all_tasks))
+        refuse_unknown(tasks, manager)
 
     def asked_about(self, source: str, tasks: Sequence[str]) -> tuple[str, ...]:
         """Which of the tasks ask about documents of a calibration source."""
@@ -256,11 +255,3 @@ def _load(name: str, model_args: str, more: dict[str, Any]) -> Any:
     except (ValueError, KeyError):
         raise InputError(f"lmms-eval knows no model {name!r}; `topoprune doctor` says why") from None
     return wrapper.create_from_arg_string(model_args, more)
-
-
-def _near(task: str, known: Sequence[str]) -> list[str]:
-    """The known tasks that are worth listing: two thousand are not."""
-    import difflib
-
-    own = [name for name in known if name.startswith("topoprune")]
-    return sorted({*own, *difflib.get_close_matches(task, known, n=3)})

@@ -11,10 +11,23 @@ from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
 
-METHOD = """\
+ZIGZAG = """\
 The layers were chosen by zigzag persistent homology of the hidden states, the method of Gardinazzi et al.
 ([arXiv:2410.11042](https://arxiv.org/abs/2410.11042)), adapted to vision-language models by lmms-topoprune.
-
+"""
+COMBINED = """\
+The layers were chosen by several views of the hidden states at once: zigzag persistent homology (Gardinazzi
+et al., [arXiv:2410.11042](https://arxiv.org/abs/2410.11042)) and the angle between states (Gromov et al.,
+[arXiv:2403.17887](https://arxiv.org/abs/2403.17887)){more}, combined by lmms-topoprune.
+"""
+INFLUENCE = ", with block influence (Men et al., [arXiv:2403.03853](https://arxiv.org/abs/2403.03853))"
+METHODS = {
+    **dict.fromkeys(("topology", "multiscale", "gardinazzi", "topovlm"), ZIGZAG),
+    "topology_angle": COMBINED.format(more=""),
+    "topology_angle_influence": COMBINED.format(more=INFLUENCE),
+}
+"""What is said of a criterion; of those of other papers the plan's name is enough."""
+CITATION = """\
 ```bibtex
 @inproceedings{gardinazzi2025persistent,
   title     = {Persistent Topological Features in Large Language Models},
@@ -91,7 +104,7 @@ def model_card(
         _table(("", ""), _provenance_rows(plan, source)),
         "`plan.json` holds the whole plan"
         + (".\n" if plan.repair else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"),
-        *(["## Method\n", METHOD] if "topology" in plan.criterion else []),
+        *(["## Method\n", METHODS[plan.criterion], CITATION] if plan.criterion in METHODS else []),
     ]
     return "\n".join(parts)
 

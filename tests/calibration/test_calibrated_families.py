@@ -11,6 +11,7 @@ import torch
 from vision_families import BUILDERS, Alone, Tiny, mixed_samples
 
 from lmms_topoprune.calibration import collect as collecting
+from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.prompts import Prompter
@@ -120,6 +121,9 @@ def test_cross_attention_leaves_no_image_tokens():
     made = tiny("llama_vision")
     with pytest.raises(InputError, match="token is 'mean_image', but this model reads images by cross atten"):
         collect(made.model, made.processor, SAMPLES, token="mean_image")
+    options = PruningOptions(sparsity=0.2, criterion="block_influence", samples=8, token="mean_image", k="2")
+    with pytest.raises(InputError, match="token is 'mean_image'"):  # also where no token is read
+        make_plan(made.model, made.processor, options, name="tiny", progress=False, cache=Cache(None))
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -122,9 +122,14 @@ def test_several_tokens_are_kept_in_one_pass(model, embedded_processor, samples)
     together = collect_views(model, embedded_processor, samples, views, SUMS)
     for token in tokens:
         alone = collect(model, embedded_processor, samples, token=token, states=STATES, sums=SUMS)
-        found = together.of(token)
+        found = together.of([view for view in views if view.token == token])
         assert all(torch.equal(found.states[state], alone.states[state]) for state in STATES)
         assert all((found.sums[name] == alone.sums[name]).all() for name in SUMS)
+
+
+def test_the_mark_of_ret_is_not_forgotten(model, embedded_processor, samples):
+    with pytest.raises(ValueError, match="only with marked=True"):
+        collect_views(model, embedded_processor, samples, [View("residual", "ret")])
 
 
 def test_samples_without_an_image_may_stand_between_others(model, embedded_processor, samples):

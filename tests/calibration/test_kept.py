@@ -91,6 +91,29 @@ def test_criteria_of_several_tokens_share_one_pass(planner, model, embedded_proc
         assert all(made.states_file(options).exists() for options in every)
 
 
+def test_one_pass_is_not_asked_for_what_it_cannot_give(model, embedded_processor):
+    for more in ({"seed": 1}, {"samples": 17}, {"token": "ret"}):
+        readings = [calibrating.Reading(o, ("cosine",)) for o in wanted("cosine") + wanted("cosine", **more)]
+        with pytest.raises(ValueError, match="different samples or prompts"):
+            calibrating.calibrate_together(model, embedded_processor, readings)
+
+
+def test_a_pass_that_was_paid_for_is_kept_if_scoring_fails(planner, monkeypatch, tmp_path):
+    monkeypatch.setattr("lmms_topoprune.comparison.planner.score", lambda *_: pytest.fail("no score"))
+    with pytest.raises(pytest.fail.Exception):
+        planner().plans(wanted("cosine") + wanted("cosine", token="mean"))
+    assert len(list((tmp_path / "states").iterdir())) == 2
+
+
+def test_a_file_holds_what_its_name_says(planner, tmp_path):
+    """Whatever else the pass was for."""
+    norm = wanted("cosine", state="norm")
+    for number, others in enumerate(([], wanted("cosine"))):
+        made = planner(folder=f"states{number}")
+        made.plans(norm + others)
+        assert list(Kept.load(made.states_file(norm[0])).evidence.states) == ["norm"]
+
+
 def test_a_plan_from_kept_states_says_what_the_pass_took(planner, file):
     cost = json.loads(safe_open(file, "pt").metadata()["cost"])
     (plan,) = planner().plans(wanted("topology"))

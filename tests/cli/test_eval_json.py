@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lmms_topoprune.cli.evaluate import _printing
+from lmms_topoprune.cli.evaluate import _judged
 
 
 def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
@@ -59,19 +60,39 @@ def test_a_mistake_is_json_too(model_folder, tmp_path):
 
 def test_nothing_evaluated_is_no_success(model_folder, tmp_path):
     code, found, _ = evaluate(model_folder, tmp_path, "sparsity=0.3", tasks="no_such_task")
+    assert code == 2 and "task is 'no_such_task'; allowed: the " in found["error"]
+    code, found, _ = evaluate(model_folder, tmp_path, "sparsity=0.3", "--log_samples")  # without a folder
     assert code == 1 and "evaluated nothing" in found["error"]
 
 
-def test_results_that_cannot_be_kept_are_no_success(model_folder, tmp_path):
-    """lmms-eval itself only warns."""
+def test_without_json_it_is_no_success_either(model_folder, tmp_path):
+    given = ("eval", "--model", "dense_llava", "--model_args", f"pretrained={model_folder}")
+    for tasks, code, sentence in (
+        ("topoprune_vqb", 2, "task is 'topoprune_vqb'; allowed: .*did you mean 'topoprune_vqa'"),
+        ("list", 0, "$"),
+    ):
+        process = start(*given, "--tasks", tasks, cache=tmp_path / "cache")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == code, err
+        assert re.search(sentence, err)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(model_folder, tmp_path):
     (tmp_path / "file").touch()
-    more = ("--output_path", tmp_path / "file")
-    code, found, _ = evaluate(model_folder, tmp_path, "layers=1", *more)
+    for given in (("--output_path", tmp_path / "file"), (f"--output_path={tmp_path / 'file'}",)):
+        code, found, err = evaluate(model_folder, tmp_path, "layers=1", *given)
+        assert code == 2 and "output_path is" in found["error"] and "Responding" not in err
+
+
+def test_results_that_cannot_be_kept_are_no_success(model_folder, tmp_path):
+    """lmms-eval itself only warns. Abbreviated, the option is not seen beforehand."""
+    (tmp_path / "file").touch()
+    code, found, _ = evaluate(model_folder, tmp_path, "layers=1", "--output", tmp_path / "file")
     assert code == 1 and "could not be written" in found["error"] and len(found["runs"]) == 1
 
 
 def test_other_ranks_are_silent(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with _printing():
+    with _judged([], as_json=True):
         print("a table")
     assert capsys.readouterr().out == ""

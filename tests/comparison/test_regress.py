@@ -42,6 +42,13 @@ def test_a_drop_within_noise_passes(tmp_path):
     assert "-1.0" in table
 
 
+def test_a_handful_of_units_is_noise_however_alike(tmp_path):
+    """Their bootstrap interval has no width; the exact test knows that five coins fall alike."""
+    for count, wrong in ((5, []), (6, ["vqa", "overall"])):
+        baseline = run(tmp_path / f"a{count}", [1.0] * count)
+        assert failed(baseline, run(tmp_path / f"b{count}", [0.0] * count)) == wrong
+
+
 def test_an_improvement_passes(tmp_path):
     assert failed(run(tmp_path / "a", BAD), run(tmp_path / "b", GOOD)) == []
 

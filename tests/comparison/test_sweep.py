@@ -23,7 +23,7 @@ from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import Cell, Grid, parse_variant
 from lmms_topoprune.comparison.labels import plan_label
 from lmms_topoprune.comparison.planner import Planner
-from lmms_topoprune.comparison.runs import distinct_labels
+from lmms_topoprune.comparison.runs import distinct, distinct_labels
 from lmms_topoprune.comparison.sweep import sweep
 from lmms_topoprune.comparison.wording import cells
 from lmms_topoprune.errors import InputError, OptionError, unknown
@@ -246,6 +246,26 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
     asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
     assert row.label.startswith(f"{asked} {100 * plan.sparsity:.3g} %")
     assert f"{len(plan.dropped)}: {row.dropped}" in cells(comparison, row)
+
+
+def test_tables_tell_another_token(evaluator, tmp_path):
+    shared = {"samples": 16, "k": "2"}
+    grid = Grid(("cosine", "cosine:token=mean", "block_influence:token=mean"), (0.34,), shared=shared)
+    _, *runs = sweep(evaluator(), grid, ["vqa"], tmp_path)
+    labels = {"cosine 34 %", "cosine token=mean 34 %", "block_influence 34 %"}  # that one reads no token
+    assert {plan_label(run.plan) for run in runs} == labels
+
+
+def test_a_sweep_lists_a_criterion_without_a_seed_once(evaluator, tmp_path):
+    grid = Grid(("last_n", "uniform"), (0.34,), seeds=(0, 1))
+    runs = distinct(sweep(evaluator(), grid, ["vqa"], tmp_path))
+    assert [run.label for run in runs] == ["dense", "last_n 34 %", "uniform 34 %"]
+    assert [run.label for run in read_runs([tmp_path])] == [run.label for run in runs]
+
+
+def test_an_option_that_is_none_is_refused():
+    with pytest.raises(OptionError, match=r"option is 'sample'; allowed: .*did you mean 'samples'"):
+        Grid(("cosine",), (0.3,), shared={"sample": 16})
 
 
 def test_a_variant_is_a_criterion_with_options():

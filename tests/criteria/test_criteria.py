@@ -26,7 +26,7 @@ from lmms_topoprune.criteria import (
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import GENERAL, PruningOptions, own_defaults
+from lmms_topoprune.options import PruningOptions, own_defaults
 from lmms_topoprune.selection import LayerScores, PairScores, select
 from lmms_topoprune.topology import Barcode, inter_layer_persistence, jaccard, zigzag_barcode
 
@@ -174,8 +174,16 @@ def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     assert callable(criterion.function())
     options = PruningOptions(criterion=name)
     assert own_defaults(name).items() <= vars(options).items()
-    assert own_defaults(name).keys() == GENERAL.keys()
+    assert criterion.defaults.items() <= own_defaults(name).items()
+    assert PruningOptions(criterion=f"reverse:{name}", samples=99).samples == 99
     assert all(hasattr(options, p) for p in criterion.parameters)
+
+
+def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
+    broken = replace(registry.get("cosine"), defaults={"state": "norm"})
+    monkeypatch.setitem(registry.criteria(), "cosine", broken)
+    with pytest.raises(OptionError, match="a default of criterion cosine is 'state'; allowed: alpha, "):
+        PruningOptions(criterion="cosine")
 
 
 def test_an_unknown_criterion_is_refused_with_the_nearest():

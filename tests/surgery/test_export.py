@@ -239,5 +239,9 @@ def test_the_card_tells_plan_figures_and_provenance() -> None:
 def test_the_card_credits_only_the_method_that_was_used() -> None:
     text = card(replace(PLAN, criterion="random"), source="/home/me/models/dense", multimodal=False)
     assert "2410.11042" not in text and "Figures" not in text
+    assert "## Method" not in card(replace(PLAN, criterion="reverse:topology"))
+    combined = card(replace(PLAN, criterion="topology_angle_influence"))
+    assert all(paper in combined for paper in ("2410.11042", "2403.17887", "2403.03853"))
+    assert all("2410.11042" in card(replace(PLAN, criterion=name)) for name in ("gardinazzi", "topovlm"))
     metadata = yaml.safe_load(text.split("---")[1])
     assert "base_model" not in metadata and metadata["pipeline_tag"] == "text-generation"
