@@ -160,35 +160,16 @@ def markdown(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def partial(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
-    """Markdown: (score, seeds) of the rules that `markdown` leaves out, on every target that has them."""
-    head = ["rule", *(f"{o.folder.name} {s:.0%}" for o in outcomes for s in sparsities)]
-    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1))]
-    for rule in outcomes[0].rules:
-        if all(o.has(rule, s) for o in outcomes for s in sparsities):
-            continue
-        cells = [
-            f"{o.score(rule, s):.3f} ({len(o.choices[rule, s])})" if o.has(rule, s) else "-"
-            for o in outcomes
-            for s in sparsities
-        ]
-        lines.append(" | ".join([rule, *cells]))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--reference", help="Rule whose differences from all others are shown with intervals.")
 @click.option("--each", is_flag=True, help="Differences on every target, too.")
-@click.option("--unfinished", is_flag=True, help="Rules that were not run to the end, as far as they went.")
 @click.option("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6", show_default=True)
-def main(folder: Path, reference: str | None, each: bool, unfinished: bool, sparsities: str) -> None:
+def main(folder: Path, reference: str | None, each: bool, sparsities: str) -> None:
     """Print the tables of a phase."""
     outcomes = [Outcome(place.parent) for place in sorted(folder.glob("*/choices.json"))]
     wanted = [float(s) for s in sparsities.split(",")]
     click.echo(markdown(outcomes, wanted))
-    if unfinished:
-        click.echo("\n" + partial(outcomes, wanted))
     if reference is None:
         return
     parts = {"all targets": outcomes} | ({o.folder.name: [o] for o in outcomes} if each else {})

@@ -95,7 +95,8 @@ def topoprune() -> None:
     """Prune decoder layers of vision-language models and see honestly what that costs.
 
     Layers are chosen by zigzag persistent homology, by the angle between states and block influence beside
-    it (the default), or by any of the criteria they are compared with; the evaluation is lmms-eval's own. Every command explains itself with --help.
+    it (the default), or by any of the criteria they are compared with; the evaluation is lmms-eval's own.
+    Every command explains itself with --help.
     """
 
 
