@@ -179,6 +179,14 @@ def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     assert all(hasattr(options, p) for p in criterion.parameters)
 
 
+def test_the_papers_settings_are_the_registered_ones():
+    paper, later = PruningOptions(criterion="gardinazzi"), PruningOptions(criterion="topovlm")
+    assert (paper.k, paper.alpha, paper.token, paper.eps) == ("5", 0.0, "last", 0.9)
+    assert (paper.protect_first, paper.protect_last, registry.get("gardinazzi").state) == (0, 0, "norm")
+    assert (later.k, later.alpha, later.token, registry.get("topovlm").state) == ("15", 1.0, "ret", "residual")
+    assert PruningOptions(criterion="topovlm", k=7).k == "7"  # what is given stands
+
+
 def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
     broken = replace(registry.get("cosine"), defaults={"state": "norm"})
     monkeypatch.setitem(registry.criteria(), "cosine", broken)
