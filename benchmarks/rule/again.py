@@ -3,7 +3,7 @@
     python benchmarks/rule/again.py runs/rule --smollm2 runs/smollm2
     python benchmarks/rule/table.py runs/rule/again --sparsities 0.1,0.2,0.3,0.4
 
-On development data, after the choice of the default; for rules that choose layers one by one. NAME-again drops
+On development data, after the choice of the default; for rules that choose single layers. NAME-again drops
 the layer that costs least, calibrates and scores what is left, and so on.
 """
 
