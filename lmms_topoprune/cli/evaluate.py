@@ -17,9 +17,9 @@ from lmms_topoprune.shared_files import shared_path
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
     """lmms-eval's arguments, with the embedded tasks' folder unless another one is given."""
-    given = any(argument.partition("=")[0] == "--include_path" for argument in arguments)
-    added = [] if given else ["--include_path", str(shared_path("tasks"))]
-    return [*arguments, *added]
+    if _value(arguments, "--include_path") is not None:
+        return [*arguments]
+    return [*arguments, "--include_path", str(shared_path("tasks"))]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
