@@ -132,9 +132,16 @@ def show(found: Found, columns: Sequence[str]) -> None:
 @click.option("--sparsities", default="0.2,0.3", show_default=True)
 @click.option("--passages", default=64, show_default=True, help="Calibration passages of 256 tokens.")
 @click.option("--evaluated", default=16, show_default=True, help="Passages of each text to evaluate on.")
+@click.option("--ridges", default="", help="Further ridges of the linear map, joined by commas.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the figures in this JSON file.")
 def text(
-    folder: Path, criteria: str, sparsities: str, passages: int, evaluated: int, output: Path | None
+    folder: Path,
+    criteria: str,
+    sparsities: str,
+    passages: int,
+    evaluated: int,
+    ridges: str,
+    output: Path | None,
 ) -> None:
     """Perplexity; plans and repairs see other passages of the same texts than the evaluation."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -142,8 +149,10 @@ def text(
     from lmms_topoprune import files, planning
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repairing import repair
+    from lmms_topoprune.repairing import RIDGE, repair
 
+    columns = {name: (name, RIDGE) for name in REPAIRS}
+    columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     held_out, rest = zip(*(split(folder, name, tokenizer, evaluated) for name in TEXTS), strict=True)
@@ -163,15 +172,15 @@ def text(
                 options = PruningOptions(sparsity, criterion=criterion)
             own = samples[: options.samples]
             plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=own)
-            for method in REPAIRS:
-                key = f"{criterion} {sparsity} {method}"
+            for name, (method, ridge) in columns.items():
+                key = f"{criterion} {sparsity} {name}"
                 if key not in figures:
-                    with repair(model, batches, plan.dropped, method):
+                    with repair(model, batches, plan.dropped, method, ridge=ridge):
                         figures[key] = perplexity(model, torch.cat(held_out))
-                found[criterion, sparsity][method] = [f"{figures[key]:.1f}"]
+                found[criterion, sparsity][name] = [f"{figures[key]:.1f}"]
                 if output:
                     files.write_json(output, figures)
-    show(found, REPAIRS)
+    show(found, list(columns))
 
 
 def split(folder: Path, name: str, tokenizer: Any, evaluated: int) -> tuple[torch.Tensor, torch.Tensor]:

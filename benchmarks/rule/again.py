@@ -15,13 +15,11 @@ from pathlib import Path
 import click
 import numpy as np
 from candidates import CANDIDATES, Clouds
-from run import Choices, evaluate_all, targets
+from run import Choices, evaluate_all, read, targets
 from table import DECIDING
 from targets import Target
 
 from lmms_topoprune import files
-from lmms_topoprune.calibrating import Reading, calibrate_together
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import delete_layers
 
 RULES = "rank,rank-mean-topology~mean-angle~influence"
@@ -29,15 +27,8 @@ RULES = "rank,rank-mean-topology~mean-angle~influence"
 
 def clouds_without(target: Target, seed: int, gone: list[int]) -> Clouds:
     """The states of the model as it is without these layers."""
-    readings = [
-        Reading(PruningOptions(token=token, seed=seed, calibration_batch=16), ("topology", "block_influence"))
-        for token in ("last", "mean")
-    ]
     with delete_layers(target.model, gone) if gone else nullcontext():
-        last, mean = calibrate_together(
-            target.model, target.processor, readings, samples=target.samples(seed), progress=False
-        )
-    return Clouds({"last": last.residual, "mean": mean.residual}, last.token_cosine)
+        return read(target, seed, ("topology", "block_influence"))[1]
 
 
 def choose_again(target: Target, seed: int, name: str) -> Choices:
@@ -74,7 +65,7 @@ def main(folder: Path, smollm2: Path, rules: str, seeds: int) -> None:
             choices |= choose_again(target, seed, name)
             click.echo(f"{name}: layers chosen for seed {seed}")
     files.write_json(place / "choices.json", choices)
-    files.write_json(place / "about.json", {"layers": target.layers, "texts": list(target.texts)})
+    files.write_json(place / "about.json", {"layers": target.layers, **target.facts})
     evaluate_all(target, place, choices)
 
 

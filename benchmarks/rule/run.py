@@ -8,7 +8,7 @@ For each target a folder: choices.json (rule, sparsity, seed -> layers) and unit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_o
 from targets import Language, Target, Vision, name_of
 
 from lmms_topoprune import files
-from lmms_topoprune.calibrating import calibrate
+from lmms_topoprune.calibrating import Reading, calibrate, calibrate_together
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.options import PruningOptions
@@ -51,7 +51,7 @@ def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
     """What the registered criteria drop at every sparsity."""
     scores: dict[Any, Any] = {}
     marked_scores: dict[Any, Any] = {}
-    marked = _calibrate(target, seed, ("topovlm",), "ret")
+    (marked,) = _calibrate(target, seed, {"ret": ("topovlm",)})
     found: Choices = {}
     for sparsity in SPARSITIES:
         for name in BASELINES:
@@ -88,18 +88,26 @@ def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
         return Clouds(tokens, stored["steps"])
 
 
-def keep_clouds(seed: int, folder: Path, last: Evidence, mean: Evidence) -> Clouds:
-    """Write the states of the last token and of the tokens' mean, and the steps of block influence."""
+def read(target: Target, seed: int, criteria: Sequence[str]) -> tuple[Evidence, Clouds]:
+    """One pass: what the criteria read at the last token, and the states of both tokens."""
+    last, mean = _calibrate(target, seed, {"last": criteria, "mean": ("topology",)})
+    return last, Clouds({"last": last.residual, "mean": mean.residual}, last.token_cosine)
+
+
+def keep_clouds(seed: int, folder: Path, clouds: Clouds) -> None:
+    """Write the states and the steps of block influence."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = {"last": last.residual, "mean": mean.residual}
-    np.savez(folder / f"states-{seed}.npz", **tokens, steps=last.token_cosine)
-    return Clouds(tokens, last.token_cosine)
+    np.savez(folder / f"states-{seed}.npz", **clouds.tokens, steps=clouds.steps)
 
 
-def _calibrate(target: Target, seed: int, criteria: Sequence[str], token: str) -> Evidence:
-    options = PruningOptions(token=token, seed=seed, calibration_batch=16)
+def _calibrate(target: Target, seed: int, criteria: Mapping[str, Sequence[str]]) -> list[Evidence]:
+    """One pass for the criteria of each token."""
+    readings = [
+        Reading(PruningOptions(token=token, seed=seed, calibration_batch=16), tuple(names))
+        for token, names in criteria.items()
+    ]
     samples = target.samples(seed)
-    return calibrate(target.model, target.processor, options, criteria, samples=samples, progress=False)
+    return calibrate_together(target.model, target.processor, readings, samples=samples, progress=False)
 
 
 def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:
@@ -160,7 +168,7 @@ def main(
             choices |= _choose(target, seed, place, names, greedy, choices)
             files.write_json(file, choices)
             click.echo(f"{target.name}: layers chosen for seed {seed}")
-        files.write_json(place / "about.json", {"layers": target.layers, **_about(target)})
+        files.write_json(place / "about.json", {"layers": target.layers, **target.facts})
         evaluate_all(target, place, _chosen(choices, wanted, list(SEEDS[phase])[:seeds], upto))
 
 
@@ -173,8 +181,8 @@ def _choose(
     has_baselines = f"topovlm {SPARSITIES[-1]} {seed}" in done
     clouds = kept_clouds(target, seed, place)
     if not has_baselines or (missing and clouds is None):
-        evidence = _calibrate(target, seed, BASELINES, "last")
-        clouds = keep_clouds(seed, place, evidence, _calibrate(target, seed, ("topology",), "mean"))
+        evidence, clouds = read(target, seed, BASELINES)
+        keep_clouds(seed, place, clouds)
         found |= {} if has_baselines else choose_baselines(target, seed, evidence)
     if missing and clouds is not None:
         found |= choose_all(target, seed, missing, clouds)
@@ -191,13 +199,6 @@ def _chosen(choices: Choices, rules: list[str], seeds: list[int], upto: float) -
         if (not rules or rule in rules) and int(seed) in seeds and float(sparsity) <= upto:
             found[key] = layers
     return found
-
-
-def _about(target: Target) -> dict[str, Any]:
-    """What the tables need to turn units into measures."""
-    if isinstance(target, Vision):
-        return {"chance": target.chance.tolist()}
-    return {"texts": list(target.texts)} if isinstance(target, Language) else {}
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ class Target(ABC):
         """Measure -> a number a document, from each batch's (row, log-probability, is first choice)."""
 
     @property
+    @abstractmethod
+    def facts(self) -> dict[str, list[Any]]:
+        """What the tables need to turn units into measures."""
+
+    @property
     def layers(self) -> int:
         return len(decoder_layers(self.model))
 
@@ -171,6 +176,10 @@ class Language(Target):
                 )
             ]
             self.cloze.append(np.array(words))
+
+    @property
+    def facts(self) -> dict[str, list[Any]]:
+        return {"texts": list(self.texts)}
 
     def samples(self, seed: int, count: int = 512) -> list[Sample]:
         each = count // len(self.texts)
@@ -275,6 +284,10 @@ class Vision(Target):
 
     def _encode(self, images: list[Any], texts: list[str]) -> Any:
         return self.processor(images=images, text=texts, return_tensors="pt", padding=True)
+
+    @property
+    def facts(self) -> dict[str, list[Any]]:
+        return {"chance": self.chance.tolist()}
 
     def samples(self, seed: int, count: int = 512) -> list[Sample]:
         from lmms_topoprune.calibration.sources import load_samples

@@ -15,13 +15,26 @@ def output(tmp_path_factory):
     return tmp_path_factory.mktemp("demo") / "out"
 
 
+@pytest.fixture(scope="module")
+def kept():
+    return []
+
+
+@pytest.fixture
+def first(kept, topoprune, model_folder, output):
+    """Exit code, output and errors of the demo's first run, for whichever test needs it first."""
+    if not kept:
+        kept.append(demo(topoprune, model_folder, output))
+    return kept[0]
+
+
 def demo(topoprune, model_folder, output):
     options = ("--limit", 4, "--samples", 16, "--criteria", "topology,cosine,block_influence", "-o", output)
     return topoprune("demo", "--pretrained", model_folder, "--batch-size", 4, *options, "--json")
 
 
-def test_demo(topoprune, model_folder, output):
-    code, out, err = demo(topoprune, model_folder, output)
+def test_demo(first, output):
+    code, out, err = first
     assert code == 0, err
     table = json.loads(out)
     labels = {row["label"] for row in table["rows"]}
@@ -36,12 +49,13 @@ def test_demo(topoprune, model_folder, output):
     assert (output / "comparison.md").exists() and (output / "lmms-eval.log").stat().st_size > 0
 
 
-def test_demo_again_evaluates_nothing(topoprune, model_folder, output):
+def test_demo_again_evaluates_nothing(first, topoprune, model_folder, output):
     code, _, err = demo(topoprune, model_folder, output)
     assert code == 0 and "already evaluated" in err and "evaluated dense" not in err
 
 
-def test_a_cell_equals_the_command_it_names(topoprune, model_folder, output, tmp_path):
+@pytest.mark.usefixtures("first")
+def test_a_cell_equals_the_command_it_names(model_folder, output):
     """The same layers through lmms-eval's own path give the same answers to every question."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
