@@ -20,7 +20,8 @@ from lmms_topoprune.criteria.topology_angle_influence import chained
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
-from lmms_topoprune.topology import bootstrap, jaccard, zigzag_barcode
+from lmms_topoprune.topology import alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
+from lmms_topoprune.topology.neighbors import graphs
 
 Floats = np.ndarray
 
@@ -46,6 +47,23 @@ class Clouds:
         if key not in self.memory:
             states = CHANGES[change](self.tokens[token])
             self.memory[key] = jaccard(zigzag_barcode(states, k=k, metric=metric, dimensions=(p,)), p)
+        return self.memory[key]
+
+    def through(self, k: int, upper: int, token: str = "last") -> Floats:
+        """Topological Jaccard (S, S) of the loops at k that last to `upper` neighbors: two parameters.
+
+        The zigzag climbs from k to `upper` neighbors and back at every state. A bar from state i to state j
+        that spans both climbs is a loop that neither depth nor, on the way, more neighbors have closed.
+        """
+        key = ("through", k, upper, token)
+        if key not in self.memory:
+            low, high = (graphs(self.tokens[token], n, "euclidean") for n in (k, upper))
+            climbs = np.stack([low, high, low], axis=1).reshape(-1, *low.shape[1:])
+            spanned = np.triu(alive(graphs_barcode(climbs, dimensions=(1,)), 1)[::3, 2::3])
+            shared = (spanned + np.triu(spanned, 1).T).astype(float)
+            numbers = np.diagonal(shared)
+            union = numbers[:, None] + numbers[None, :] - shared
+            self.memory[key] = np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
         return self.memory[key]
 
     def angle(self, token: str = "last") -> Floats:
@@ -228,6 +246,15 @@ CANDIDATES: dict[str, Candidate] = {
         lambda c: balanced(c.angle("mean"), c.influence()), rule="rank", ingredients=2
     ),
     "mean-angle~influence": Candidate(lambda c: balanced(c.angle("mean"), c.influence()), ingredients=2),
+    # Added after the confirmation: k as a second parameter of persistence.
+    "through-7": Candidate(lambda c: c.through(5, 7), ingredients=2),
+    "through-10": Candidate(lambda c: c.through(5, 10), ingredients=2),
+    "rank-mean-through-7": Candidate(lambda c: c.through(5, 7, "mean"), rule="rank", ingredients=2),
+    "rank-mean-through-7~mean-angle~influence": Candidate(
+        lambda c: balanced(c.through(5, 7, "mean"), c.angle("mean"), c.influence()),
+        rule="rank",
+        ingredients=4,
+    ),
 }
 
 BASELINES = (
