@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 from candidates import CANDIDATES, Clouds
-from run import Choices, evaluate_all, read, targets
+from run import Choices, evaluate_all, evidence_and_clouds, targets
 from table import DECIDING
 from targets import Target
 
@@ -28,7 +28,7 @@ RULES = "rank,rank-mean-topology~mean-angle~influence"
 def clouds_without(target: Target, seed: int, gone: list[int]) -> Clouds:
     """The states of the model as it is without these layers."""
     with delete_layers(target.model, gone) if gone else nullcontext():
-        return read(target, seed, ("topology", "block_influence"))[1]
+        return evidence_and_clouds(target, seed, ("topology", "block_influence"))[1]
 
 
 def choose_again(target: Target, seed: int, name: str) -> Choices:

@@ -21,7 +21,8 @@ from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
 from lmms_topoprune.topology import alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
-from lmms_topoprune.topology.neighbors import graphs
+from lmms_topoprune.topology.descriptors import jaccard_of_counts
+from lmms_topoprune.topology.neighbors import multiscale_graphs
 
 Floats = np.ndarray
 
@@ -52,18 +53,15 @@ class Clouds:
     def through(self, k: int, upper: int, token: str = "last") -> Floats:
         """Topological Jaccard (S, S) of the loops at k that last to `upper` neighbors: two parameters.
 
-        The zigzag climbs from k to `upper` neighbors and back at every state. A bar from state i to state j
-        that spans both climbs is a loop that neither depth nor, on the way, more neighbors have closed.
+        The zigzag climbs from k to `upper` neighbors and back at every state. A bar from before the climb of
+        state i to after that of state j (i <= j) is a loop that neither depth nor a climb on the way closes.
         """
         key = ("through", k, upper, token)
         if key not in self.memory:
-            low, high = (graphs(self.tokens[token], n, "euclidean") for n in (k, upper))
+            low, high = multiscale_graphs(self.tokens[token], (k, upper), "euclidean")
             climbs = np.stack([low, high, low], axis=1).reshape(-1, *low.shape[1:])
             spanned = np.triu(alive(graphs_barcode(climbs, dimensions=(1,)), 1)[::3, 2::3])
-            shared = (spanned + np.triu(spanned, 1).T).astype(float)
-            numbers = np.diagonal(shared)
-            union = numbers[:, None] + numbers[None, :] - shared
-            self.memory[key] = np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+            self.memory[key] = jaccard_of_counts(spanned + np.triu(spanned, 1).T)
         return self.memory[key]
 
     def angle(self, token: str = "last") -> Floats:

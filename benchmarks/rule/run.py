@@ -88,7 +88,7 @@ def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
         return Clouds(tokens, stored["steps"])
 
 
-def read(target: Target, seed: int, criteria: Sequence[str]) -> tuple[Evidence, Clouds]:
+def evidence_and_clouds(target: Target, seed: int, criteria: Sequence[str]) -> tuple[Evidence, Clouds]:
     """One pass: what the criteria read at the last token, and the states of both tokens."""
     last, mean = _calibrate(target, seed, {"last": criteria, "mean": ("topology",)})
     return last, Clouds({"last": last.residual, "mean": mean.residual}, last.token_cosine)
@@ -100,11 +100,11 @@ def keep_clouds(seed: int, folder: Path, clouds: Clouds) -> None:
     np.savez(folder / f"states-{seed}.npz", **clouds.tokens, steps=clouds.steps)
 
 
-def _calibrate(target: Target, seed: int, criteria: Mapping[str, Sequence[str]]) -> list[Evidence]:
-    """One pass for the criteria of each token."""
+def _calibrate(target: Target, seed: int, by_token: Mapping[str, Sequence[str]]) -> list[Evidence]:
+    """One pass for token -> criteria; the evidence of each token."""
     readings = [
         Reading(PruningOptions(token=token, seed=seed, calibration_batch=16), tuple(names))
-        for token, names in criteria.items()
+        for token, names in by_token.items()
     ]
     samples = target.samples(seed)
     return calibrate_together(target.model, target.processor, readings, samples=samples, progress=False)
@@ -181,7 +181,7 @@ def _choose(
     has_baselines = f"topovlm {SPARSITIES[-1]} {seed}" in done
     clouds = kept_clouds(target, seed, place)
     if not has_baselines or (missing and clouds is None):
-        evidence, clouds = read(target, seed, BASELINES)
+        evidence, clouds = evidence_and_clouds(target, seed, BASELINES)
         keep_clouds(seed, place, clouds)
         found |= {} if has_baselines else choose_baselines(target, seed, evidence)
     if missing and clouds is not None:

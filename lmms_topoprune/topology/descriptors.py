@@ -56,10 +56,15 @@ def jaccard(barcode: Barcode, p: int) -> Floats:
 
     Two states without features count as alike.
     """
-    shared = alive(barcode, p).astype(float)
-    numbers = np.diagonal(shared)
-    union = numbers[:, None] + numbers[None, :] - shared
-    return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+    return jaccard_of_counts(alive(barcode, p))
+
+
+def jaccard_of_counts(shared: Ints) -> Floats:
+    """J (S, S) from the numbers of features that states i and j share, with beta on the diagonal."""
+    counts = shared.astype(float)
+    numbers = np.diagonal(counts)
+    union = numbers[:, None] + numbers[None, :] - counts
+    return np.divide(counts, union, out=np.ones_like(counts), where=union > 0)
 
 
 def consistency(barcode: Barcode, p: int) -> Floats:

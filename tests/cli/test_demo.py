@@ -16,16 +16,17 @@ def output(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kept():
+def runs():
+    """What the first run gave; a list, since `topoprune` lives for one test."""
     return []
 
 
 @pytest.fixture
-def first(kept, topoprune, model_folder, output):
+def first(runs, topoprune, model_folder, output):
     """Exit code, output and errors of the demo's first run, for whichever test needs it first."""
-    if not kept:
-        kept.append(demo(topoprune, model_folder, output))
-    return kept[0]
+    if not runs:
+        runs.append(demo(topoprune, model_folder, output))
+    return runs[0]
 
 
 def demo(topoprune, model_folder, output):
@@ -49,7 +50,8 @@ def test_demo(first, output):
     assert (output / "comparison.md").exists() and (output / "lmms-eval.log").stat().st_size > 0
 
 
-def test_demo_again_evaluates_nothing(first, topoprune, model_folder, output):
+@pytest.mark.usefixtures("first")
+def test_demo_again_evaluates_nothing(topoprune, model_folder, output):
     code, _, err = demo(topoprune, model_folder, output)
     assert code == 0 and "already evaluated" in err and "evaluated dense" not in err
 

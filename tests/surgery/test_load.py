@@ -209,10 +209,12 @@ def test_memory_follows_the_kept_layers(tmp_path: Path) -> None:
 
     def growth(kind: str) -> int:
         command = [sys.executable, "-c", LOAD, kind, str(tmp_path / "tiny"), str(tmp_path / "large")]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.splitlines()[-1])
 
     whole, lean = growth("dense"), growth("lean")
-    assert whole > 100e6 and lean < 0.4 * whole  # 2 of 8 layers, and noise
+    assert whole > 100e6 and 0.2 < lean / whole < 0.35  # 2 of 8 layers, and noise
 
 
 def test_a_kept_layer_that_was_not_loaded_is_noticed(
