@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.descriptors import Floats, alive, inter_layer_persistence
+from lmms_topoprune.topology.descriptors import Floats, alive, inter_layer_persistence, jaccard_of_counts
 from lmms_topoprune.topology.neighbors import multiscale_graphs
 from lmms_topoprune.topology.zigzag import checked, graphs_barcode
 
@@ -31,19 +32,15 @@ def combined_jaccard(barcodes: Iterable[Barcode], dimensions: Collection[int] = 
     Each scale and dimension has one vote, whatever the number of its bars; one without any feature at i
     or j has nothing to say and no vote. Where nobody votes the value is 1.
     """
-    total, votes = _sums(barcodes, dimensions)
-    return np.divide(total, votes, out=np.ones_like(total), where=votes > 0)
-
-
-def _sums(barcodes: Iterable[Barcode], dimensions: Collection[int]) -> tuple[Floats, Floats]:
-    shared = [alive(b, p).astype(float) for b in barcodes for p in dimensions]
+    shared = [alive(b, p) for b in barcodes for p in dimensions]
     _comparable(shared)
-    total, votes = np.zeros_like(shared[0]), np.zeros_like(shared[0])
+    total, votes = np.zeros(shared[0].shape), np.zeros(shared[0].shape)
     for s in shared:
-        union = s.diagonal()[:, None] + s.diagonal()[None, :] - s
-        total += np.divide(s, union, out=np.zeros_like(s), where=union > 0)
-        votes += union > 0
-    return total, votes
+        some = s.diagonal() > 0
+        voting = some[:, None] | some[None, :]
+        total += np.where(voting, jaccard_of_counts(s), 0)
+        votes += voting
+    return np.divide(total, votes, out=np.ones_like(total), where=votes > 0)
 
 
 def combined_persistence(
@@ -55,7 +52,7 @@ def combined_persistence(
     return np.mean(values, axis=0)
 
 
-def _comparable(values: list[Floats]) -> None:
+def _comparable(values: Sequence[NDArray[Any]]) -> None:
     if not values or len({v.shape for v in values}) > 1:
         raise InputError(
             "barcodes have different numbers of states or there is none; allowed: one number of states"
