@@ -56,12 +56,28 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def farewell(stop: BaseException) -> tuple[str, int]:
-    """What to say at the end, and the exit code that a shell gives for the signal.
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Within this block an error raised over an interruption is that interruption.
 
-    `stop` is the exception, or click's Abort, which click makes of it.
+    A library whose own clean-up fails when it is interrupted hides the signal behind another error (the
+    `finally` of transformers' no_init_weights reads a variable that is not bound yet); click makes an
+    Abort of it, and Python before 3.12 a RuntimeError where a class was being made.
     """
-    if isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated):
+    try:
+        yield
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, KeyboardInterrupt):
+            behind = behind.__cause__ or behind.__context__
+        if behind is None:
+            raise
+        raise behind from None
+
+
+def farewell(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """What to say at the end, and the exit code that a shell gives for the signal."""
+    if isinstance(stop, Terminated):
         return "terminated", 128 + signal.SIGTERM
     return "interrupted", 128 + signal.SIGINT
 

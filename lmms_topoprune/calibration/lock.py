@@ -30,15 +30,25 @@ def locked(path: Path, seconds: float) -> Iterator[bool]:
     Yields:
         Whether it is held; False after waiting in vain, and where files cannot be locked.
     """
-    handle = _opened(path, seconds)
+    try:
+        handle = _opened(path, seconds)
+    except BaseException:  # Ctrl-C may come just after the file was made
+        with suppress(OSError):
+            _release(path, _tried(path))
+        raise
     try:
         yield handle is not None
     finally:
-        if handle is not None:
-            # Deleted while it is held: whoever waits for this file notices and opens the next one.
-            with suppress(OSError):
-                path.unlink()
-            os.close(handle)
+        _release(path, handle)
+
+
+def _release(path: Path, handle: int | None) -> None:
+    if handle is None:
+        return
+    # Deleted while it is held: whoever waits for this file notices and opens the next one.
+    with suppress(OSError):
+        path.unlink()
+    os.close(handle)
 
 
 def _opened(path: Path, seconds: float) -> int | None:

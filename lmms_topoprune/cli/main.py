@@ -21,7 +21,7 @@ from lmms_topoprune.errors import (
     UnreachableError,
     out_of_memory,
 )
-from lmms_topoprune.stopping import farewell, finish_undisturbed, stoppable
+from lmms_topoprune.stopping import farewell, finish_undisturbed, stoppable, unmasked
 
 COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         with stoppable():
             code = _run(arguments)
-    except (click.Abort, KeyboardInterrupt) as stop:
+    except KeyboardInterrupt as stop:
         text, code = farewell(stop)
         click.echo(f"topoprune: {text}", err=True)
     if alone:
@@ -127,7 +127,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """Run a command and say what went wrong; returns the exit code."""
     try:
-        result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
+        with unmasked():
+            result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         if "--json" in arguments:

@@ -11,7 +11,7 @@ from types import FrameType
 
 from lmms_topoprune.calibration.stage import Stopped
 from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
-from lmms_topoprune.stopping import farewell, stoppable
+from lmms_topoprune.stopping import farewell, stoppable, unmasked
 
 
 def on_command_line() -> bool:
@@ -38,7 +38,7 @@ def one_sentence() -> Iterator[None]:
     So do Ctrl-C and SIGTERM, with the exit code a shell gives for them, after one line.
     """
     try:
-        with stoppable(), _enough_memory():
+        with stoppable(), unmasked(), _enough_memory():
             yield
     except (TopopruneError, KeyboardInterrupt) as error:
         if not on_command_line() or os.environ.get("VERBOSITY") == "DEBUG":

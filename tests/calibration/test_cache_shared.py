@@ -80,3 +80,34 @@ def test_an_error_inside_frees_the_lock(tmp_path):
     with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock", 0):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("where", "call"), [(os, "open"), (fcntl, "flock"), (os, "fstat")])
+def test_ctrl_c_while_locking_leaves_no_file(where, call, tmp_path, monkeypatch):
+    """It may come right after each step: the file is made, it is locked, it is looked at."""
+    real, calls = getattr(where, call), []
+
+    def interrupted(*given):
+        calls.append(real(*given))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    monkeypatch.setattr(where, call, interrupted)
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock", 0):
+        pytest.fail("the lock was taken")
+    assert calls and list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "x.lock", 0) as held:
+        assert held
+
+
+def test_ctrl_c_while_waiting_leaves_the_holder_its_lock(tmp_path, monkeypatch):
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with locked(tmp_path / "x.lock", 0) as held:
+        monkeypatch.setattr(time, "sleep", stop)
+        with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock", 60):
+            pytest.fail("the lock was taken twice")
+        assert held and (tmp_path / "x.lock").exists()
+    assert list(tmp_path.iterdir()) == []

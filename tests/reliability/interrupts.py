@@ -17,11 +17,14 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from lmms_topoprune.cli import main as cli
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -signal.SIGKILL}
 LONGEST = 120.0  # seconds that a command may need to end
@@ -62,10 +65,17 @@ def commands(place: Place) -> dict[str, list[str]]:
 
 
 def start(arguments: list[str], place: Place) -> int:
-    """Fork a child, in a session of its own, that runs the command; returns its process id."""
+    """Fork a child, in a session of its own, that runs the command; returns its process id.
+
+    The child has then begun to answer signals: what it does before is this script's and no command's.
+    """
     place.folder.mkdir(parents=True, exist_ok=True)
+    begun, begins = os.pipe()
     child = os.fork()
     if child:
+        os.close(begins)
+        os.read(begun, 1)
+        os.close(begun)
         return child
     os.setsid()
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -74,9 +84,8 @@ def start(arguments: list[str], place: Place) -> int:
     sys.argv = ["topoprune", *arguments]
     code: Any = 1
     try:
-        from lmms_topoprune.cli.main import main
-
-        main()
+        cli.stoppable = partial(announced, cli.stoppable, begins)
+        cli.main()
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):
@@ -88,6 +97,14 @@ def start(arguments: list[str], place: Place) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
+
+
+@contextmanager
+def announced(stoppable: Callable[[], AbstractContextManager[None]], begins: int) -> Iterator[None]:
+    """The block in which a command answers signals, after a word to the parent that it has begun."""
+    with stoppable():
+        os.close(begins)  # the parent reads the end of the pipe
+        yield
 
 
 def ended(child: int) -> int:

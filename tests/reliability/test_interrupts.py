@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from families import properties as holds
+from families.table import FAMILIES
 
-from lmms_topoprune.stopping import Terminated, farewell, stoppable
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.stopping import Terminated, farewell, stoppable, unmasked
+from lmms_topoprune.surgery.delete import refusal
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -92,6 +97,43 @@ def test_a_signal_during_a_finalizer_is_not_lost(number, capfd, monkeypatch):
     assert "Traceback" not in capfd.readouterr().err
 
 
+class Interrupted:
+    """Stands for a module in which Ctrl-C comes at the first look into it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_that_transformers_hides_while_a_twin_is_built(monkeypatch):
+    """Its no_init_weights answers with UnboundLocalError, which would pass for the constructor's refusal."""
+    model = holds.build(FAMILIES["llava_qwen2"], "sdpa")
+    monkeypatch.setitem(sys.modules, "torch.nn.init", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        refusal(model, [1])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Terminated()])
+def test_an_error_over_an_interruption_is_the_interruption(stop):
+    with pytest.raises(type(stop)) as end, unmasked():
+        try:
+            raise stop
+        finally:
+            _fail_twice()
+    assert end.value is stop
+
+
+def _fail_twice() -> None:
+    try:
+        raise UnboundLocalError("the clean-up failed")
+    except UnboundLocalError as error:
+        raise InputError("the model cannot be loaded") from error
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(InputError, match="the model cannot be loaded"), unmasked():
+        _fail_twice()
+
+
 def test_somebody_elses_handler_stays(monkeypatch):
     seen = []
     before = signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
@@ -114,3 +156,22 @@ def test_exit_codes_of_the_command_line(monkeypatch, capsys):
             cli.main(["tasks"])
         assert end.value.code == code
         assert capsys.readouterr().err.strip() == f"topoprune: {word}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_sees_through_a_failed_clean_up(number, monkeypatch, capsys):
+    from lmms_topoprune.cli import main as cli
+    from lmms_topoprune.cli import tasks
+
+    def interrupted(_: str) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        finally:
+            _fail_twice()
+
+    monkeypatch.setattr(tasks, "shared_path", interrupted)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["tasks"])
+    assert end.value.code == 128 + number
+    assert "Traceback" not in capsys.readouterr().err
