@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -30,28 +31,31 @@ def locked(path: Path, seconds: float) -> Iterator[bool]:
     Yields:
         Whether it is held; False after waiting in vain, and where files cannot be locked.
     """
+    handle = None
     try:
         handle = _opened(path, seconds)
-    except BaseException:  # Ctrl-C may come just after the file was made
+        yield handle is not None
+        _release(path, handle)
+    except BaseException:
+        # Ctrl-C may come between any two steps: whatever is held or made by now, the file goes unless
+        # somebody else holds it.
+        if handle is not None:
+            handle.close()
         with suppress(OSError):
             _release(path, _tried(path))
         raise
-    try:
-        yield handle is not None
-    finally:
-        _release(path, handle)
 
 
-def _release(path: Path, handle: int | None) -> None:
+def _release(path: Path, handle: IO[bytes] | None) -> None:
     if handle is None:
         return
     # Deleted while it is held: whoever waits for this file notices and opens the next one.
     with suppress(OSError):
         path.unlink()
-    os.close(handle)
+    handle.close()
 
 
-def _opened(path: Path, seconds: float) -> int | None:
+def _opened(path: Path, seconds: float) -> IO[bytes] | None:
     """A handle that holds the lock, or None."""
     if fcntl is None:
         return None
@@ -72,22 +76,22 @@ def _opened(path: Path, seconds: float) -> int | None:
         time.sleep(POLL)
 
 
-def _tried(path: Path) -> int | None:
+def _tried(path: Path) -> IO[bytes] | None:
     """One attempt; None if somebody else holds the lock.
 
     Raises:
         OSError: the folder cannot be written, or its file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    handle = path.open("ab")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_ino == path.stat().st_ino:
+        if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
             return handle
     except (BlockingIOError, FileNotFoundError):
         pass
     except BaseException:
-        os.close(handle)
+        handle.close()
         raise
-    os.close(handle)
+    handle.close()
     return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,14 +134,18 @@ def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the last step is a rename within one file system.
-    bench = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    # It is named before it exists and cleared away twice if need be: Ctrl-C may come between any two lines.
+    bench = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
+        bench.mkdir()
         draft = bench / "new"
-        draft.mkdir()  # mkdtemp's own folder is closed to other users; this one is not
+        draft.mkdir()
         yield draft
         _replace(folder, draft, bench / "old")
-    finally:
         shutil.rmtree(bench, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(bench, ignore_errors=True)
+        raise
 
 
 def _replace(folder: Path, draft: Path, old: Path) -> None:

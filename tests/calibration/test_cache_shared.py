@@ -82,20 +82,25 @@ def test_an_error_inside_frees_the_lock(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("where", "call"), [(os, "open"), (fcntl, "flock"), (os, "fstat")])
-def test_ctrl_c_while_locking_leaves_no_file(where, call, tmp_path, monkeypatch):
-    """It may come right after each step: the file is made, it is locked, it is looked at."""
+@pytest.mark.parametrize(
+    ("where", "call"), [(Path, "open"), (fcntl, "flock"), (os, "fstat"), (Path, "unlink")]
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_ctrl_c_at_any_step_of_a_lock_leaves_no_file(where, call, after, tmp_path, monkeypatch):
+    """It may come just before or after each step: open, lock, look whether it is still there, delete."""
     real, calls = getattr(where, call), []
 
     def interrupted(*given):
-        calls.append(real(*given))
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return calls[-1]
+        calls.append(given)
+        if len(calls) > 1:
+            return real(*given)
+        if after:
+            real(*given)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(where, call, interrupted)
-    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock", 0):
-        pytest.fail("the lock was taken")
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock", 0) as held:
+        assert held and call == "unlink"
     assert calls and list(tmp_path.iterdir()) == []
     with locked(tmp_path / "x.lock", 0) as held:
         assert held

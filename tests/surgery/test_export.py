@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, export, fingerprint, load_pruned
+from lmms_topoprune.surgery.export import new_folder
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import model_card
 
@@ -161,6 +163,28 @@ def test_an_interrupted_replacement_keeps_the_old_folder(
         export(pruned, None, PLAN, folder, overwrite=True)
     left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
     assert left == ["pruned", "pruned/old"]
+
+
+@pytest.mark.parametrize(("where", "call"), [(Path, "mkdir"), (shutil, "rmtree")])
+def test_ctrl_c_while_the_draft_is_begun_or_cleared_away(
+    where: Any, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just after the hidden folder is made; just before it goes, when the new one is in its place."""
+    real, calls = getattr(where, call), []
+
+    def interrupted(path: Path, **given: Any) -> None:
+        first = path.name.endswith(".tmp") and not calls
+        if where is Path or not first:
+            real(path, **given)
+        if first:
+            calls.append(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, call, interrupted)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "pruned") as draft:
+        (draft / "model").write_text("whole")
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))]
+    assert calls and left == ([] if where is Path else ["pruned", "pruned/model"])
 
 
 def test_replaces_only_when_told(pruned: PreTrainedModel, tmp_path: Path) -> None:
