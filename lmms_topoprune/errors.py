@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 LONGEST = 200
 SPARE_MEMORY = "memory ran out; pass a smaller calibration_batch or batch_size, or dtype=bfloat16"
@@ -39,6 +39,18 @@ class UnreachableError(TopopruneError):
 
 class MissingExtraError(TopopruneError, ImportError):
     """An optional dependency is absent."""
+
+
+def led_to(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that led to it, each once: causes before contexts, and chains may be cycles."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            waiting += [error.__context__, error.__cause__]
 
 
 def out_of_memory(error: BaseException) -> bool:

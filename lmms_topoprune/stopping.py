@@ -12,6 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from lmms_topoprune.errors import led_to
+
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
@@ -49,7 +51,8 @@ def stoppable() -> Iterator[None]:
         with mock.patch.object(sys, "unraisablehook", swallowed):
             yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is _stop:  # see finish_undisturbed
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -58,21 +61,21 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def unmasked() -> Iterator[None]:
-    """Within this block an error raised over an interruption is that interruption.
+    """An error raised over an interruption that came within this block is that interruption.
 
     A library whose own clean-up fails when it is interrupted hides the signal behind another error (the
     `finally` of transformers' no_init_weights reads a variable that is not bound yet); click makes an
-    Abort of it, and Python before 3.12 a RuntimeError where a class was being made.
+    Abort of it, and Python before 3.12 a RuntimeError where a class was being made. Belongs wherever any
+    error is taken for an answer: "this layer cannot go", "this sample failed".
     """
+    earlier = set(map(id, led_to(sys.exc_info()[1])))  # the caller may be handling one: that is over
     try:
         yield
     except Exception as error:
-        behind: BaseException | None = error
-        while behind is not None and not isinstance(behind, KeyboardInterrupt):
-            behind = behind.__cause__ or behind.__context__
-        if behind is None:
-            raise
-        raise behind from None
+        for behind in led_to(error):
+            if isinstance(behind, KeyboardInterrupt) and id(behind) not in earlier:
+                raise behind from None
+        raise
 
 
 def farewell(stop: KeyboardInterrupt) -> tuple[str, int]:

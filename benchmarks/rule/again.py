@@ -31,10 +31,12 @@ def clouds_without(target: Target, seed: int, gone: list[int]) -> Clouds:
         return evidence_and_clouds(target, seed, ("topology", "block_influence"))[1]
 
 
-def choose_again(target: Target, seed: int, name: str) -> Choices:
-    """What the rule drops at each sparsity, scored once and scored again after each removal."""
+def choose_again(target: Target, seed: int, name: str, clouds: Clouds) -> Choices:
+    """What the rule drops at each sparsity, scored once and scored again after each removal.
+
+    `clouds` are the dense model's.
+    """
     counts = {round(s * target.layers): s for s in DECIDING}
-    clouds = clouds_without(target, seed, [])
     found: Choices = {
         f"{name} {s} {seed}": list(CANDIDATES[name].layers(clouds, n)) for n, s in counts.items()
     }
@@ -61,8 +63,9 @@ def main(folder: Path, smollm2: Path, rules: str, seeds: int) -> None:
     place = folder / "again" / target.name
     choices: Choices = {}
     for seed in range(seeds):
+        dense = clouds_without(target, seed, [])
         for name in rules.split(","):
-            choices |= choose_again(target, seed, name)
+            choices |= choose_again(target, seed, name, dense)
             click.echo(f"{name}: layers chosen for seed {seed}")
     files.write_json(place / "choices.json", choices)
     files.write_json(place / "about.json", {"layers": target.layers, **target.facts})

@@ -41,8 +41,9 @@ def locked(path: Path, seconds: float) -> Iterator[bool]:
         # somebody else holds it.
         if handle is not None:
             handle.close()
-        with suppress(OSError):
-            _release(path, _tried(path))
+        if fcntl is not None:
+            with suppress(OSError):
+                _release(path, _tried(path))
         raise
 
 

@@ -12,6 +12,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.stopping import unmasked
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
 RET_MARKER = " [RET]"
@@ -96,7 +97,8 @@ class Prompter:
         """The prompt from the first form of the content that the template can word."""
         for content in forms:
             try:
-                found = self._render([{"role": "user", "content": content}])
+                with unmasked():
+                    found = self._render([{"role": "user", "content": content}])
             except Exception:  # a template may fail in any way on a form it was not written for
                 continue
             if instruction.strip() in found and "{'type'" not in found:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.errors import TopopruneError, led_to
 
 PACKAGE = "lmms-topoprune"
 FALLBACK = ("lmms-eval", "torch", "torchvision", "transformers", "gudhi", "numba", "numpy", "scipy")
@@ -166,10 +166,9 @@ def _wrapped_models() -> Iterator[Finding]:
             yield Finding(what, False, True, _reason(error), _what_is_missing(error))
 
 
-def _what_is_missing(error: BaseException | None) -> str:
+def _what_is_missing(failure: BaseException) -> str:
     """How to get the module that an import failed for."""
-    while error is not None:
+    for error in led_to(failure):
         if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "lmms_topoprune":
             return f"pip install {error.name.partition('.')[0].replace('_', '-')}"
-        error = error.__cause__ or error.__context__
     return "install what it asks for"

@@ -116,11 +116,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         with stoppable():
             code = _run(arguments)
+            if alone:
+                finish_undisturbed()
     except KeyboardInterrupt as stop:
+        if alone:
+            finish_undisturbed()
         text, code = farewell(stop)
         click.echo(f"topoprune: {text}", err=True)
-    if alone:
-        finish_undisturbed()
     sys.exit(code)
 
 

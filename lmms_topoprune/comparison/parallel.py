@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError
 from lmms_topoprune.plan import PruningPlan, format_layers
+from lmms_topoprune.stopping import unmasked
 
 Opener = Callable[..., Any]
 """Loads a model: opener(device=..., log=...) -> Evaluator. Has to be picklable, as `Session.opener` is."""
@@ -124,7 +125,8 @@ class Serial:
         for job in jobs:
             reports.evaluating(job)
             try:
-                evaluate(self.evaluator, job, partial(reports.answered, job))
+                with unmasked():
+                    evaluate(self.evaluator, job, partial(reports.answered, job))
             except OF_ONE_CELL as error:
                 reports.failed(job, error)
             else:

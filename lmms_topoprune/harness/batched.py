@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.stages import measured
+from lmms_topoprune.stopping import unmasked
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 
@@ -60,7 +61,9 @@ class BatchedGeneration(lmms):  # type: ignore[misc]
 
     def _answer(self, requests: list[Instance]) -> list[GenerationResult]:
         try:
-            results = self._generate([self._prompt(request) for request in requests], _settings(requests[0]))
+            with unmasked():
+                prompts = [self._prompt(request) for request in requests]
+                results = self._generate(prompts, _settings(requests[0]))
         except Exception as error:
             if self.options.on_error == "raise":
                 raise Failure.of(requests, error).raised() from error

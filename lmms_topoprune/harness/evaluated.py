@@ -11,6 +11,7 @@ from lmms_topoprune.calibration import leakage
 from lmms_topoprune.calibration.hub import parts
 from lmms_topoprune.harness.callers import local_of
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.stopping import unmasked
 
 CALIBRATION_SPLITS = ("training_split", "validation_split", "test_split")
 EVALUATED_SPLITS = ("test_split", "validation_split")
@@ -97,7 +98,8 @@ def calibration_split(config: Mapping[str, Any], split: str = "") -> str:
 def task_config(manager: Any, name: str) -> dict[str, Any]:
     """A task's YAML file with what it includes; empty for a task written in Python."""
     try:
-        return dict(manager._get_config(name))
+        with unmasked():
+            return dict(manager._get_config(name))
     except Exception:  # lmms-eval says what is wrong with it when it loads the task
         return {}
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.stages import measured
+from lmms_topoprune.stopping import unmasked
 
 Answer = Callable[[list[Instance]], list[Any]]
 
@@ -30,7 +31,8 @@ def _escaping(network: PreTrainedModel) -> Iterator[None]:
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
-            return generate(*args, **kwargs)
+            with unmasked():
+                return generate(*args, **kwargs)
         except Exception as error:
             raise _Escape from error
 
@@ -84,7 +86,8 @@ class GuardedGeneration(lmms):  # type: ignore[misc]
 
     def _answer_or_record(self, answer: Answer, requests: list[Instance]) -> list[Any]:
         try:
-            return answer(requests)
+            with unmasked():
+                return answer(requests)
         except (_Escape, Exception) as error:
             if len(requests) > 1:
                 return [self._answer_or_record(answer, [request])[0] for request in requests]

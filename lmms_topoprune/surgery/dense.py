@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.stopping import unmasked
 from lmms_topoprune.surgery.compare import layer_changes
 from lmms_topoprune.surgery.fields import prune_config
 from lmms_topoprune.surgery.locate import Place
@@ -78,8 +79,9 @@ class Dense:
         for count in self.place.counts:
             config = prune_config(self.config, self.place.sections, count, kept, len(self.place.layers))
             try:
-                self._check_kept(config)
-                twin = build_twin(self.model, config)
+                with unmasked():
+                    self._check_kept(config)
+                    twin = build_twin(self.model, config)
             except SurgeryError:
                 raise
             except Exception as error:  # whatever a constructor may raise is the reason of the refusal

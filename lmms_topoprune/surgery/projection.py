@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.stopping import unmasked
 
 Run = Callable[[], torch.Tensor]
 _TOLERANCE = 0.01  # half precision rounds a factor such as Granite's
@@ -67,7 +68,7 @@ def _added_times(module: nn.Linear, run: Run) -> float:
 
     hook = module.register_forward_hook(cut)
     try:
-        with torch.enable_grad():
+        with unmasked(), torch.enable_grad():
             hidden = run()
             probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
             (found,) = torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)

@@ -20,8 +20,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
-from lmms_topoprune.stopping import unmasked
-
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype)
 # State of nn.Module itself, and what from_pretrained leaves on a model.
@@ -38,7 +36,7 @@ def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedMode
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
     """Models that are built here have their weights on the meta device, and nothing fills them."""
-    with unmasked(), torch.device("meta"), contextlib.ExitStack() as stack:
+    with torch.device("meta"), contextlib.ExitStack() as stack:
         for name in ("no_init_weights", "meta_device_safe_creation_ops"):
             if hasattr(init, name):
                 stack.enter_context(getattr(init, name)())

@@ -98,6 +98,22 @@ def test_a_recorded_failure_costs_one_answer_only(load, asked):
     assert record["failures"][0]["documents"] == (5,)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_ctrl_c_is_no_recorded_failure(size, load, asked):
+    lm = load("dense_llava", batch_size=size, on_error="record")
+    lm.model.generate = hidden_ctrl_c
+    with pytest.raises(KeyboardInterrupt):
+        asked.ask(lm, asked.requests("chat"))
+    assert not lm.answers.failures
+
+
+def hidden_ctrl_c(**_: Any) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise UnboundLocalError("a clean-up that fails")
+
+
 def test_empty_answers_are_counted_and_many_of_them_warned_about(load, asked, monkeypatch):
     lm = load("dense_llava", batch_size=4)
     monkeypatch.setattr(lm.tokenizer, "batch_decode", lambda ids, **_: [" "] * len(ids))

@@ -66,6 +66,22 @@ def test_a_swallowed_exception_stops_the_run_or_is_counted(family, family_folder
     assert len(lm.answers.failures) == 3
 
 
+@pytest.mark.parametrize("on_error", ["raise", "record"])
+def test_ctrl_c_is_no_failure_to_answer(on_error, family_folder, few):
+    lm, kind = create("dense_idefics2", family_folder("idefics2"), self_test=False, on_error=on_error)
+    lm.network.generate = hidden_ctrl_c
+    with pytest.raises(KeyboardInterrupt):
+        few.ask(lm, few.requests(kind))
+    assert not lm.answers.failures
+
+
+def hidden_ctrl_c(**_: object) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise UnboundLocalError("a clean-up that fails")
+
+
 def test_requests_keep_their_settings(family_folder, few):
     settings = {"max_new_tokens": 2, "until": ["\n\n"]}
     lm, kind = create("dense_idefics2", family_folder("idefics2"), self_test=False)

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sys
@@ -74,7 +75,7 @@ def start(arguments: list[str], place: Place) -> int:
     child = os.fork()
     if child:
         os.close(begins)
-        os.read(begun, 1)
+        select.select([begun], [], [], LONGEST)
         os.close(begun)
         return child
     os.setsid()

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from families import properties as holds
 from families.table import FAMILIES
 
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.harness.exits import one_sentence
 from lmms_topoprune.stopping import Terminated, farewell, stoppable, unmasked
-from lmms_topoprune.surgery.delete import refusal
+from lmms_topoprune.surgery.dense import Dense
+from lmms_topoprune.surgery.locate import locate
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -35,7 +39,9 @@ def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     command = [sys.executable, HERE / "interrupts.py", "--model", tiny_folder, "--work", tmp_path]
     more = ["--count", "8", "--seed", "1", "--commands", "plan,export,sweep"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *more], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["wrong"] == [] and found["tried"] == 8
@@ -97,41 +103,90 @@ def test_a_signal_during_a_finalizer_is_not_lost(number, capfd, monkeypatch):
     assert "Traceback" not in capfd.readouterr().err
 
 
-class Interrupted:
-    """Stands for a module in which Ctrl-C comes at the first look into it."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise KeyboardInterrupt
-
-
-def test_ctrl_c_that_transformers_hides_while_a_twin_is_built(monkeypatch):
-    """Its no_init_weights answers with UnboundLocalError, which would pass for the constructor's refusal."""
-    model = holds.build(FAMILIES["llava_qwen2"], "sdpa")
-    monkeypatch.setitem(sys.modules, "torch.nn.init", Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        refusal(model, [1])
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Terminated()])
-def test_an_error_over_an_interruption_is_the_interruption(stop):
-    with pytest.raises(type(stop)) as end, unmasked():
-        try:
-            raise stop
-        finally:
-            _fail_twice()
-    assert end.value is stop
-
-
-def _fail_twice() -> None:
+def interrupted(*_: Any, **__: Any) -> NoReturn:
+    """Ctrl-C comes, and whoever it hits fails to clean up: what transformers' no_init_weights does."""
     try:
-        raise UnboundLocalError("the clean-up failed")
+        raise KeyboardInterrupt
+    finally:
+        raise UnboundLocalError("cannot access local variable 'original_init_weights'")
+
+
+def _through_context() -> None:
+    try:
+        interrupted()
     except UnboundLocalError as error:
         raise InputError("the model cannot be loaded") from error
 
 
-def test_other_errors_pass_unchanged():
-    with pytest.raises(InputError, match="the model cannot be loaded"), unmasked():
-        _fail_twice()
+def _through_cause() -> None:
+    error = RuntimeError("Error calling __set_name__")
+    error.__cause__ = Terminated()
+    raise error
+
+
+def _beside_a_cause() -> None:
+    stored = ValueError("from elsewhere")
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise InputError("the clean-up failed") from stored
+
+
+def _in_a_cycle() -> None:
+    error = ValueError("its own cause")
+    raise error from error
+
+
+def _on_its_own() -> None:
+    try:
+        raise UnboundLocalError("a defect")
+    except UnboundLocalError as error:
+        raise InputError("the model cannot be loaded") from error
+
+
+@pytest.mark.parametrize(
+    ("fails", "wanted"),
+    [
+        (_through_context, KeyboardInterrupt),
+        (_through_cause, Terminated),
+        (_beside_a_cause, KeyboardInterrupt),
+        (_in_a_cycle, ValueError),
+        (_on_its_own, InputError),
+    ],
+)
+def test_an_error_over_an_interruption_is_the_interruption(fails, wanted):
+    with pytest.raises(BaseException) as end, unmasked():
+        fails()
+    assert end.type is wanted
+
+
+@pytest.mark.parametrize("fails", [_in_a_cycle, _on_its_own])
+def test_an_interruption_that_somebody_handles_is_over(fails):
+    """ "Training was stopped; now prune": whatever fails there has the old Ctrl-C as its context."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(ValueError), unmasked():
+            fails()
+
+
+def test_ctrl_c_while_a_twin_is_built_is_no_refusal(monkeypatch):
+    model = holds.build(FAMILIES["llava_qwen2"], "sdpa")
+    dense = Dense.of(model, locate(model))
+    monkeypatch.setattr("lmms_topoprune.surgery.dense.build_twin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dense.pruned_twin((0,))
+
+
+def test_ctrl_c_while_a_prompt_is_worded_is_no_other_form(monkeypatch):
+    monkeypatch.setattr(Prompter, "_render", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Prompter(SimpleNamespace(tokenizer=None))._worded("Describe it.", "a form", "another")
+
+
+def test_ctrl_c_is_seen_through_by_what_lmms_eval_calls():
+    with pytest.raises(KeyboardInterrupt), one_sentence():
+        interrupted()
 
 
 def test_somebody_elses_handler_stays(monkeypatch):
@@ -163,14 +218,14 @@ def test_the_command_line_sees_through_a_failed_clean_up(number, monkeypatch, ca
     from lmms_topoprune.cli import main as cli
     from lmms_topoprune.cli import tasks
 
-    def interrupted(_: str) -> None:
+    def stopped(_: str) -> None:
         try:
             os.kill(os.getpid(), number)
             time.sleep(1)
         finally:
-            _fail_twice()
+            _on_its_own()
 
-    monkeypatch.setattr(tasks, "shared_path", interrupted)
+    monkeypatch.setattr(tasks, "shared_path", stopped)
     with pytest.raises(SystemExit) as end:
         cli.main(["tasks"])
     assert end.value.code == 128 + number
