@@ -1,7 +1,7 @@
 """What repair brings, apart from the criterion: every criterion with no repair, linear and rescale.
 
     python benchmarks/repair.py tasks --criteria all -o runs/repair
-    python benchmarks/repair.py text runs/smollm2 --criteria topology,cosine --sparsities 0.2,0.3
+    python benchmarks/repair.py text runs/smollm2 --criteria all --sparsities 0.2,0.3
 
 `tasks` sweeps lmms-eval tasks and prints the share of the dense score that is kept. `text` prints the
 perplexity of a language model in the folder that benchmarks/rule/smollm2.py makes. Both write JSON and go on
@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 
 from lmms_topoprune.comparison.statistics import Interval
 from lmms_topoprune.criteria import registry
+from lmms_topoprune.plan import format_layers
 
 REPAIRS = ("none", "linear", "rescale")
 TEXTS = ("anarchism", "handbook")
@@ -143,7 +145,10 @@ def text(
     ridges: str,
     output: Path | None,
 ) -> None:
-    """Perplexity; plans and repairs see other passages of the same texts than the evaluation."""
+    """Perplexity, and what a repair makes of it (95 % interval, paired by passage).
+
+    Plans and repairs see other passages of the same texts than the evaluation.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from lmms_topoprune import files, planning
@@ -160,27 +165,43 @@ def text(
     batches = [{"input_ids": ids} for ids in calibration.split(8)]
     taken = zip(*(ids[:256] for ids in rest), strict=True)  # in turn, since some criteria read the first 64
     samples = [Sample(tokenizer.decode(row[:40])) for rows in taken for row in rows]
-    figures: dict[str, Any] = json.loads(output.read_text()) if output and output.exists() else {}
-    figures.setdefault("dense", perplexity(model, torch.cat(held_out)))
-    click.echo(f"dense {figures['dense']:.2f}")
-    found: Found = defaultdict(dict)
-    for criterion in listed(criteria):
-        for sparsity in map(float, sparsities.split(",")):
+    losses: dict[str, list[float]] = json.loads(output.read_text()) if output and output.exists() else {}
+    losses.setdefault("dense", passage_losses(model, torch.cat(held_out)))
+    click.echo(f"dense {math.exp(np.mean(losses['dense'])):.2f}")
+    found: Found = defaultdict(lambda: defaultdict(list))
+    alike: dict[tuple[str, float], list[str]] = defaultdict(list)  # criteria that drop the same layers
+    for sparsity in map(float, sparsities.split(",")):
+        for criterion in listed(criteria):
             if criterion[0].isdigit():  # layers such as 18-23, whatever the sparsity
                 options = PruningOptions(layers=criterion)
             else:
                 options = PruningOptions(sparsity, criterion=criterion)
             own = samples[: options.samples]
             plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=own)
+            layers = format_layers(plan.dropped)
+            alike[layers, sparsity].append(criterion)
+            click.echo(f"{criterion} {sparsity}: {layers}")
             for name, (method, ridge) in columns.items():
-                key = f"{criterion} {sparsity} {name}"
-                if key not in figures:
+                if (key := f"{layers} {name}") not in losses:
                     with repair(model, batches, plan.dropped, method, ridge=ridge):
-                        figures[key] = perplexity(model, torch.cat(held_out))
-                found[criterion, sparsity][name] = [f"{figures[key]:.1f}"]
+                        losses[key] = passage_losses(model, torch.cat(held_out))
                 if output:
-                    files.write_json(output, figures)
-    show(found, list(columns))
+                    files.write_json(output, losses)
+    for (layers, sparsity), names in alike.items():
+        row = found[", ".join(names), sparsity]
+        for name in columns:
+            after = np.array(losses[f"{layers} {name}"])
+            row[name] = [f"{math.exp(after.mean()):.4g}"]
+            if name != "none":
+                row[f"{name} / none"] = [ratio(after - losses[f"{layers} none"])]
+    show(found, [*columns, *(f"{name} / none" for name in columns if name != "none")])
+
+
+def ratio(changes: np.ndarray, draws: int = 10_000) -> str:
+    """exp of the mean change of a passage's loss, passages drawn anew."""
+    drawn = np.random.default_rng(0).integers(len(changes), size=(draws, len(changes)))
+    low, high = np.exp(np.quantile(changes[drawn].mean(1), [0.025, 0.975]))
+    return f"{math.exp(changes.mean()):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def split(folder: Path, name: str, tokenizer: Any, evaluated: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,9 +213,13 @@ def split(folder: Path, name: str, tokenizer: Any, evaluated: int) -> tuple[torc
 
 
 @torch.no_grad()
-def perplexity(model: Any, passages: torch.Tensor) -> float:
-    losses = [float(model(ids, labels=ids).loss) * len(ids) for ids in passages.split(4)]
-    return math.exp(sum(losses) / len(passages))
+def passage_losses(model: Any, passages: torch.Tensor) -> list[float]:
+    """Mean loss of a token, for each passage (N, T)."""
+    losses = []
+    for ids in passages.split(4):
+        logits = model(ids).logits[:, :-1].transpose(1, 2)
+        losses.append(torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none").mean(1))
+    return torch.cat(losses).tolist()
 
 
 if __name__ == "__main__":
