@@ -43,6 +43,12 @@ def ended(barcodes: Sequence[Barcode]) -> str:
     return f"median {np.median(shares):.2f}, {shares.min():.2f} to {shares.max():.2f}"
 
 
+def agreement(looks_spare: np.ndarray, costs: np.ndarray) -> float:
+    """Spearman's correlation over the inner layers: 1 if the sparest-looking layer costs least, and so on."""
+    ranks = [values[1:-1].argsort().argsort() for values in (looks_spare, -costs)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
 def perplexity(outcome: Outcome, layers: Sequence[int]) -> float:
     """Geometric mean over the texts."""
     units = outcome.units[name_of(layers)]
@@ -76,6 +82,14 @@ def main(folder: Path, smollm2: Path) -> None:
         click.echo(
             line(layer, spare[0][layer], spare[1][layer], f"{perplexity(outcome, [layer]):.1f}", *counts)
         )
+
+    costs = np.array([perplexity(outcome, [layer]) for layer in range(target.layers)])
+    views = {f"J, {t}": [np.diagonal(jaccard(b, 1), 1) for b in barcodes[t]] for t in TOKENS}
+    views |= {f"angle, {t}": [np.diagonal(c.angle(t), 1) for c in clouds] for t in TOKENS}
+    views["block influence"] = [c.steps for c in clouds]
+    click.echo("\nrank correlation of looking spare and costing little perplexity, layers 1 to L - 2")
+    for name, values in views.items():
+        click.echo(f"{name}: {agreement(np.mean(values, axis=0), costs):.2f}")
 
     click.echo("\nlength of the centroid before each layer and at the end")
     for token, values in zip(TOKENS, lengths, strict=True):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import click
 import numpy as np
-from targets import name_of
+from targets import TASK_NAMES, name_of
 
 DECIDING = (0.1, 0.2, 0.3, 0.4)
 DRAWS = 10_000
+MEASURES = ("perplexity", "cloze")
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class Outcome:
 
     Attributes:
         folder: holds choices.json, about.json and units/.
+        measures: which of a language model's measures count.
     """
 
     folder: Path
+    measures: tuple[str, ...] = MEASURES
 
     @cached_property
     def choices(self) -> dict[tuple[str, float], dict[int, tuple[int, ...]]]:
@@ -62,15 +65,30 @@ class Outcome:
         units, dense = self.units[name_of(layers)], self.units["dense"]
         if self.is_vision:
             chance = np.array(self.about["chance"], float)
-            return np.maximum(
-                0, (weights @ (units["right"] - chance)) / (weights @ (dense["right"] - chance))
-            )
+            return (weights @ (units["right"] - chance)) / (weights @ (dense["right"] - chance))
         found = []
         count = weights.sum(1)
         for text in self.about["texts"]:
             change = (weights @ (dense[f"nll {text}"] - units[f"nll {text}"]).astype(float)) / count
-            found += [np.exp(change), (weights @ units[f"right {text}"]) / (weights @ dense[f"right {text}"])]
+            cloze = (weights @ units[f"right {text}"]) / (weights @ dense[f"right {text}"])
+            both = {"perplexity": np.exp(change), "cloze": cloze}
+            found += [both[measure] for measure in self.measures]
         return np.mean(found, axis=0)
+
+    @property
+    def dense(self) -> str:
+        """What the dense model itself reaches."""
+        units = self.units["dense"]
+        if self.is_vision:
+            parts = zip(TASK_NAMES, np.split(units["right"], len(TASK_NAMES)), strict=True)
+            each = ", ".join(f"{task} {right.mean():.1%}" for task, right in parts)
+            chance = np.mean(np.array(self.about["chance"], float))
+            return f"{units['right'].mean():.1%} right ({each}; chance {chance:.1%})"
+        return ", ".join(
+            f"{text}: perplexity {np.exp(units[f'nll {text}'].mean()):.1f}, "
+            f"cloze {units[f'right {text}'].sum() / units[f'asked {text}'].sum():.1%}"
+            for text in self.about["texts"]
+        )
 
     def score(self, rule: str, sparsity: float) -> float:
         """Mean of the measures over the seeds; 1 is the dense model."""
@@ -165,25 +183,45 @@ def markdown(outcomes: Sequence[Outcome], sparsities: Sequence[float]) -> str:
 @click.option("--reference", help="Rule whose differences from all others are shown with intervals.")
 @click.option("--each", is_flag=True, help="Differences on every target, too.")
 @click.option("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6", show_default=True)
-def main(folder: Path, reference: str | None, each: bool, sparsities: str) -> None:
+@click.option("--measures", default=",".join(MEASURES), show_default=True, help="Of language models.")
+@click.option("--against", help="Only the differences from these rules, joined by commas.")
+def main(
+    folder: Path, reference: str | None, each: bool, sparsities: str, measures: str, against: str | None
+) -> None:
     """Print the tables of a phase."""
-    outcomes = [Outcome(place.parent) for place in sorted(folder.glob("*/choices.json"))]
+    counted = tuple(measures.split(","))
+    outcomes = [Outcome(place.parent, counted) for place in sorted(folder.glob("*/choices.json"))]
     wanted = [float(s) for s in sparsities.split(",")]
-    click.echo(markdown(outcomes, wanted))
+    for outcome in outcomes:
+        click.echo(f"{outcome.folder.name}, dense: {outcome.dense}")
+    click.echo("\n" + markdown(outcomes, wanted))
     if reference is None:
         return
-    parts = {"all targets": outcomes} | ({o.folder.name: [o] for o in outcomes} if each else {})
-    for name, part in parts.items():
-        click.echo(f"\n{reference} minus the other, {name}, 95 % interval\n")
-        for rule in outcomes[0].rules:
-            for s in wanted:
-                if rule != reference and all(o.has(rule, s) for o in part):
-                    point, low, high = interval(part, reference, rule, [s])
-                    click.echo(f"{rule:28} {s:.0%} {point:+.3f} [{low:+.3f}, {high:+.3f}]")
-            decided = [s for s in DECIDING if rule != reference and all(o.has(rule, s) for o in part)]
-            if len(decided) == len(DECIDING):
-                point, low, high = interval(part, reference, rule, decided)
-                click.echo(f"{rule:28} mean {point:+.4f} [{low:+.4f}, {high:+.4f}]")
+    others = [rule for rule in (against.split(",") if against else outcomes[0].rules) if rule != reference]
+    for part in [outcomes, *([o] for o in outcomes if each)]:
+        names = ", ".join(outcome.folder.name for outcome in part)
+        click.echo(f"\n{reference} minus others on {names}; 95 % intervals, bold where it is behind\n")
+        click.echo(differences(part, reference, others, wanted))
+
+
+def differences(
+    outcomes: Sequence[Outcome], reference: str, others: Sequence[str], sparsities: Sequence[float]
+) -> str:
+    """A row a rule, a column a sparsity, and the mean of those that decide."""
+    columns: dict[str, Sequence[float]] = {f"{s:.0%}": [s] for s in sparsities}
+    columns["10 to 40%"] = DECIDING
+    lines = [["against", *columns], ["---"] + ["---:"] * len(columns)]
+    for rule in others:
+        cells = []
+        for wanted in columns.values():
+            if all(o.has(rule, s) for o in outcomes for s in wanted):
+                point, low, high = interval(outcomes, reference, rule, wanted)
+                text = f"{point:+.3f} [{low:+.3f}, {high:+.3f}]"
+                cells.append(f"**{text}**" if high < 0 else text)
+            else:
+                cells.append("-")
+        lines.append([rule, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

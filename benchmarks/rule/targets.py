@@ -26,6 +26,7 @@ from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery import decoder_layers
 
 TASKS = Path(__file__).parents[2] / "tasks"
+TASK_NAMES = ("yesno", "vqa", "choice")  # as many documents of each
 BATCH = 16
 CHUNK = 128  # logits that fit into a processor's cache
 Units = dict[str, np.ndarray]
@@ -255,7 +256,7 @@ class Vision(Target):
         folder = model_path() if path == "embedded" else Path(path)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
         target = cls(name, model, AutoProcessor.from_pretrained(folder))
-        for task in ("yesno", "vqa", "choice"):
+        for task in TASK_NAMES:
             lines = (TASKS / "data" / f"{task}.jsonl").read_text().splitlines()
             chosen = [doc for doc in map(json.loads, lines) if doc["half"] == half][:each]
             target.documents += [{**doc, "task": task} for doc in chosen]
