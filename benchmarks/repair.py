@@ -151,8 +151,9 @@ def text(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lmms_topoprune import files, planning
+    from lmms_topoprune import files
     from lmms_topoprune.calibration.samples import Sample
+    from lmms_topoprune.comparison.planner import Planner
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.repairing import RIDGE, repair
 
@@ -170,23 +171,25 @@ def text(
     click.echo(f"dense {math.exp(np.mean(losses['dense'])):.2f}")
     found: Found = defaultdict(lambda: defaultdict(list))
     alike: dict[tuple[str, float], list[str]] = defaultdict(list)  # criteria that drop the same layers
-    for sparsity in map(float, sparsities.split(",")):
-        for criterion in listed(criteria):
-            if criterion[0].isdigit():  # layers such as 18-23, whatever the sparsity
-                options = PruningOptions(layers=criterion)
-            else:
-                options = PruningOptions(sparsity, criterion=criterion)
-            own = samples[: options.samples]
-            plan = planning.make_plan(model, tokenizer, options, name=str(folder), samples=own)
-            layers = format_layers(plan.dropped)
-            alike[layers, sparsity].append(criterion)
-            click.echo(f"{criterion} {sparsity}: {layers}")
-            for name, (method, ridge) in columns.items():
-                if (key := f"{layers} {name}") not in losses:
-                    with repair(model, batches, plan.dropped, method, ridge=ridge):
-                        losses[key] = passage_losses(model, torch.cat(held_out))
-                if output:
-                    files.write_json(output, losses)
+    wanted = {
+        (criterion, sparsity): PruningOptions(layers=criterion)  # such as 18-23, whatever the sparsity
+        if criterion[0].isdigit()
+        else PruningOptions(sparsity, criterion=criterion, calibration="passages:")
+        for sparsity in map(float, sparsities.split(","))
+        for criterion in listed(criteria)
+    }
+    readers = {"passages": lambda _, count, seed: samples[:count]}
+    plans = Planner(model, tokenizer, str(folder), readers).plans(list(wanted.values()))
+    for (criterion, sparsity), plan in zip(wanted, plans, strict=True):
+        layers = format_layers(plan.dropped)
+        alike[layers, sparsity].append(criterion)
+        for name, (method, ridge) in columns.items():
+            if (key := f"{layers} {name}") not in losses:
+                with repair(model, batches, plan.dropped, method, ridge=ridge):
+                    losses[key] = passage_losses(model, torch.cat(held_out))
+            if output:
+                files.write_json(output, losses)
+        click.echo(f"{criterion} {sparsity}: {layers}")
     for (layers, sparsity), names in alike.items():
         row = found[", ".join(names), sparsity]
         for name in columns:

@@ -75,15 +75,22 @@ class Outcome:
             found += [both[measure] for measure in self.measures]
         return np.mean(found, axis=0)
 
+    @staticmethod
+    def _by_task(figures: np.ndarray) -> dict[str, np.ndarray]:
+        """Task -> mean of figures (..., documents) over its documents, which stand together."""
+        parts = np.split(figures, len(TASK_NAMES), axis=-1)
+        return {task: part.mean(-1) for task, part in zip(TASK_NAMES, parts, strict=True)}
+
     @property
     def dense(self) -> str:
         """What the dense model itself reaches."""
         units = self.units["dense"]
         if self.is_vision:
-            parts = zip(TASK_NAMES, np.split(units["right"], len(TASK_NAMES)), strict=True)
-            each = ", ".join(f"{task} {right.mean():.1%}" for task, right in parts)
-            chance = np.mean(np.array(self.about["chance"], float))
-            return f"{units['right'].mean():.1%} right ({each}; chance {chance:.1%})"
+            figures = np.array([units["right"], self.about["chance"]], float)
+            means = {"all": figures.mean(1), **self._by_task(figures)}
+            return ", ".join(
+                f"{task} {right:.1%} (chance {chance:.1%})" for task, (right, chance) in means.items()
+            )
         return ", ".join(
             f"{text}: perplexity {np.exp(units[f'nll {text}'].mean()):.1f}, "
             f"cloze {units[f'right {text}'].sum() / units[f'asked {text}'].sum():.1%}"
