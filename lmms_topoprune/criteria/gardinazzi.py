@@ -2,8 +2,8 @@
 
 Gardinazzi et al., "Persistent Topological Features in Large Language Models", ICML 2025
 (arXiv 2410.11042). TopoVLM (arXiv 2604.16502) applies it to vision-language models with k = 15 and
-alpha = 1; plugin.toml holds both settings. The formula is that of the paper's text; the released code's, which
-returns the published layers, is topology.gardinazzi_layers.
+alpha = 1; plugin.toml holds both settings. The formula is that of the paper's text; the released code's,
+which returns the published layers, is topology.gardinazzi_layers.
 """
 
 from __future__ import annotations
