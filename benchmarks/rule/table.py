@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -28,10 +28,12 @@ class Outcome:
     Attributes:
         folder: holds choices.json, about.json and units/.
         measures: which of a language model's measures count.
+        known: what `resampled` has computed.
     """
 
     folder: Path
     measures: tuple[str, ...] = MEASURES
+    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def choices(self) -> dict[tuple[str, float], dict[int, tuple[int, ...]]]:
@@ -74,6 +76,18 @@ class Outcome:
             both = {"perplexity": np.exp(change), "cloze": cloze}
             found += [both[measure] for measure in self.measures]
         return np.mean(found, axis=0)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """(DRAWS, documents): how often each document is drawn; other draws on every target."""
+        rng = np.random.default_rng([0, sum(self.folder.name.encode())])
+        return rng.multinomial(self.documents, np.full(self.documents, 1 / self.documents), DRAWS)
+
+    def resampled(self, layers: tuple[int, ...]) -> np.ndarray:
+        """(DRAWS,): the measure on documents drawn anew, the same ones for every set of layers."""
+        if layers not in self.known:
+            self.known[layers] = self.measure(layers, self._weights)
+        return self.known[layers]
 
     @staticmethod
     def _by_task(figures: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,45 +133,33 @@ def overall(outcomes: Sequence[Outcome], rule: str, sparsity: float) -> float:
 
 
 def interval(
-    outcomes: Sequence[Outcome], one: str, other: str, sparsities: Sequence[float], draws: int = DRAWS
+    outcomes: Sequence[Outcome], one: str, other: str, sparsities: Sequence[float]
 ) -> tuple[float, float, float]:
     """one - other, the mean over the sparsities, with a 95 % interval.
 
-    Seeds and documents are drawn anew at once, the same for both rules and all sparsities.
+    Seeds and documents are drawn anew at once, the same for all rules and sparsities.
     """
-    rng = np.random.default_rng(0)
-    totals = np.zeros(draws)
+    totals = np.zeros(DRAWS)
     kinds = sum(o.is_vision for o in outcomes), sum(not o.is_vision for o in outcomes)
     groups = sum(count > 0 for count in kinds)
     for outcome in outcomes:
         weight = 1 / (kinds[0] if outcome.is_vision else kinds[1]) / groups
-        totals += weight * _differences(outcome, one, other, sparsities, draws, rng)
+        totals += weight * _differences(outcome, one, other, sparsities)
     point = np.mean([overall(outcomes, one, s) - overall(outcomes, other, s) for s in sparsities])
     low, high = np.quantile(totals, [0.025, 0.975])
     return float(point), float(low), float(high)
 
 
-def _differences(
-    outcome: Outcome,
-    one: str,
-    other: str,
-    sparsities: Sequence[float],
-    draws: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
+def _differences(outcome: Outcome, one: str, other: str, sparsities: Sequence[float]) -> np.ndarray:
     """(draws,): resampled differences on one target."""
     choices, rules = outcome.choices, (one, other)
     seeds = sorted(set.intersection(*(set(choices[rule, s]) for rule in rules for s in sparsities)))
-    weights = rng.multinomial(outcome.documents, np.full(outcome.documents, 1 / outcome.documents), draws)
-    drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), draws) / len(seeds)
+    rng = np.random.default_rng([1, sum(outcome.folder.name.encode())])
+    drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), DRAWS) / len(seeds)
     values = np.mean(
         [
-            [
-                outcome.measure(choices[one, sparsity][s], weights)
-                - outcome.measure(choices[other, sparsity][s], weights)
-                for s in seeds
-            ]
-            for sparsity in sparsities
+            [outcome.resampled(choices[one, s][x]) - outcome.resampled(choices[other, s][x]) for x in seeds]
+            for s in sparsities
         ],
         axis=0,
     )
