@@ -1,6 +1,7 @@
 """The folder of a sweep: its settings, one plan a cell, one evaluation a set of layers.
 
     sweep.json              what all cells share
+    sweep.lock              there while a sweep is at work
     plans/CELL.json         which layers each cell drops
     similarity/CELL.json    how alike the states are to a criterion that compares them, and its barcodes
     layers/3-5+9/           lmms-eval's results with these layers dropped
@@ -14,12 +15,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
+from lmms_topoprune.calibration.lock import locked
 from lmms_topoprune.comparison.damage import DamagedError
 from lmms_topoprune.comparison.labels import plan_label, variant
 from lmms_topoprune.comparison.results import Run, read_run
@@ -28,6 +31,7 @@ from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 SETTINGS = "sweep.json"
+LOCK = "sweep.lock"
 SCHEMA = "topoprune-sweep/1"
 AGAIN = "run the same sweep again, which mends it"
 PROBE = 2**20
@@ -39,6 +43,20 @@ class SweepFolder:
     """Where a sweep keeps what is finished."""
 
     path: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder; where files cannot be locked, it is only not checked.
+
+        Raises:
+            InputError: another sweep is at work here.
+        """
+        with locked(self.path / LOCK, 0) as held:
+            if held is False:
+                raise InputError(
+                    f"{str(self.path)!r} is in use by another sweep; wait for it or choose another folder"
+                )
+            yield
 
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, or make sure that an earlier sweep in this folder had the same.

@@ -98,7 +98,8 @@ def sweep(
     Raises:
         OptionError: an unknown task, criterion or option, more layers than may go, or calibration on
             what a task asks about.
-        InputError: the folder belongs to another sweep or cannot be written, or results are incomplete.
+        InputError: the folder belongs to another sweep, is in use by one or cannot be written, or results
+            are incomplete.
         TopopruneError: some cells failed; they are named, and all others are finished.
     """
     watcher = watcher or Watcher()
@@ -113,12 +114,26 @@ def sweep(
     for options in wanted:
         if planner.draws(options) and not options.calibration_forced:
             refuse(options.calibration, asked)
-    store.settle(_settings(evaluator, grid, tasks, limit))
-    plans = _plans(planner, grid, store, watcher, asked)
+    with store.alone():
+        store.settle(_settings(evaluator, grid, tasks, limit))
+        plans = _plans(planner, grid, store, watcher, asked)
+        _evaluate(evaluator, plans, tasks, store, limit, executor or Serial(evaluator), watcher)
+        return store.runs(plans)
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    plans: Sequence[PruningPlan],
+    tasks: Sequence[str],
+    store: SweepFolder,
+    limit: float | None,
+    executor: Executor,
+    watcher: Watcher,
+) -> None:
+    """Evaluate what is not finished yet."""
     todo = {store.evaluation(plan): plan for plan in plans}
     missing = [plan for plan in todo.values() if not _finished(plan, store, watcher)]
     watcher.planned(len(todo), len(todo) - len(missing))
-    executor = executor or Serial(evaluator)
     if missing:
         cells = _Cells(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
@@ -127,7 +142,6 @@ def sweep(
             finally:  # an error or Ctrl-C leaves nothing unfinished behind
                 store.discard(missing)
         cells.complain(len(todo))
-    return store.runs(plans)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_sweep import CHEAP, Evaluator
 
+from lmms_topoprune.calibration import lock
 from lmms_topoprune.comparison import cells, read_runs
 from lmms_topoprune.comparison.sweep import Watcher, sweep
 from lmms_topoprune.errors import InputError
@@ -21,6 +22,17 @@ class Listener(Watcher):
 
     def damaged(self, reason: str) -> None:
         self.reasons.append(reason)
+
+
+class Joined(Evaluator):
+    """Another sweep is started in the same folder while this one evaluates."""
+
+    folder: Path
+
+    def evaluate(self, plan, tasks, output, **given) -> Path:
+        with pytest.raises(InputError, match="is in use by another sweep"):
+            sweep(Evaluator(self.model, self.processor), CHEAP, ["vqa"], self.folder)
+        return super().evaluate(plan, tasks, output, **given)
 
 
 class Truncating(Evaluator):
@@ -106,3 +118,18 @@ def test_a_damaged_plan_is_made_again(evaluator, tmp_path):
     sweep(again, CHEAP, ["vqa"], tmp_path, watcher=listener)
     assert again.evaluated == [] and len(listener.reasons) == 2
     assert len(read_runs([tmp_path])) == 5
+
+
+def test_two_sweeps_at_once_are_refused(evaluator, tmp_path):
+    first = evaluator(Joined)
+    first.folder = tmp_path
+    assert len(sweep(first, CHEAP, ["vqa"], tmp_path)) == 5
+    assert not (tmp_path / "sweep.lock").exists()
+
+
+def test_a_file_system_without_locks_is_no_obstacle(evaluator, tmp_path, monkeypatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    assert len(sweep(evaluator(), CHEAP, ["vqa"], tmp_path)) == 5
