@@ -24,6 +24,7 @@ from typing import Any
 from lmms_topoprune import files
 from lmms_topoprune.calibration.lock import locked
 from lmms_topoprune.comparison.damage import DamagedError
+from lmms_topoprune.comparison.grid import DENSE
 from lmms_topoprune.comparison.labels import plan_label, variant
 from lmms_topoprune.comparison.results import Run, read_run
 from lmms_topoprune.comparison.shapes import Shape, read_shape
@@ -235,13 +236,16 @@ def is_sweep(path: Path | str) -> bool:
 
 
 def read_sweep(path: Path | str) -> list[Run]:
-    """One run a finished cell, by name.
+    """One run a finished cell: dense, then by name.
 
     Raises:
         InputError: the folder holds no finished cell, or a file in it is broken.
     """
     folder = SweepFolder(Path(path))
-    plans = [folder.plan(file.stem) for file in sorted((folder.path / "plans").glob("*.json"))]
+    names = sorted(
+        (file.stem for file in (folder.path / "plans").glob("*.json")), key=lambda n: (n != DENSE, n)
+    )
+    plans = [folder.plan(name) for name in names]
     runs = folder.runs(plan for plan in plans if plan is not None)
     if not runs:
         raise InputError(f"{str(path)!r} holds no finished cell yet")

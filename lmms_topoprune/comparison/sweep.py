@@ -96,7 +96,7 @@ def sweep(
         One run a cell, dense first.
 
     Raises:
-        OptionError: an unknown task, criterion or option, more layers than may go, or calibration on
+        OptionError: an unknown task, criterion or option, more layers than may go or none, or calibration on
             what a task asks about.
         InputError: the folder belongs to another sweep, is in use by one or cannot be written, or results
             are incomplete.
@@ -110,6 +110,7 @@ def sweep(
     )
     wanted = [cell.options(grid.shared) for cell in grid.cells()]
     planner.check(wanted)
+    planner.check_drops(wanted)
     asked = cache(partial(evaluator.asked_about, tasks=tuple(tasks)))
     for options in wanted:
         if planner.draws(options) and not options.calibration_forced:
