@@ -62,12 +62,14 @@ class SweepFolder:
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, or make sure that an earlier sweep in this folder had the same.
 
+        An earlier one that has finished no evaluation gives way.
+
         Raises:
             InputError: the folder belongs to a sweep with other settings (named), or cannot be written.
         """
         file = self.path / SETTINGS
         wanted = {"schema": SCHEMA, **settings}
-        if file.exists():
+        if file.exists() and any((self.path / "layers").glob("[!.]*")):
             found = self.settings()
             changed = [name for name in wanted if found.get(name) != wanted[name]]
             if changed:
@@ -78,9 +80,18 @@ class SweepFolder:
                 )
             return
         try:
+            if file.exists() and self._settings_differ(wanted):
+                for name in ("plans", "similarity"):  # made for other settings
+                    shutil.rmtree(self.path / name, ignore_errors=True)
             files.write_json(file, wanted)
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def _settings_differ(self, wanted: Mapping[str, Any]) -> bool:
+        try:
+            return self.settings() != wanted
+        except InputError:
+            return True
 
     def settings(self) -> dict[str, Any]:
         try:

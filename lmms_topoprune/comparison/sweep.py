@@ -14,7 +14,7 @@ import torch
 from lmms_topoprune.calibration.leakage import Asked, marked, refuse
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.comparison.cells import SweepFolder
-from lmms_topoprune.comparison.grid import DENSE, Grid
+from lmms_topoprune.comparison.grid import DENSE, Grid, questions
 from lmms_topoprune.comparison.parallel import Executor, Job, Serial
 from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.results import Run
@@ -86,7 +86,7 @@ def sweep(
         grid: what to evaluate.
         tasks: lmms-eval tasks or groups.
         folder: where plans and results go.
-        limit: questions a task.
+        limit: questions a task, or below 1 their share; all by default.
         executor: evaluates the cells; by default one after the other on the evaluator itself.
         watcher: is told about progress.
         readers: further calibration sources.
@@ -102,7 +102,7 @@ def sweep(
             are incomplete.
         TopopruneError: some cells failed; they are named, and all others are finished.
     """
-    watcher = watcher or Watcher()
+    watcher, limit = watcher or Watcher(), questions(limit)
     evaluator.check_tasks(tasks)
     store = SweepFolder(Path(folder))
     planner = Planner(

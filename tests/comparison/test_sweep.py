@@ -122,6 +122,21 @@ def test_another_sweep_in_the_same_folder_is_refused(evaluator, tmp_path):
         sweep(evaluator(), CHEAP, ["vqa"], tmp_path, limit=5)
 
 
+def test_a_sweep_without_a_finished_cell_gives_way(evaluator, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sweep(evaluator(stop_after=0), Grid(("random",), (0.34,), shared={"samples": 8}), ["vqa"], tmp_path)
+    sweep(evaluator(), CHEAP, ["vqa"], tmp_path, limit=5)
+    assert json.loads((tmp_path / "sweep.json").read_text())["limit"] == 5
+    assert not list((tmp_path / "plans").glob("random*"))  # made with other options
+
+
+@pytest.mark.parametrize("limit", [-3, 0, 2.5, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(limit, evaluator, tmp_path):
+    with pytest.raises(OptionError, match=r"limit is .*; allowed: whole numbers from 1, a share"):
+        sweep(evaluator(), CHEAP, ["vqa"], tmp_path / "out", limit=limit)
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_found_before_anything_is_written(evaluator, tmp_path):
     with pytest.raises(OptionError, match="task is 'vqb'"):
         sweep(evaluator(), CHEAP, ["vqb"], tmp_path / "out")
