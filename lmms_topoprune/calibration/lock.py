@@ -21,20 +21,23 @@ POLL = 0.05
 
 
 @contextmanager
-def locked(path: Path, seconds: float) -> Iterator[bool]:
+def locked(path: Path, seconds: float) -> Iterator[bool | None]:
     """Hold a lock named by a file, which is there as long as somebody holds it.
 
     Args:
         path: the file.
-        seconds: how long to wait for another holder.
+        seconds: how long to wait for another holder; who does not wait is told nothing.
 
     Yields:
-        Whether it is held; False after waiting in vain, and where files cannot be locked.
+        Whether it is held; False after waiting in vain, None where files cannot be locked.
     """
-    handle = None
+    handle, possible = None, True
     try:
-        handle = _opened(path, seconds)
-        yield handle is not None
+        try:
+            handle = _opened(path, seconds)
+        except OSError:
+            possible = False
+        yield handle is not None if possible else None
         _release(path, handle)
     except BaseException:
         # Ctrl-C may come between any two steps: whatever is held or made by now, the file goes unless
@@ -57,16 +60,17 @@ def _release(path: Path, handle: IO[bytes] | None) -> None:
 
 
 def _opened(path: Path, seconds: float) -> IO[bytes] | None:
-    """A handle that holds the lock, or None."""
+    """A handle that holds the lock, or None.
+
+    Raises:
+        OSError: files cannot be locked here.
+    """
     if fcntl is None:
-        return None
+        raise OSError("no locks on this system")
     end, told = time.monotonic() + seconds, False
     while True:
-        try:
-            handle = _tried(path)
-        except OSError:
-            return None
-        if handle is not None:
+        handle = _tried(path)
+        if handle is not None or not seconds:
             return handle
         if time.monotonic() > end:
             log.warning("another process computes the same scores for %.0f s; not waiting longer", seconds)

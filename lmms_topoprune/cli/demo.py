@@ -19,7 +19,7 @@ TASKS = "topoprune"
     "--sparsity", default="0.3", show_default=True, help="Share of layers to drop; several by commas."
 )
 @click.option("--tasks", default=TASKS, show_default=True, help="Tasks, joined by commas.")
-@click.option("--limit", type=float, help="Questions a task instead of all.")
+@click.option("--limit", type=float, help="Questions a task instead of all; below 1, their share.")
 @click.option("--samples", type=int, help="Calibration samples.  [default: 512]")
 @click.option("--batch-size", default=32, show_default=True, help="Questions answered at once.")
 @click.option("-o", "--output", default="runs/demo", show_default=True, help="Folder for plans and results.")

@@ -60,6 +60,9 @@ class Screen(Watcher):
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
+    def damaged(self, reason: str) -> None:
+        self.say(f"{reason}; it is made again")
+
     def planning(self, cells: int) -> None:
         if cells:
             self.say(f"Choosing the layers of {cells} pruned models ...")

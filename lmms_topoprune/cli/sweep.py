@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Repairs without training, joined by commas: none, linear, rescale.",
 )
 @click.option("--tasks", default="topoprune", show_default=True, help="lmms-eval tasks, joined by commas.")
-@click.option("--limit", type=float, help="Questions a task instead of all.")
+@click.option("--limit", type=float, help="Questions a task instead of all; below 1, their share.")
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
 @click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
@@ -100,10 +100,11 @@ def run(
     **_: Any,
 ) -> list[Run]:
     """Load the dense model and sweep, with progress on the screen."""
-    from lmms_topoprune.comparison.grid import Grid
+    from lmms_topoprune.comparison.grid import Grid, questions
 
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
+    limit = questions(limit)
     options.check_output(output, folder=True)
     if ray or ray_address:
         from lmms_topoprune.comparison.ray_cluster import require_ray

@@ -1,6 +1,7 @@
 """The folder of a sweep: its settings, one plan a cell, one evaluation a set of layers.
 
     sweep.json              what all cells share
+    sweep.lock              there while a sweep is at work
     plans/CELL.json         which layers each cell drops
     similarity/CELL.json    how alike the states are to a criterion that compares them, and its barcodes
     layers/3-5+9/           lmms-eval's results with these layers dropped
@@ -11,13 +12,19 @@ Everything appears under its name only once it is complete, so that a sweep can 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import files
+from lmms_topoprune.calibration.lock import locked
+from lmms_topoprune.comparison.damage import DamagedError
+from lmms_topoprune.comparison.grid import DENSE
 from lmms_topoprune.comparison.labels import plan_label, variant
 from lmms_topoprune.comparison.results import Run, read_run
 from lmms_topoprune.comparison.shapes import Shape, read_shape
@@ -25,7 +32,11 @@ from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 SETTINGS = "sweep.json"
+LOCK = "sweep.lock"
 SCHEMA = "topoprune-sweep/1"
+AGAIN = "run the same sweep again, which mends it"
+PROBE = 2**20
+"""Bytes; a disk that takes as many is not full."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,31 @@ class SweepFolder:
 
     path: Path
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder; where files cannot be locked, it is only not checked.
+
+        Raises:
+            InputError: another sweep is at work here.
+        """
+        with locked(self.path / LOCK, 0) as held:
+            if held is False:
+                raise InputError(
+                    f"{str(self.path)!r} is in use by another sweep; wait for it or choose another folder"
+                )
+            yield
+
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, or make sure that an earlier sweep in this folder had the same.
+
+        An earlier one that has finished no evaluation gives way.
 
         Raises:
             InputError: the folder belongs to a sweep with other settings (named), or cannot be written.
         """
         file = self.path / SETTINGS
         wanted = {"schema": SCHEMA, **settings}
-        if file.exists():
+        if file.exists() and any((self.path / "layers").glob("[!.]*")):
             found = self.settings()
             changed = [name for name in wanted if found.get(name) != wanted[name]]
             if changed:
@@ -53,9 +80,18 @@ class SweepFolder:
                 )
             return
         try:
+            if file.exists() and self._settings_differ(wanted):
+                for name in ("plans", "similarity"):  # made for other settings
+                    shutil.rmtree(self.path / name, ignore_errors=True)
             files.write_json(file, wanted)
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def _settings_differ(self, wanted: Mapping[str, Any]) -> bool:
+        try:
+            return self.settings() != wanted
+        except InputError:
+            return True
 
     def settings(self) -> dict[str, Any]:
         try:
@@ -68,9 +104,18 @@ class SweepFolder:
         return self.path / "plans" / f"{cell}.json"
 
     def plan(self, cell: str) -> PruningPlan | None:
-        """The plan of a cell, if it was made."""
+        """The plan of a cell, if it was made.
+
+        Raises:
+            InputError: it is damaged.
+        """
         path = self.plan_path(cell)
-        return PruningPlan.load(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return PruningPlan.load(path)
+        except InputError as error:
+            raise DamagedError(error.args[0], AGAIN) from None
 
     def keep(
         self,
@@ -137,8 +182,64 @@ class SweepFolder:
             shutil.rmtree(self.draft(plan), ignore_errors=True)
 
     def finish(self, plan: PruningPlan) -> None:
-        """Give a complete evaluation its name."""
-        self.draft(plan).rename(self.evaluation(plan))
+        """Give an evaluation its name, in place of a damaged one if there is one.
+
+        lmms-eval only warns when samples cannot be written, so they are read first.
+
+        Raises:
+            InputError: the evaluation is not complete, or the folder cannot be written.
+        """
+        draft, final = self.draft(plan), self.evaluation(plan)
+        try:
+            read_run(draft)
+        except InputError as error:
+            obstacle = _obstacle(self.path)
+            reason = f"{str(self.path)!r} cannot be written: {obstacle}" if obstacle else error.args[0]
+            raise InputError(reason) from None
+        try:
+            if final.exists():
+                shutil.rmtree(final)
+            draft.rename(final)
+        except OSError as error:
+            raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
+
+    def read(self, plan: PruningPlan) -> Run:
+        """What an evaluation came to.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            return read_run(self.evaluation(plan))
+        except InputError as error:
+            raise DamagedError(error.args[0], AGAIN) from None
+
+    def runs(self, plans: Iterable[PruningPlan]) -> list[Run]:
+        """One run a plan that is evaluated; plans with the same layers share their results.
+
+        Raises:
+            InputError: an evaluation is damaged.
+        """
+        results: dict[Path, Run] = {}
+        found = []
+        for plan in plans:
+            place = self.evaluation(plan)
+            if place.is_dir():
+                results[place] = results.get(place) or self.read(plan)
+                found.append(_as_cell(results[place], plan))
+        return found
+
+
+def _obstacle(folder: Path) -> str:
+    """Why nothing can be written there, such as a full disk; empty if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def is_sweep(path: Path | str) -> bool:
@@ -146,22 +247,17 @@ def is_sweep(path: Path | str) -> bool:
 
 
 def read_sweep(path: Path | str) -> list[Run]:
-    """One run a finished cell; cells with the same layers share their results.
+    """One run a finished cell: dense, then by name.
 
     Raises:
         InputError: the folder holds no finished cell, or a file in it is broken.
     """
     folder = SweepFolder(Path(path))
-    results: dict[Path, Run] = {}
-    runs = []
-    for file in sorted((folder.path / "plans").glob("*.json")):
-        plan = PruningPlan.load(file)
-        place = folder.evaluation(plan)
-        if not place.is_dir():
-            continue
-        if place not in results:
-            results[place] = read_run(place)
-        runs.append(_as_cell(results[place], plan))
+    names = sorted(
+        (file.stem for file in (folder.path / "plans").glob("*.json")), key=lambda n: (n != DENSE, n)
+    )
+    plans = [folder.plan(name) for name in names]
+    runs = folder.runs(plan for plan in plans if plan is not None)
     if not runs:
         raise InputError(f"{str(path)!r} holds no finished cell yet")
     return runs

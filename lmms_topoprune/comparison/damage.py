@@ -11,6 +11,13 @@ from typing import Any
 from lmms_topoprune.errors import InputError, TopopruneError
 
 
+class DamagedError(InputError):
+    """A result is missing or damaged: what is wrong with it, and what to do where nobody knows better."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
+
+
 @contextmanager
 def understood(path: Path, what: str) -> Iterator[None]:
     """Within this block a field that is missing or of another type means that `path` is no `what`.
@@ -38,7 +45,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{str(path)!r} is cut short or not JSON; evaluate again") from None
+        raise DamagedError(f"{str(path)!r} is cut short or not JSON", "evaluate again") from None
     if not isinstance(value, dict):
         raise InputError(f"{str(path)!r} holds no JSON object")
     return value

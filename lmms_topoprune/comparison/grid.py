@@ -47,6 +47,21 @@ def _value(name: str, text: str) -> Any:
         raise OptionError(f"{name} is {text!r}; allowed: numbers") from None
 
 
+def questions(limit: float | None) -> float | None:
+    """How many questions a task is to have: a whole number, or below 1 their share; None and -1 for all.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if limit is None or limit == -1:
+        return None
+    if not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
+        raise OptionError(
+            f"limit is {limit}; allowed: whole numbers from 1, a share between 0 and 1, or -1 for all"
+        )
+    return limit
+
+
 @dataclass(frozen=True)
 class Cell:
     """One place in the grid.

@@ -18,6 +18,7 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
+from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.planning import Scored
@@ -68,6 +69,19 @@ class Planner:
         """
         for options in wanted:
             planning.check_budget(planning.resolved(options), self.layers, self.forbidden)
+
+    def check_drops(self, wanted: Sequence[PruningOptions]) -> None:
+        """Refuse a sparsity that rounds to no layer: its model would be the dense one under another name.
+
+        Raises:
+            OptionError: names the sparsity.
+        """
+        for options in wanted:
+            if options.sparsity and not options.drop_count(self.layers):  # a threshold has sparsity 0
+                raise OptionError(
+                    f"sparsity is {options.sparsity}, which drops 0 of {self.layers} layers; "
+                    f"allowed: sparsity above {0.5 / self.layers:.4f} (dense is added by itself)"
+                )
 
     def draws(self, options: PruningOptions) -> bool:
         """Whether a plan with these options depends on calibration samples."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune.comparison.costs import costs
-from lmms_topoprune.comparison.damage import read_object, understood
+from lmms_topoprune.comparison.damage import DamagedError, read_object, understood
 from lmms_topoprune.comparison.facts import facts, parse_model_args
 from lmms_topoprune.comparison.labels import plan_label
 from lmms_topoprune.comparison.scores import UnitScores, unit_scores
@@ -66,8 +66,8 @@ def find_results(path: Path | str) -> list[Path]:
         raise InputError(f"result folder {str(path)!r} does not exist")
     found = sorted(p for p in path.rglob(f"*{RESULTS}") if not _hidden(p.relative_to(path)))
     if not found:
-        raise InputError(
-            f"{str(path)!r} holds no *{RESULTS}; run lmms-eval with --output_path and --log_samples"
+        raise DamagedError(
+            f"{str(path)!r} holds no *{RESULTS}", "run lmms-eval with --output_path and --log_samples"
         )
     return found
 
@@ -85,7 +85,7 @@ def read_run(path: Path | str) -> Run:
     """
     found = find_results(path)
     if len(found) != 1:
-        raise InputError(f"{str(path)!r} holds {len(found)} results files; name one of them")
+        raise DamagedError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
     with understood(found[0], "results file of lmms-eval"):
         return _run(found[0], read_object(found[0]))
 
@@ -140,17 +140,17 @@ def read_samples(results: Path, task: str) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; run lmms-eval with --log_samples") from None
+        raise DamagedError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{str(path)!r} is cut short or not JSON lines; evaluate again") from None
+        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
     try:
         rows = [json.loads(line) for line in lines if line.strip()]
     except (ValueError, RecursionError):
-        raise InputError(f"{str(path)!r} is cut short or not JSON lines; evaluate again") from None
+        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
     if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
-        raise InputError(f"{str(path)!r} holds no samples with a doc_id")
+        raise DamagedError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
     return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
 
 
@@ -160,9 +160,9 @@ def _all_samples(path: Path, task: str, results: Mapping[str, Any]) -> list[dict
     wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
     found = len({str(row["doc_id"]) for row in rows})
     if isinstance(wanted, int) and found < wanted:
-        raise InputError(
-            f"{str(_samples_path(path, task))!r} is cut short: it holds {found} of {wanted} documents; "
-            "evaluate again"
+        raise DamagedError(
+            f"{str(_samples_path(path, task))!r} is cut short: it holds {found} of {wanted} documents",
+            "evaluate again",
         )
     return rows
 

@@ -24,8 +24,14 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
-    """Every plan's run once, such as that of a criterion without a seed; equal labels get longer ones."""
-    once = {(str(run.path.resolve()), run.plan.hash if run.plan else ""): run for run in runs}
+    """Every plan's run once, such as that of a criterion without a seed; equal labels get longer ones.
+
+    A threshold that drops nothing came to the dense model, which is there already.
+    """
+    once: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        plan = "" if run.is_dense or run.plan is None else run.plan.hash
+        once.setdefault((str(run.path.resolve()), plan), run)
     return distinct_labels(list(once.values()))
 
 

@@ -7,20 +7,22 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from lmms_topoprune.calibration.leakage import Asked, marked, refuse
 from lmms_topoprune.calibration.sources import Reader
-from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
-from lmms_topoprune.comparison.grid import DENSE, Grid
+from lmms_topoprune.comparison.cells import SweepFolder
+from lmms_topoprune.comparison.grid import DENSE, Grid, questions
 from lmms_topoprune.comparison.parallel import Executor, Job, Serial
 from lmms_topoprune.comparison.planner import Planner
 from lmms_topoprune.comparison.results import Run
-from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.errors import InputError, TopopruneError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery import fingerprint
+
+T = TypeVar("T")
 
 
 class Evaluator(Protocol):
@@ -52,6 +54,7 @@ class Evaluator(Protocol):
 class Watcher:
     """Told how a sweep gets on; does nothing by itself. Several plans may be under way at once."""
 
+    def damaged(self, reason: str) -> None: ...
     def planning(self, cells: int) -> None: ...
     def planned(self, evaluations: int, finished: int) -> None: ...
     def evaluating(self, plan: PruningPlan) -> None: ...
@@ -75,14 +78,15 @@ def sweep(
 ) -> list[Run]:
     """Evaluate the dense model and every cell of a grid; cells with the same layers once.
 
-    Killed at any moment, the same call goes on where it was. A later call may ask for more cells.
+    Killed at any moment, the same call goes on where it was. A later call may ask for more cells. What
+    was damaged since it was finished is done again.
 
     Args:
         evaluator: the loaded dense model.
         grid: what to evaluate.
         tasks: lmms-eval tasks or groups.
         folder: where plans and results go.
-        limit: questions a task.
+        limit: questions a task, or below 1 their share; all by default.
         executor: evaluates the cells; by default one after the other on the evaluator itself.
         watcher: is told about progress.
         readers: further calibration sources.
@@ -92,12 +96,13 @@ def sweep(
         One run a cell, dense first.
 
     Raises:
-        OptionError: an unknown task, criterion or option, more layers than may go, or calibration on
+        OptionError: an unknown task, criterion or option, more layers than may go or none, or calibration on
             what a task asks about.
-        InputError: the folder belongs to another sweep, or cannot be written.
+        InputError: the folder belongs to another sweep, is in use by one or cannot be written, or results
+            are incomplete.
         TopopruneError: some cells failed; they are named, and all others are finished.
     """
-    watcher = watcher or Watcher()
+    watcher, limit = watcher or Watcher(), questions(limit)
     evaluator.check_tasks(tasks)
     store = SweepFolder(Path(folder))
     planner = Planner(
@@ -105,16 +110,31 @@ def sweep(
     )
     wanted = [cell.options(grid.shared) for cell in grid.cells()]
     planner.check(wanted)
+    planner.check_drops(wanted)
     asked = cache(partial(evaluator.asked_about, tasks=tuple(tasks)))
     for options in wanted:
         if planner.draws(options) and not options.calibration_forced:
             refuse(options.calibration, asked)
-    store.settle(_settings(evaluator, grid, tasks, limit))
-    plans = _plans(planner, grid, store, watcher, asked)
+    with store.alone():
+        store.settle(_settings(evaluator, grid, tasks, limit))
+        plans = _plans(planner, grid, store, watcher, asked)
+        _evaluate(evaluator, plans, tasks, store, limit, executor or Serial(evaluator), watcher)
+        return store.runs(plans)
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    plans: Sequence[PruningPlan],
+    tasks: Sequence[str],
+    store: SweepFolder,
+    limit: float | None,
+    executor: Executor,
+    watcher: Watcher,
+) -> None:
+    """Evaluate what is not finished yet."""
     todo = {store.evaluation(plan): plan for plan in plans}
-    missing = [plan for place, plan in todo.items() if not place.is_dir()]
+    missing = [plan for plan in todo.values() if not _finished(plan, store, watcher)]
     watcher.planned(len(todo), len(todo) - len(missing))
-    executor = executor or Serial(evaluator)
     if missing:
         cells = _Cells(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
@@ -123,9 +143,6 @@ def sweep(
             finally:  # an error or Ctrl-C leaves nothing unfinished behind
                 store.discard(missing)
         cells.complain(len(todo))
-    hashes = {plan.hash for plan in plans}
-    runs = [run for run in read_sweep(store.path) if run.plan is not None and run.plan.hash in hashes]
-    return sorted(runs, key=lambda run: not run.is_dense)
 
 
 @dataclass
@@ -199,17 +216,32 @@ def _plans(
     planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher, asked: Asked
 ) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
-    missing = [cell for cell in grid.cells() if store.plan(cell.name) is None]
+    names = (DENSE, *(cell.name for cell in grid.cells()))
+    lacking = {name for name in names if _sound(partial(store.plan, name), watcher) is None}
+    missing = [cell for cell in grid.cells() if cell.name in lacking]
     watcher.planning(len(missing))
     for seed in dict.fromkeys(cell.seed for cell in missing):
         cells = [cell for cell in missing if cell.seed == seed]
         wanted = [cell.options(grid.shared) for cell in cells]
         for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
             store.keep(cell.name, marked(plan, asked), planner.similarity(options), planner.barcodes(options))
-    if store.plan(DENSE) is None:
+    if DENSE in lacking:
         store.keep(DENSE, planner.dense())
-    found = [store.plan(name) for name in (DENSE, *(cell.name for cell in grid.cells()))]
+    found = [store.plan(name) for name in names]
     return [plan for plan in found if plan is not None]
+
+
+def _finished(plan: PruningPlan, store: SweepFolder, watcher: Watcher) -> bool:
+    return store.evaluation(plan).is_dir() and _sound(partial(store.read, plan), watcher) is not None
+
+
+def _sound(read: Callable[[], T | None], watcher: Watcher) -> T | None:
+    """What is on the disk; what is damaged there counts as missing, and the watcher is told."""
+    try:
+        return read()
+    except InputError as error:
+        watcher.damaged(error.args[0])
+        return None
 
 
 def _job(

@@ -71,6 +71,7 @@ def test_unknown_command_and_option(topoprune):
         (["sweep", "-o", "x", "--seeds", ","], "seeds is ','"),
         (["sweep", "-o", "x", "--criteria", "dense"], "criterion is 'dense'"),
         (["sweep", "-o", "x", "--workers", "0"], "workers is 0"),
+        (["sweep", "-o", "x", "--limit", "nan"], "limit is nan"),
         (["sweep", "-o", "file/x"], "is no folder"),
         (["sweep", "-o", "x", "--criteria", "topology:selction=block"], "did you mean 'selection'"),
         (["demo", "-o", "file"], "is no folder"),

@@ -122,11 +122,30 @@ def test_another_sweep_in_the_same_folder_is_refused(evaluator, tmp_path):
         sweep(evaluator(), CHEAP, ["vqa"], tmp_path, limit=5)
 
 
+def test_a_sweep_without_a_finished_cell_gives_way(evaluator, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sweep(evaluator(stop_after=0), Grid(("random",), (0.34,), shared={"samples": 8}), ["vqa"], tmp_path)
+    sweep(evaluator(), CHEAP, ["vqa"], tmp_path, limit=5)
+    assert json.loads((tmp_path / "sweep.json").read_text())["limit"] == 5
+    assert not list((tmp_path / "plans").glob("random*"))  # made with other options
+
+
+@pytest.mark.parametrize("limit", [-3, 0, 2.5, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(limit, evaluator, tmp_path):
+    with pytest.raises(OptionError, match=r"limit is .*; allowed: whole numbers from 1, a share"):
+        sweep(evaluator(), CHEAP, ["vqa"], tmp_path / "out", limit=limit)
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_found_before_anything_is_written(evaluator, tmp_path):
     with pytest.raises(OptionError, match="task is 'vqb'"):
         sweep(evaluator(), CHEAP, ["vqb"], tmp_path / "out")
     with pytest.raises(OptionError, match="leave 4 to drop"):
         sweep(evaluator(), Grid(("last_n",), (0.9,)), ["vqa"], tmp_path / "out")
+    with pytest.raises(
+        OptionError, match=r"0\.05, which drops 0 of 6 layers; allowed: sparsity above 0\.0833"
+    ):
+        sweep(evaluator(), Grid(("last_n",), (0.34, 0.05)), ["vqa"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
@@ -246,6 +265,17 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
     asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
     assert row.label.startswith(f"{asked} {100 * plan.sparsity:.3g} %")
     assert f"{len(plan.dropped)}: {row.dropped}" in cells(comparison, row)
+
+
+@pytest.mark.parametrize("name", ["angular", "gardinazzi"])  # before and after "dense"
+def test_a_threshold_that_drops_nothing_is_the_dense_model(name, evaluator, tmp_path):
+    never = f"{name}:selection=threshold:protect_first=3:protect_last=2:eps=1"
+    grid = Grid((never, "last_n"), (0.34,), shared={"samples": 16})
+    found = sweep(evaluator(), grid, ["vqa"], tmp_path)
+    assert [run.dropped for run in found[:2]] == ["none", "none"]
+    for runs in (distinct(found), read_runs([tmp_path])):
+        assert [run.label for run in runs] == ["dense", "last_n 34 %"]
+        assert runs[0].plan.criterion == "dense"
 
 
 def test_tables_tell_another_token(evaluator, tmp_path):

@@ -24,6 +24,7 @@ from scene import Scene, damaged, leftovers, read_only, save_model, sentence_of,
 from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
+from lmms_topoprune.comparison import read_run
 from lmms_topoprune.embedded.data import calibration_samples
 from lmms_topoprune.plan import PruningPlan
 
@@ -130,6 +131,8 @@ def full_sweep(scene: Scene) -> None:
         assert not leftovers(out)
         for plan in (out / "plans").glob("*.json"):
             PruningPlan.load(plan)
+        for finished in (out / "layers").glob("*"):
+            read_run(finished)
 
 
 @fault("disk full: results of lmms-eval", "one sentence and a failing exit code")
