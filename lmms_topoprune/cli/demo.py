@@ -42,5 +42,5 @@ def command(**arguments: Any) -> None:
 
     texts = {"sparsities": arguments.pop("sparsity"), "seeds": "0"}
     shared = {} if arguments["samples"] is None else {"samples": arguments["samples"]}
-    runs = run(shared=shared, **texts, **arguments)
-    finish(runs, Path(arguments["output"]), arguments["as_json"], "What pruning costs")
+    run(shared=shared, **texts, **arguments)
+    finish(Path(arguments["output"]), arguments["as_json"], "What pruning costs")

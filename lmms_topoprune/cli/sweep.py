@@ -77,7 +77,8 @@ def command(**arguments: Any) -> None:
     """
     shared = options.given(arguments)
     own = {name: value for name, value in arguments.items() if name not in PruningOptions.names()}
-    finish(run(shared=shared, **own), Path(arguments["output"]), arguments["as_json"], "Sweep")
+    run(shared=shared, **own)
+    finish(Path(arguments["output"]), arguments["as_json"], "Sweep")
 
 
 def run(
@@ -169,13 +170,12 @@ def _executor(
     return Processes(session.opener, workers, device, logs)
 
 
-def finish(runs: list[Run], folder: Path, as_json: bool, title: str) -> None:
-    """Compare what was evaluated, keep the table beside it and show it."""
+def finish(folder: Path, as_json: bool, title: str) -> None:
+    """Compare all that the folder holds, earlier commands' cells included; keep the table and show it."""
     from lmms_topoprune.cli.board import show
-    from lmms_topoprune.comparison import compare, render, save
-    from lmms_topoprune.comparison.runs import distinct
+    from lmms_topoprune.comparison import compare, read_runs, render, save
 
-    comparison = compare(distinct(runs))
+    comparison = compare(read_runs([folder]))
     for suffix in (".md", ".json", ".csv"):
         save(comparison, folder / f"comparison{suffix}")
     if as_json:

@@ -18,6 +18,7 @@ import pytest
 from lmms_topoprune import planning
 from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.entries import listing
+from lmms_topoprune.cli.sweep import finish
 from lmms_topoprune.comparison import compare, read_runs
 from lmms_topoprune.comparison.cells import SweepFolder, read_sweep
 from lmms_topoprune.comparison.grid import Cell, Grid, parse_variant
@@ -114,6 +115,16 @@ def test_a_finished_sweep_can_grow(evaluator, tmp_path):
     more = evaluator()
     runs = sweep(more, Grid(("last_n",), (0.34, 0.5)), ["vqa"], tmp_path)
     assert len(more.evaluated) == 1 and len(runs) == 3
+
+
+def test_the_table_holds_what_earlier_commands_evaluated(evaluator, tmp_path, capsys):
+    sweep(evaluator(), CHEAP, ["vqa"], tmp_path)
+    sweep(evaluator(), Grid(("last_n",), (0.17,)), ["vqa"], tmp_path)
+    finish(tmp_path, True, "Sweep")
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "comparison.json").read_text())
+    labels = {row["label"] for row in found["rows"]}
+    assert labels == {"dense", *(f"last_n {n} %" for n in (17, 34, 50)), *(f"uniform {n} %" for n in (34, 50))}
 
 
 def test_another_sweep_in_the_same_folder_is_refused(evaluator, tmp_path):
