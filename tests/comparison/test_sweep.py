@@ -124,7 +124,7 @@ def test_the_table_holds_what_earlier_commands_evaluated(evaluator, tmp_path, ca
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "comparison.json").read_text())
     labels = {row["label"] for row in found["rows"]}
-    assert labels == {"dense", *(f"last_n {n} %" for n in (17, 34, 50)), *(f"uniform {n} %" for n in (34, 50))}
+    assert labels == {"dense", "last_n 17 %", *(f"{name} {n} %" for name in CHEAP.criteria for n in (34, 50))}
 
 
 def test_another_sweep_in_the_same_folder_is_refused(evaluator, tmp_path):
