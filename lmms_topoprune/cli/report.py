@@ -39,7 +39,7 @@ def command(
       topoprune report runs/sweep -o report.html
     """
     from lmms_topoprune.comparison import compare, read_runs
-    from lmms_topoprune.comparison.cells import SweepFolder, is_sweep
+    from lmms_topoprune.comparison.cells import SweepFolder, sweeps_at
     from lmms_topoprune.comparison.output import write
     from lmms_topoprune.comparison.report import report
 
@@ -48,8 +48,8 @@ def command(
     shapes = {
         name: shape
         for folder in folders
-        if is_sweep(folder)
-        for name, shape in SweepFolder(Path(folder)).shapes().items()
+        for sweep in sweeps_at(folder)
+        for name, shape in SweepFolder(sweep).shapes().items()
     }
     write(Path(output), report(comparison, runs, title, shapes))
     click.echo(
