@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
     GenerationError,
@@ -113,6 +114,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The console entry point: a mistake ends in one sentence and a documented exit code."""
     alone = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
+    if alone:
+        outlive_readers()
     try:
         with stoppable():
             code = _run(arguments)
@@ -137,10 +140,6 @@ def _run(arguments: list[str]) -> int:
             click.echo(json.dumps({"error": error.format_message(), "kind": type(error).__name__}))
         error.show()
         return 2
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).
-        sys.stderr.close()
-        return 0
     except (TopopruneError, OSError, RuntimeError, MemoryError) as error:
         known = _as_ours(error)
         _say(known, "--json" in arguments)
