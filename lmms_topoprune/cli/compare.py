@@ -16,7 +16,7 @@ from lmms_topoprune.cli import options
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
 @click.option("--rounds", default=2000, show_default=True, help="Bootstrap rounds.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@options.seed
 @options.as_json
 def command(
     folders: tuple[str, ...],

@@ -66,6 +66,18 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in PruningOptions.names() if options.get(name) is not None}
 
 
+def seed(function: F) -> F:
+    return click.option(
+        "--seed", default=0, show_default=True, help="Seed of the bootstrap.", callback=_checked_seed
+    )(function)
+
+
+def _checked_seed(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value < 0:
+        raise OptionError(f"seed is {value}; allowed: whole numbers from 0")
+    return value
+
+
 def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print machine-readable output.")(function)
 

@@ -20,7 +20,7 @@ from lmms_topoprune.cli import options
 @click.option("--junit", "junit_path", help="Write JUnit XML here.")
 @click.option("--summary", "summary_path", help="Write the Markdown table here.")
 @click.option("--save-baseline", help="Write RUN as a baseline file here, and compare nothing.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@options.seed
 @options.as_json
 def command(
     run: str,

@@ -80,6 +80,8 @@ def test_unknown_command_and_option(topoprune):
         (["score", "--criteria", "topology:k=x"], "k is 'x'"),
         (["compare", "nowhere"], "does not exist"),
         (["regress", "nowhere"], "baseline is missing"),
+        (["compare", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
+        (["regress", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
         (["plan", "--sparsity", "0.3", "--layers", "3"], "sparsity and layers are given together"),
         (["plan", "--pretrained", "no/such/place"], "pretrained"),
         (["export", "--plan", "nowhere.json", "-o", "x"], "nowhere.json"),
@@ -110,6 +112,17 @@ def test_without_ray_a_sweep_on_a_cluster_is_refused(topoprune, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = topoprune("sweep", "--ray", "-o", tmp_path / "out")
     assert code == 3 and err.endswith("install it with: pip install 'lmms-topoprune[ray]'\n")
+
+
+def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("it")
+
+    monkeypatch.setattr("lmms_topoprune.comparison.read_runs", broken)
+    code, out, err = topoprune("compare", "nowhere", "--json")
+    assert (
+        code == 70 and "Traceback" in err and json.loads(out) == {"error": "it", "kind": "ZeroDivisionError"}
+    )
 
 
 def test_exit_codes():
