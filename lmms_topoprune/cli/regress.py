@@ -51,6 +51,10 @@ def command(
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
     from lmms_topoprune.errors import OptionError
 
+    if not 0 <= tolerance < 100:
+        raise OptionError(f"tolerance is {tolerance:g}; allowed: 0 <= tolerance < 100, in points")
+    if junit_path and summary_path and Path(junit_path).resolve() == Path(summary_path).resolve():
+        raise OptionError(f"summary is {summary_path!r}, where junit goes; allowed: another file")
     if save_baseline:
         stored.save_baseline(read_run(run), save_baseline)
         click.echo(

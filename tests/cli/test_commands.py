@@ -80,6 +80,12 @@ def test_unknown_command_and_option(topoprune):
         (["score", "--criteria", "topology:k=x"], "k is 'x'"),
         (["compare", "nowhere"], "does not exist"),
         (["regress", "nowhere"], "baseline is missing"),
+        (["regress", "nowhere", "--tolerance", "-1"], "tolerance is -1; allowed: 0 <= tolerance < 100, in p"),
+        (["regress", "nowhere", "--tolerance", "nan"], "tolerance is nan"),
+        (
+            ["regress", "nowhere", "--junit", "a", "--summary", "folder/../a"],
+            "summary is 'folder/../a', where",
+        ),
         (["compare", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
         (["regress", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
         (["plan", "--sparsity", "0.3", "--layers", "3"], "sparsity and layers are given together"),
