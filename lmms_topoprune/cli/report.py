@@ -11,8 +11,10 @@ from lmms_topoprune.cli import options
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True)
-@click.option("-o", "--output", default="report.html", show_default=True, help="Where the page goes.")
+@click.argument("folders", type=options.PATH, nargs=-1, required=True)
+@click.option(
+    "-o", "--output", type=options.PATH, default="report.html", show_default=True, help="Where the page goes."
+)
 @click.option("--title", default="Pruning report", show_default=True, help="Heading of the page.")
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
 @click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
