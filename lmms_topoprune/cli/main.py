@@ -138,6 +138,8 @@ def _run(arguments: list[str]) -> int:
     try:
         with unmasked():
             result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what fails while the interpreter shuts down is told by nobody
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         _say_as_json(error.format_message(), error, as_json)

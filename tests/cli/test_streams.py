@@ -55,3 +55,13 @@ def test_a_closed_pipe_leaves_the_doctor_his_own_verdict():
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         process.stdout.close()
         assert process.wait() == (0 if works else 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_standard_output_is_one_sentence(runs, more):
+    command = [sys.executable, "-m", "lmms_topoprune.cli.main", "compare", str(runs), *more]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "topoprune: 'standard output' cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
