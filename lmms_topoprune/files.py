@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             draft.replace(path)
     except BaseException as error:
         for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # on a read-only disk even removing what is not there fails
+                draft.unlink()
         if isinstance(error, OSError):
             error.filename = str(path)
         raise

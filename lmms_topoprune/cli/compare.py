@@ -8,15 +8,20 @@ from lmms_topoprune.cli import options
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True)
+@click.argument("folders", type=options.PATH, nargs=-1, required=True)
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
 @click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
 @click.option(
-    "-o", "--output", "outputs", multiple=True, help="Also write .md, .csv, .json or .html; repeatable."
+    "-o",
+    "--output",
+    "outputs",
+    type=options.PATH,
+    multiple=True,
+    help="Also write .md, .csv, .json or .html; repeatable.",
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
 @click.option("--rounds", default=2000, show_default=True, help="Bootstrap rounds.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@options.seed
 @options.as_json
 def command(
     folders: tuple[str, ...],

@@ -22,7 +22,14 @@ TASKS = "topoprune"
 @click.option("--limit", type=float, help="Questions a task instead of all; below 1, their share.")
 @click.option("--samples", type=int, help="Calibration samples.  [default: 512]")
 @click.option("--batch-size", default=32, show_default=True, help="Questions answered at once.")
-@click.option("-o", "--output", default="runs/demo", show_default=True, help="Folder for plans and results.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    default="runs/demo",
+    show_default=True,
+    help="Folder for plans and results.",
+)
 @options.model
 @options.as_json
 def command(**arguments: Any) -> None:

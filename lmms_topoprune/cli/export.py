@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.option("--plan", "plan_file", required=True, help="A plan file of `topoprune plan`.")
-@click.option("-o", "--output", required=True, help="Folder for the pruned model.")
+@click.option(
+    "--plan", "plan_file", type=options.PATH, required=True, help="A plan file of `topoprune plan`."
+)
+@click.option("-o", "--output", type=options.PATH, required=True, help="Folder for the pruned model.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that exists.")
 @options.model
 @options.as_json

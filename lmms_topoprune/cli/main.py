@@ -6,10 +6,12 @@ import errno
 import importlib
 import json
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import click
 
+from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
     GenerationError,
@@ -40,6 +42,7 @@ COMMANDS = {
 }
 MODULES = {"apply": "export", "eval": "evaluate"}
 
+DEFECT = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would be a failed check
 EPILOG = """\b
 A first tour:
   topoprune demo                          # dense against pruned, five minutes
@@ -57,6 +60,7 @@ Exit codes:
   2  an argument or an input file cannot be used
   3  something outside is missing (a hub, an optional package)
   4  a model could not be pruned or failed while answering
+  70  a defect of this package; the traceback belongs into a report
   130  interrupted (143: terminated)
 """
 
@@ -113,6 +117,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The console entry point: a mistake ends in one sentence and a documented exit code."""
     alone = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
+    if alone:
+        outlive_readers()
     try:
         with stoppable():
             code = _run(arguments)
@@ -128,40 +134,41 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     """Run a command and say what went wrong; returns the exit code."""
+    as_json = "--json" in arguments
     try:
         with unmasked():
             result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what fails while the interpreter shuts down is told by nobody
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        if "--json" in arguments:
-            click.echo(json.dumps({"error": error.format_message(), "kind": type(error).__name__}))
+        _say_as_json(error.format_message(), error, as_json)
         error.show()
         return 2
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).
-        sys.stderr.close()
-        return 0
-    except (TopopruneError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         known = _as_ours(error)
-        _say(known, "--json" in arguments)
+        _say_as_json(str(known or error), known or error, as_json)
+        if known is None:
+            traceback.print_exc()
+            return DEFECT
+        click.echo(f"topoprune: {known}", err=True)
         return exit_code(known)
 
 
-def _as_ours(error: Exception) -> TopopruneError:
-    """What the machine lacks, in this package's words; anything else is a defect and is raised again."""
+def _as_ours(error: Exception) -> TopopruneError | None:
+    """What the machine lacks, in this package's words; anything else is a defect."""
     if isinstance(error, TopopruneError):
         return error
     if out_of_memory(error):
         return InputError(SPARE_MEMORY)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         return InputError(f"{str(error.filename or 'a file')!r} cannot be written: {error.strerror}")
-    raise error
+    return None
 
 
-def _say(error: TopopruneError, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"error": str(error), "kind": type(error).__name__}))
-    click.echo(f"topoprune: {error}", err=True)
+def _say_as_json(text: str, error: Exception, wanted: bool) -> None:
+    if wanted:
+        click.echo(json.dumps({"error": text, "kind": type(error).__name__}))
 
 
 if __name__ == "__main__":

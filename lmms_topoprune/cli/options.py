@@ -19,6 +19,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
 
 
+class _Path(click.ParamType):
+    """Text that names a place; pathlib takes an empty one, such as an unset variable, for this folder."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        what = param.opts[-1].lstrip("-").replace("-", "_") if param else "path"
+        return named(value, what)
+
+
+def named(path: str, what: str) -> str:
+    """The path, unless it is empty.
+
+    Raises:
+        InputError: it is.
+    """
+    if not path.strip():
+        raise InputError(f"{what} is {path!r}; allowed: a path, such as '.' for this folder")
+    return path
+
+
+PATH = _Path()
+
+
 def _help_texts() -> dict[str, str]:
     """Option -> its sentence in PruningOptions' docstring."""
     text = (PruningOptions.__doc__ or "").partition("Attributes:")[2]
@@ -64,6 +88,18 @@ def _default(name: str, default: Any) -> str:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The pruning options the user wrote down."""
     return {name: options[name] for name in PruningOptions.names() if options.get(name) is not None}
+
+
+def seed(function: F) -> F:
+    return click.option(
+        "--seed", default=0, show_default=True, help="Seed of the bootstrap.", callback=_checked_seed
+    )(function)
+
+
+def _checked_seed(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value < 0:
+        raise OptionError(f"seed is {value}; allowed: whole numbers from 0")
+    return value
 
 
 def as_json(function: F) -> F:
@@ -118,7 +154,7 @@ def check_output(path: str | None, folder: bool = False, what: str = "output") -
     """
     if path is None:
         return
-    target = Path(path).absolute()
+    target = Path(named(path, what)).absolute()
     if target.is_dir() and not folder:
         raise InputError(f"{what} is {path!r}, which cannot be written: it is a folder")
     places = (target, *target.parents) if folder else target.parents

@@ -12,7 +12,7 @@ from lmms_topoprune.cli import options
 
 
 @click.command()
-@click.option("-o", "--output", help="Write the plan file here.")
+@click.option("-o", "--output", type=options.PATH, help="Write the plan file here.")
 @options.model
 @options.pruning("plan", "on_error", "self_test")
 @options.as_json

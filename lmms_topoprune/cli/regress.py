@@ -13,14 +13,16 @@ from lmms_topoprune.cli import options
 
 
 @click.command()
-@click.argument("run")
-@click.option("--baseline", help="A baseline file, or a result folder with one run.")
+@click.argument("run", type=options.PATH)
+@click.option("--baseline", type=options.PATH, help="A baseline file, or a result folder with one run.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Points of score that may be lost.")
 @click.option("--same-plan", is_flag=True, help="Also fail if other layers are dropped.")
-@click.option("--junit", "junit_path", help="Write JUnit XML here.")
-@click.option("--summary", "summary_path", help="Write the Markdown table here.")
-@click.option("--save-baseline", help="Write RUN as a baseline file here, and compare nothing.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--junit", "junit_path", type=options.PATH, help="Write JUnit XML here.")
+@click.option("--summary", "summary_path", type=options.PATH, help="Write the Markdown table here.")
+@click.option(
+    "--save-baseline", type=options.PATH, help="Write RUN as a baseline file here, and compare nothing."
+)
+@options.seed
 @options.as_json
 def command(
     run: str,
@@ -51,6 +53,10 @@ def command(
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
     from lmms_topoprune.errors import OptionError
 
+    if not 0 <= tolerance < 100:
+        raise OptionError(f"tolerance is {tolerance:g}; allowed: 0 <= tolerance < 100, in points")
+    if junit_path and summary_path and Path(junit_path).resolve() == Path(summary_path).resolve():
+        raise OptionError(f"summary is {summary_path!r}, where junit goes; allowed: another file")
     if save_baseline:
         stored.save_baseline(read_run(run), save_baseline)
         click.echo(

@@ -11,8 +11,10 @@ from lmms_topoprune.cli import options
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True)
-@click.option("-o", "--output", default="report.html", show_default=True, help="Where the page goes.")
+@click.argument("folders", type=options.PATH, nargs=-1, required=True)
+@click.option(
+    "-o", "--output", type=options.PATH, default="report.html", show_default=True, help="Where the page goes."
+)
 @click.option("--title", default="Pruning report", show_default=True, help="Heading of the page.")
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
 @click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
@@ -39,7 +41,7 @@ def command(
       topoprune report runs/sweep -o report.html
     """
     from lmms_topoprune.comparison import compare, read_runs
-    from lmms_topoprune.comparison.cells import SweepFolder, is_sweep
+    from lmms_topoprune.comparison.cells import SweepFolder, sweeps_at
     from lmms_topoprune.comparison.output import write
     from lmms_topoprune.comparison.report import report
 
@@ -48,8 +50,8 @@ def command(
     shapes = {
         name: shape
         for folder in folders
-        if is_sweep(folder)
-        for name, shape in SweepFolder(Path(folder)).shapes().items()
+        for sweep in sweeps_at(folder)
+        for name, shape in SweepFolder(sweep).shapes().items()
     }
     write(Path(output), report(comparison, runs, title, shapes))
     click.echo(

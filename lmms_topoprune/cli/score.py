@@ -18,7 +18,7 @@ from lmms_topoprune.cli import options
     show_default=True,
     help="Joined by commas.",
 )
-@click.option("-o", "--output", help="Write the scores (JSON) here.")
+@click.option("-o", "--output", type=options.PATH, help="Write the scores (JSON) here.")
 @click.option(
     "--states",
     help="Keep the hidden states of the calibration pass in this folder, and read them from there if they "

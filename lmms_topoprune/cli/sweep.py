@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
 @click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
 @click.option("--ray-address", help='Evaluate on this Ray cluster, such as "auto" or "ray://head:10001".')
-@click.option("-o", "--output", required=True, help="Folder for plans and results.")
+@click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
 @options.model
 @options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "on_error", "self_test")
 @options.as_json

@@ -26,7 +26,7 @@ from lmms_topoprune.calibration.lock import locked
 from lmms_topoprune.comparison.damage import DamagedError
 from lmms_topoprune.comparison.grid import DENSE
 from lmms_topoprune.comparison.labels import plan_label, variant
-from lmms_topoprune.comparison.results import Run, read_run
+from lmms_topoprune.comparison.results import Run, find_files, read_run
 from lmms_topoprune.comparison.shapes import Shape, read_shape
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
@@ -244,6 +244,15 @@ def _obstacle(folder: Path) -> str:
 
 def is_sweep(path: Path | str) -> bool:
     return (Path(path) / SETTINGS).is_file()
+
+
+def sweeps_at(path: Path | str) -> list[Path]:
+    """The folders of sweeps at or below a path; what lies inside a sweep is part of it."""
+    if is_sweep(path):
+        return [Path(path)]
+    settings = find_files(path, SETTINGS)
+    found = [file.parent for file in settings if (file.parent / "plans").is_dir()]  # else nothing began
+    return [folder for folder in found if not set(found) & set(folder.parents)]
 
 
 def read_sweep(path: Path | str) -> list[Run]:

@@ -8,8 +8,10 @@ from lmms_topoprune.comparison.results import Run
 from lmms_topoprune.errors import InputError
 
 UNKNOWN = (None, "")
-NOTED = ("dtype", "attn_implementation", "weights")
-"""Facts that only this plugin writes down."""
+NOTED = ("dtype", "attn_implementation", "weights", "lmms-eval version")
+"""Facts that only this plugin always writes down."""
+RESOLVED = ("model_args dtype", "model_args attn_implementation")
+"""Arguments that facts of their own stand for, whether they were given or left to the default."""
 
 
 def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]:
@@ -26,13 +28,13 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
     optional = ("weights", "prompt path", "lmms-eval version", "model class")
     for name in sorted(set(reference.facts) & set(run.facts)):
         a, b = reference.facts[name], run.facts[name]
-        if not versions and name.endswith(" version"):
+        if name in RESOLVED or (not versions and name.endswith(" version")):
             continue
         if a == b or (name in optional and (a in UNKNOWN or b in UNKNOWN)):
             continue
         found.append(name if name.startswith(("documents", "prompts")) else f"{name} ({a} and {b})")
     for name in sorted(set(reference.facts) ^ set(run.facts)):
-        if name.startswith("model_args "):
+        if name.startswith("model_args ") and name not in RESOLVED:
             found.append(f"{name} (given to only one of them)")
     return found
 

@@ -50,10 +50,17 @@ def _model(results: Mapping[str, Any], plan: PruningPlan | None, record: Mapping
     found["prompt path"] = backend[1] if backend else None
     if plan is not None:
         found["weights"] = plan.fingerprint
-    found |= {name: record[name] for name in ("dtype", "attn_implementation") if name in record}
+    found |= _precision(arguments) | {n: record[n] for n in ("dtype", "attn_implementation") if n in record}
     if record.get("chat_template"):
         found["chat template"] = files.digest(record["chat_template"])
     return found
+
+
+def _precision(arguments: Mapping[str, str]) -> dict[str, str]:
+    """What was asked for by name; what "auto" comes to only the record of a run knows."""
+    dtype, attention = arguments.get("dtype", "auto"), arguments.get("attn_implementation")
+    named = {} if dtype == "auto" else {"dtype": f"torch.{dtype.removeprefix('torch.')}"}
+    return named | ({"attn_implementation": attention} if attention else {})
 
 
 def _wrapped(name: Any) -> str | None:
@@ -67,8 +74,10 @@ def _versions(
 ) -> dict[str, Any]:
     """Of the packages that answered; a plan from a file may have been made with others."""
     used = record.get("versions") or ({} if plan is None else plan.versions)
+    told = results.get("lmms_eval_version")
     return {
-        "lmms-eval version": results.get("lmms_eval_version"),
+        # "branch@commit" is of whatever checkout lmms-eval lies in, or of the CI job: of no release.
+        "lmms-eval version": None if "@" in str(told) else told,
         **{f"{name} version": version for name, version in used.items()},
     }
 

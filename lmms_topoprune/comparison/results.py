@@ -64,12 +64,18 @@ def find_results(path: Path | str) -> list[Path]:
         return [path]
     if not path.exists():
         raise InputError(f"result folder {str(path)!r} does not exist")
-    found = sorted(p for p in path.rglob(f"*{RESULTS}") if not _hidden(p.relative_to(path)))
+    found = find_files(path, f"*{RESULTS}")
     if not found:
         raise DamagedError(
             f"{str(path)!r} holds no *{RESULTS}", "run lmms-eval with --output_path and --log_samples"
         )
     return found
+
+
+def find_files(folder: Path | str, pattern: str) -> list[Path]:
+    """The files below a folder whose names match, in order; hidden ones are drafts."""
+    folder = Path(folder)
+    return sorted(p for p in folder.rglob(pattern) if not _hidden(p.relative_to(folder)))
 
 
 def _hidden(path: Path) -> bool:

@@ -7,20 +7,35 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lmms_topoprune.comparison.cells import is_sweep, read_sweep
+from lmms_topoprune.comparison.cells import is_sweep, read_sweep, sweeps_at
 from lmms_topoprune.comparison.results import RESULTS, Run, find_results, read_run
+from lmms_topoprune.errors import InputError
 
 
 def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     """All runs at or below the paths, dense ones first; runs of equal labels get longer ones.
 
     Raises:
-        InputError: a path holds no results, or a file cannot be used.
+        InputError: a path holds no results or only a part of a sweep, or a file cannot be used.
     """
     found: list[Run] = []
-    for path in paths:
-        found += read_sweep(path) if is_sweep(path) else [read_run(file) for file in find_results(path)]
+    for path in map(Path, paths):
+        sweeps = sweeps_at(path)
+        for sweep in sweeps:
+            found += read_sweep(sweep)
+        if path not in sweeps:
+            found += [read_run(file) for file in _plain_results(path, sweeps)]
     return distinct(sorted(found, key=lambda run: not run.is_dense))
+
+
+def _plain_results(path: Path, sweeps: list[Path]) -> list[Path]:
+    """The results files below a path that belong to no sweep."""
+    place = path.resolve()
+    if place.name == "layers" and is_sweep(place.parent):
+        raise InputError(
+            f"{str(path)!r} is a part of a sweep, whose cells share results; name {str(place.parent)!r}"
+        )
+    return [file for file in find_results(path) if not set(sweeps) & set(file.parents)]
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:

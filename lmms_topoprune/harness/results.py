@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ def tracker_of_caller() -> EvaluationTracker | None:
 
 
 def leave_plan(model: Any, tracker: EvaluationTracker | None) -> None:
-    """Have `tracker` write the model's plan and record whenever it saves results."""
+    """Have `tracker` write the model's plan and record whenever it saves results, and fail on any loss."""
     if tracker is None:
         return
     tracker.topopruned = model
-    save = tracker.save_results_aggregated
+    save, save_samples = tracker.save_results_aggregated, tracker.save_results_samples
     if hasattr(save, "__wrapped__"):
         return
 
@@ -43,24 +43,37 @@ def leave_plan(model: Any, tracker: EvaluationTracker | None) -> None:
         save(*args, **kwargs)
         results = kwargs["results"] if "results" in kwargs else args[0]
         with one_sentence():
+            _refuse_loss(tracker, _results_file(tracker))
             _write(tracker.topopruned, tracker, results)
 
-    tracker.save_results_aggregated = save_with_plan
+    @functools.wraps(save_samples)
+    def save_all_samples(task_name: str, samples: Sequence[Any]) -> None:
+        save_samples(task_name=task_name, samples=samples)
+        with one_sentence():
+            _refuse_loss(tracker, _samples_file(tracker, task_name, len(samples)))
+
+    tracker.save_results_aggregated, tracker.save_results_samples = save_with_plan, save_all_samples
+
+
+def _refuse_loss(tracker: EvaluationTracker, file: Path | None) -> None:
+    """lmms-eval only warns."""
+    if tracker.output_path and file is None:
+        raise InputError(
+            f"results in {str(tracker.output_path)!r} cannot be written whole; is the disk full?"
+        )
 
 
 def _write(model: Any, tracker: EvaluationTracker, results: dict[str, Any]) -> None:
-    date = getattr(tracker, "date_id", None)
-    if not tracker.output_path or date is None:
+    path = _file(tracker, "plan.json")
+    if path is None:
         return
-    folder = Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized
     config = results.get("config", {})
     run = {
-        "results": f"{date}_results.json",
+        "results": f"{tracker.date_id}_results.json",
         "model": config.get("model"),
         "model_args": config.get("model_args"),
         **model.record(),
     }
-    path = folder / f"{date}_plan.json"
     try:
         files.write_json(path, {**model.plan.to_json(), "run": run})
     except OSError as error:
@@ -77,7 +90,8 @@ class Saved:
     Attributes:
         runs: for each evaluation its results, with "plan" (None without one) and "file" (None if not
             written).
-        lost: folders that a results file was asked for and could not be written to; lmms-eval only warns.
+        lost: folders that results or samples were asked for and could not be written to whole; lmms-eval
+            only warns.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -88,18 +102,30 @@ class Saved:
 def listening() -> Iterator[Saved]:
     """Notes all results that are saved inside, which lmms-eval does in the first process only."""
     saved = Saved()
-    original = EvaluationTracker.save_results_aggregated
+    original, original_samples = (
+        EvaluationTracker.save_results_aggregated,
+        EvaluationTracker.save_results_samples,
+    )
 
     # Not functools.wraps: what wears __wrapped__ is taken for leave_plan's own wrapper.
     def save(tracker: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
         original(tracker, results, samples, datetime_str)
-        file = _file(tracker)
+        file = _results_file(tracker)
+        note_loss(tracker, file)
+        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
+        saved.runs.append({**results, "plan": plan and plan.to_json(), "file": file and str(file)})
+
+    def save_samples(tracker: Any, task_name: str, samples: Any) -> None:
+        original_samples(tracker, task_name, samples)
+        note_loss(tracker, _samples_file(tracker, task_name, len(samples)))
+
+    def note_loss(tracker: Any, file: Path | None) -> None:
         if tracker.output_path and file is None:
             saved.lost.append(str(tracker.output_path))
-        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
-        saved.runs.append({**results, "plan": plan and plan.to_json(), "file": file})
 
-    with mock.patch.object(EvaluationTracker, "save_results_aggregated", save):
+    with mock.patch.multiple(
+        EvaluationTracker, save_results_aggregated=save, save_results_samples=save_samples
+    ):
         yield saved
 
 
@@ -108,10 +134,31 @@ def as_json(value: Any) -> str:
     return json.dumps(value, default=handle_non_serializable)
 
 
-def _file(tracker: EvaluationTracker) -> str | None:
-    """The results file that a tracker has written."""
-    if not tracker.output_path or not hasattr(tracker, "date_id"):
+def _file(tracker: EvaluationTracker, ending: str) -> Path | None:
+    """Where a tracker writes a file; None if it writes none, or did not get so far."""
+    date = getattr(tracker, "date_id", None)
+    if not tracker.output_path or date is None:
         return None
-    folder = Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized
-    file = folder / f"{tracker.date_id}_results.json"
-    return str(file) if file.is_file() else None
+    return (
+        Path(tracker.output_path) / tracker.general_config_tracker.model_name_sanitized / f"{date}_{ending}"
+    )
+
+
+def _results_file(tracker: EvaluationTracker) -> Path | None:
+    """The results file that a tracker has written, if it is whole."""
+    file = _file(tracker, "results.json")
+    try:
+        # lmms-eval leaves closing to the garbage collector, which swallows what fails then.
+        return file if file and json.loads(file.read_text(encoding="utf-8")) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _samples_file(tracker: EvaluationTracker, task: str, count: int) -> Path | None:
+    """The file of a task's samples that a tracker has written, if it holds that many lines."""
+    file = _file(tracker, f"samples_{task}.jsonl")
+    try:
+        with file.open("rb") if file else nullcontext(()) as lines:
+            return file if sum(line.endswith(b"\n") for line in lines) >= count else None
+    except OSError:
+        return None

@@ -81,6 +81,23 @@ def test_unknown_command_and_option(topoprune):
         (["score", "--criteria", "topology:k=x"], "k is 'x'"),
         (["compare", "nowhere"], "does not exist"),
         (["regress", "nowhere"], "baseline is missing"),
+        (["regress", "nowhere", "--tolerance", "-1"], "tolerance is -1; allowed: 0 <= tolerance < 100, in p"),
+        (["regress", "nowhere", "--tolerance", "nan"], "tolerance is nan"),
+        (
+            ["regress", "nowhere", "--junit", "a", "--summary", "folder/../a"],
+            "summary is 'folder/../a', where",
+        ),
+        (["compare", ""], "folders is ''; allowed: a path"),
+        (["report", ""], "folders is ''; allowed: a path"),
+        (["regress", " ", "--baseline", "x"], "run is ' '; allowed: a path"),
+        (["regress", "nowhere", "--save-baseline", ""], "save_baseline is ''; allowed: a path"),
+        *(([name, "-o", ""], "output is ''; allowed: a path") for name in ("score", "plan", "sweep", "demo")),
+        (["export", "--plan", "x", "-o", ""], "output is ''; allowed: a path"),
+        (["report", "nowhere", "-o", ""], "output is ''; allowed: a path"),
+        (["compare", "nowhere", "-o", ""], "output is ''; allowed: a path"),
+        (["eval", "--output_path", ""], "output_path is ''; allowed: a path"),
+        (["compare", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
+        (["regress", "nowhere", "--seed", "-1"], "seed is -1; allowed: whole numbers from 0"),
         (["plan", "--sparsity", "0.3", "--layers", "3"], "sparsity and layers are given together"),
         (["plan", "--pretrained", "no/such/place"], "pretrained"),
         (["export", "--plan", "nowhere.json", "-o", "x"], "nowhere.json"),
@@ -111,6 +128,17 @@ def test_without_ray_a_sweep_on_a_cluster_is_refused(topoprune, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = topoprune("sweep", "--ray", "-o", tmp_path / "out")
     assert code == 3 and err.endswith("install it with: pip install 'lmms-topoprune[ray]'\n")
+
+
+def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("it")
+
+    monkeypatch.setattr("lmms_topoprune.comparison.read_runs", broken)
+    code, out, err = topoprune("compare", "nowhere", "--json")
+    assert (
+        code == 70 and "Traceback" in err and json.loads(out) == {"error": "it", "kind": "ZeroDivisionError"}
+    )
 
 
 def test_exit_codes():

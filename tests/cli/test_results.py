@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -82,6 +84,19 @@ def test_a_summary_that_github_cannot_take_changes_no_verdict(topoprune, runs, m
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(runs))
     code, out, err = topoprune("regress", runs / "pruned", "--baseline", runs / "baseline.json")
     assert code == 1 and out.count("FAIL") == 2 and "the job's summary" in err and "Traceback" not in err
+
+
+def test_a_read_only_folder_is_told_by_the_path_that_was_given(topoprune, runs, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    page, whole = runs / "r.html", Path.open
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(
+        Path, "open", lambda p, *a, **k: refuse(p) if p.suffix == ".tmp" else whole(p, *a, **k)
+    )
+    code, _, err = topoprune("report", runs, "-o", page)
+    assert code == 2 and f"'{page}' cannot be written: Read-only file system" in err and ".tmp" not in err
 
 
 def test_costs_are_shown(topoprune, runs):

@@ -93,7 +93,7 @@ def test_another_reference(two):
     ("change", "named"),
     [
         ({"limit": 8}, r"limit \(None and 8\)"),
-        ({"model_args": "pretrained=tiny,dtype=float32"}, "model_args dtype"),
+        ({"model_args": "pretrained=tiny,use_cache=False"}, "model_args use_cache"),
         ({"model_backend": "x.Y (simple)"}, r"prompt path \(chat and simple\)"),
         ({"gen_kwargs": {"do_sample": True}}, "gen_kwargs"),
     ],

@@ -137,13 +137,15 @@ def full_sweep(scene: Scene) -> None:
 
 @fault("disk full: results of lmms-eval", "one sentence and a failing exit code")
 def full_results(scene: Scene) -> None:
-    """lmms-eval itself only logs that its results could not be written, and ends with 0."""
-    out = scene.folder / "out"
+    """lmms-eval itself only logs that its results or samples could not be written, and ends with 0."""
     wanted = f"pretrained={scene.model},layers=2,self_test=False"
-    task = ("--tasks", "topoprune_yesno", "--limit", "2", "--output_path", out)
-    with small_disk(out, 0), patch("lmms_eval.tasks.TaskManager", _own_tasks_only):
-        code, said = scene.command("eval", "--model", "topopruned_llava", "--model_args", wanted, *task)
-    assert code == 1 and said.startswith("lmms-topoprune: ") and "cannot be written" in said, (code, said)
+    for free, more in ((0, ("--limit", "2")), (32768, ("--limit", "100", "--log_samples"))):
+        out = scene.folder / f"out-{free}"
+        task = ("--tasks", "topoprune_yesno", "--batch_size", "50", "--output_path", out, *more)
+        with small_disk(out, free), patch("lmms_eval.tasks.TaskManager", _own_tasks_only):
+            code, said = scene.command("eval", "--model", "topopruned_llava", "--model_args", wanted, *task)
+            assert free == 0 or list(out.rglob("*_plan.json")), "the results had room, the samples not"
+        assert code == 1 and said.startswith("lmms-topoprune: ") and "cannot be written" in said, (code, said)
 
 
 @fault("writing fails at any step", "one sentence; an older file stays as it is, and nothing else")
