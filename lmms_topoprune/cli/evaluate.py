@@ -73,11 +73,12 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
         with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield
     except SystemExit as end:
-        if end.code and first and as_json:
+        told = bool(end.code) and not saved.lost  # of what is lost the end of this function tells
+        if told and first and as_json:
             code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
             reason = end.code if isinstance(end.code, str) else code
             click.echo(written({"error": reason, "kind": "SystemExit"}))
-        if end.code:
+        if told:
             raise
         # lmms-eval leaves with None where it has listed tasks, and with 0 after anything else.
         gave_up = as_json or (end.code == 0 and _value(given, "--tasks") is not None)

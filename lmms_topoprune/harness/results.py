@@ -59,7 +59,7 @@ def _refuse_loss(tracker: EvaluationTracker, file: Path | None) -> None:
     """lmms-eval only warns."""
     if tracker.output_path and file is None:
         raise InputError(
-            f"results in {str(tracker.output_path)!r} cannot be written whole; is the disk full?"
+            f"the results could not be written to {str(tracker.output_path)!r}; is the disk full?"
         )
 
 

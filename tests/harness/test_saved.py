@@ -1,4 +1,4 @@
-"""What a full disk leaves of the results of a model that is not this package's."""
+"""What a full disk leaves of the results, of another package's model and of ours under plain lmms-eval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from lmms_eval.loggers import EvaluationTracker
 
-from lmms_topoprune.harness.results import listening
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.harness.results import leave_plan, listening
+from lmms_topoprune.plan import PruningPlan
 
 
 class Full(io.StringIO):
@@ -20,12 +22,23 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def save(folder: Path) -> tuple[list[str], str | None]:
+class Pruned:
+    """As much of this package's model as is written down."""
+
+    plan = PruningPlan("tiny", "f" * 16, 6, (2,), "given")
+
+    def record(self) -> dict[str, str]:
+        return {}
+
+
+def save(folder: Path, model: Pruned | None = None) -> tuple[list[str], str | None]:
     tracker = EvaluationTracker(output_path=str(folder))
     tracker.general_config_tracker.model_name_sanitized = "other"
     row = {"arguments": ["x"], "resps": [["a"]], "filtered_resps": ["a"], "target": "a", "doc": {}}
     samples = [{**row, "doc_id": number, "doc_hash": "h"} for number in range(3)]
     with listening() as saved:
+        if model:
+            leave_plan(model, tracker)
         tracker.save_results_aggregated({"config": {}}, {"vqa": samples}, "20260101_120000")
         tracker.save_results_samples("vqa", samples)
     return saved.lost, saved.runs[0]["file"]
@@ -48,6 +61,8 @@ def test_samples_that_do_not_fit_are_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "open", fail)
     lost, file = save(tmp_path)
     assert lost == [str(tmp_path)] and file is not None and len(opened) == 3
+    with pytest.raises(InputError, match="could not be written to"):
+        save(tmp_path / "ours", Pruned())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -64,3 +79,5 @@ def test_results_that_do_not_fit_are_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", fail)
     lost, file = save(tmp_path)
     assert lost == [str(tmp_path)] and file is None
+    with pytest.raises(InputError, match="could not be written to"):
+        save(tmp_path / "ours", Pruned())
