@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.likelihood import Likelihood

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 SCHEMA = "topoprune-plan/1"

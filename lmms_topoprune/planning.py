@@ -10,8 +10,9 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibrating import calibrate, describe, load, states_read
-from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
@@ -21,9 +22,8 @@ from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
-from lmms_topoprune.repairing import planned
+from lmms_topoprune.repair.apply import planned
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
-from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, refusal, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.criteria.registry import Criterion
 from lmms_topoprune.errors import InputError, nearest
-from lmms_topoprune.shared_files import shared_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,7 @@ else:
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
-CLASSES = "lmms_topoprune.harness.models"
+CLASSES = "lmms_topoprune.harness.classes"
 KINDS = ("simple", "chat")
 CRITERION_KEYS = {field.name for field in fields(Criterion)} - {"name"}
 FAMILY_KEYS = {"wraps", "generation"}

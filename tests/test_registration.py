@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.registration import declarations, manifests, registered
-from lmms_topoprune.shared_files import shared_path
 
 PROMISED = (
     "topopruned_llava",
@@ -44,7 +44,7 @@ def test_class_paths_resolve_to_what_lmms_eval_accepts():
 
 
 def test_only_declared_classes_exist():
-    module = importlib.import_module("lmms_topoprune.harness.models")
+    module = importlib.import_module("lmms_topoprune.harness.classes")
     for name in ("topopruned_lava_chat", "topopruned_llava_other", "topopruned_llava"):
         with pytest.raises(AttributeError):
             getattr(module, name)

@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from lmms_topoprune._util.signals import unmasked
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.stopping import unmasked
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
 RET_MARKER = " [RET]"

@@ -138,8 +138,8 @@ def _embedded_model() -> Finding:
 
 
 def _tasks() -> Finding:
+    from lmms_topoprune._util.packaged import shared_path
     from lmms_topoprune.cli.tasks import tasks
-    from lmms_topoprune.shared_files import shared_path
 
     found = tasks()
     return Finding("embedded tasks", bool(found), True, f"{', '.join(found)} in {shared_path('tasks')}")
@@ -158,7 +158,7 @@ def _wrapped_models() -> Iterator[Finding]:
     for family, entry in declarations()["families"].items():
         what = f"family {family} (wraps {entry['wraps']})"
         try:
-            module = importlib.import_module("lmms_topoprune.harness.models")
+            module = importlib.import_module("lmms_topoprune.harness.classes")
             kinds = [kind for kind in ("chat", "simple") if hasattr(module, f"dense_{family}_{kind}")]
             detail = f"usable here ({' and '.join(kinds)} prompts)" if kinds else "cannot be built"
             yield Finding(what, bool(kinds), True, detail, f"pip install --force-reinstall {PACKAGE}")

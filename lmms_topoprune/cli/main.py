@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from lmms_topoprune._util.signals import farewell, finish_undisturbed, stoppable, unmasked
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
@@ -23,7 +24,6 @@ from lmms_topoprune.errors import (
     UnreachableError,
     out_of_memory,
 )
-from lmms_topoprune.stopping import farewell, finish_undisturbed, stoppable, unmasked
 
 COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",

@@ -73,7 +73,7 @@ def _ask(address: str) -> str:
 
 def cache() -> Finding:
     """Whether scores can be kept between runs."""
-    from lmms_topoprune.calibration.cache import VARIABLE, default_folder
+    from lmms_topoprune._util.cache import VARIABLE, default_folder
 
     folder = default_folder()
     if folder is None:

@@ -8,10 +8,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lmms_topoprune.comparison.comparable import differences
-from lmms_topoprune.comparison.compare import Cell, compare
-from lmms_topoprune.comparison.results import Run
+from lmms_topoprune.comparison.side_by_side import Cell, compare
 from lmms_topoprune.comparison.wording import interval, p_value, percent
 from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.results.reading import Run
 
 BASELINE, RUN = "baseline", "run"
 LEVEL = 0.05

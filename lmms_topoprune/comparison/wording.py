@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lmms_topoprune.comparison.compare import OVERALL, Comparison, Row
+from lmms_topoprune.comparison.side_by_side import OVERALL, Comparison, Row
 from lmms_topoprune.comparison.statistics import Interval
 from lmms_topoprune.plan import parse_layers
 

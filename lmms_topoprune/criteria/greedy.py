@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmms_topoprune.calibration.progress import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.position import droppable
 from lmms_topoprune.options import PruningOptions

@@ -9,8 +9,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.errors import unknown
-from lmms_topoprune.shared_files import shared_path
 
 if sys.version_info >= (3, 11):
     import tomllib

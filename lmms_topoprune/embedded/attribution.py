@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.embedded.data import FOLDER, photos
 
 LICENSES = {

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.embedded import build
 from lmms_topoprune.embedded.evaluate import generated_accuracy
 from lmms_topoprune.embedded.recipe import Recipe

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.embedded import build, vision
 from lmms_topoprune.embedded.batches import DEEP, IGNORE, SHALLOW, Batch, Batches
 from lmms_topoprune.embedded.evaluate import first_token_accuracy

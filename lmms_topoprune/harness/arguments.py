@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
-from lmms_topoprune.device import check_device, find_device, find_dtype
+from lmms_topoprune._util.device import check_device, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registration import Registered

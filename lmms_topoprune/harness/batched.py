@@ -19,10 +19,10 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
+from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stages import measured
-from lmms_topoprune.stopping import unmasked
+from lmms_topoprune.harness.user_errors import one_sentence
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 

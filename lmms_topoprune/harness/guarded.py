@@ -11,10 +11,10 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from lmms_eval.api.model import lmms
 from transformers import PreTrainedModel
 
+from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stages import measured
-from lmms_topoprune.stopping import unmasked
+from lmms_topoprune.harness.user_errors import one_sentence
 
 Answer = Callable[[list[Instance]], list[Any]]
 

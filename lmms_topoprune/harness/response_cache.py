@@ -7,8 +7,8 @@ from typing import Any
 
 from lmms_eval.caching.response_cache import ResponseCache
 
+from lmms_topoprune._util.files import digest
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.files import digest
 
 HASH = "_model_fingerprint_hash"
 

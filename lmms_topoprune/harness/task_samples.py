@@ -11,6 +11,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import Image
 from tenacity import RetryError
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.hub import check_reachable
 from lmms_topoprune.calibration.rows import take, whole_images
 from lmms_topoprune.calibration.samples import Sample
@@ -18,8 +19,7 @@ from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
 from lmms_topoprune.harness.batched import PLACEHOLDERS
 from lmms_topoprune.harness.callers import local_of
-from lmms_topoprune.harness.evaluated import calibration_split, task_config
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune.harness.evaluated_documents import calibration_split, task_config
 
 
 def task_samples(source: str, count: int, seed: int, strict: bool = False) -> list[Sample]:

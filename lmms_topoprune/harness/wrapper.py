@@ -10,23 +10,24 @@ from loguru import logger
 from transformers import PreTrainedModel
 
 from lmms_topoprune import planning
+from lmms_topoprune._util.files import digest
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
-from lmms_topoprune.files import digest
 from lmms_topoprune.harness import arguments as sorting
-from lmms_topoprune.harness import pretrained, response_cache, results
+from lmms_topoprune.harness import plan_file as results
+from lmms_topoprune.harness import pretrained, response_cache
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.evaluated import marked
-from lmms_topoprune.harness.exits import one_sentence
+from lmms_topoprune.harness.evaluated_documents import marked
 from lmms_topoprune.harness.foresight import foresee
-from lmms_topoprune.harness.lean import Lean
-from lmms_topoprune.harness.processes import gathered
+from lmms_topoprune.harness.partial_load import Lean
+from lmms_topoprune.harness.rank_answers import gathered
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
+from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.registration import Registered
-from lmms_topoprune.repairing import carry_out
-from lmms_topoprune.stages import Stages, measured
+from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
 

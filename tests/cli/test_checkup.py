@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from lmms_topoprune.cli import checkup, surroundings
 from lmms_topoprune.errors import MissingExtraError
-from lmms_topoprune.harness import models
+from lmms_topoprune.harness import classes as models
 
 
 def test_a_version_that_is_too_old_is_named_with_what_is_needed(monkeypatch):

@@ -9,8 +9,11 @@ import folders
 import numpy as np
 import pytest
 
-from lmms_topoprune.comparison import compare, read_run, read_runs, render, save
+from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.report.tables import render, save
+from lmms_topoprune.results.reading import read_run
+from lmms_topoprune.sweep.run_folders import read_runs
 
 DENSE = [1.0] * 8 + [0.0] * 2
 PRUNED = [1.0] * 5 + [0.0] * 5

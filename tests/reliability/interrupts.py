@@ -152,7 +152,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 def valid(path: Path) -> bool:
     """Whether a cache entry is whole, by its own digest."""
-    from lmms_topoprune import files
+    from lmms_topoprune._util import files
 
     try:
         entry = json.loads(path.read_bytes())
@@ -224,10 +224,10 @@ def warm() -> None:
     from lmms_eval import tasks
 
     import lmms_topoprune.cli.sweep
-    import lmms_topoprune.comparison.sweep
     import lmms_topoprune.harness.session
+    import lmms_topoprune.sweep.runner
     import lmms_topoprune.topology.flag_zigzag  # noqa: F401
-    from lmms_topoprune.harness.models import topopruned_llava_chat  # noqa: F401
+    from lmms_topoprune.harness.classes import topopruned_llava_chat  # noqa: F401
 
     # Indexing lmms-eval's own two thousand tasks would take most of an evaluation's time.
     tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)

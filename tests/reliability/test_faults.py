@@ -11,7 +11,7 @@ import pytest
 from faults import FAULTS, lost_hub
 from scene import Scene, damaged
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.plan import PruningPlan
 
 SLOW = {

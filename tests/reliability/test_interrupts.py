@@ -16,10 +16,10 @@ import pytest
 from families import properties as holds
 from families.table import FAMILIES
 
+from lmms_topoprune._util.signals import Terminated, farewell, stoppable, unmasked
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stopping import Terminated, farewell, stoppable, unmasked
+from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.surgery.dense import Dense
 from lmms_topoprune.surgery.locate import locate
 

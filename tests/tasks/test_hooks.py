@@ -11,9 +11,9 @@ import pytest
 import yaml
 from lmms_eval.tasks.mme.utils import mme_aggregate_results
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.embedded.build import END
 from lmms_topoprune.embedded.make_tasks import TASKS
-from lmms_topoprune.shared_files import shared_path
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
