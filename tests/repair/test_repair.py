@@ -23,6 +23,7 @@ from lmms_topoprune.repair.moments import CutRecorder
 from lmms_topoprune.repair.passes import BatchPasses
 from lmms_topoprune.repair.projection import Projection
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
+from lmms_topoprune.surgery.repair_record import repair_of
 
 WIDTH, VOCABULARY = 32, 100
 
@@ -137,7 +138,7 @@ def test_least_squares_over_stored_tokens_gives_the_same_weights() -> None:
         old = projection.weight.detach().double().numpy()
         with repair(model, BATCHES, {2, *block}, ridge=ridge):
             new = projection.weight.detach().double().numpy()
-            missed = formulas.repair_of(model)["cuts"]
+            missed = repair_of(model)["cuts"]
         np.testing.assert_allclose(new, found.T @ old, atol=1e-5)
         assert np.abs(new - old).max() > 1e-2
         change = after - before
@@ -199,13 +200,13 @@ def test_a_restore_is_bit_equal_and_keeps_the_parameters(method: str, layers: li
     model = llama()
     dense, name, before = logits(model), fingerprint(model), dict(model.named_parameters())
     deletion = repair(model, BATCHES, layers, method)
-    assert formulas.repair_of(model)["cuts"]
+    assert repair_of(model)["cuts"]
     repaired = fingerprint(model)
     deletion.restore()
     assert torch.equal(logits(model), dense)
     assert fingerprint(model) == name != repaired
     assert all(parameter is before[key] for key, parameter in model.named_parameters())
-    assert formulas.repair_of(model) == {}
+    assert repair_of(model) == {}
 
 
 @pytest.mark.parametrize("method", ["linear", "rescale"])
@@ -226,7 +227,7 @@ def test_rescaling_behind_the_cut_is_the_papers_rescaling_before_it(tied: bool) 
     model = llama(tie_word_embeddings=tied, rms_norm_eps=1e-12)
     paper = copy.deepcopy(model)
     with repair(model, BATCHES, [3, 4], "rescale"):
-        factor = formulas.repair_of(model)["cuts"]["3-4"]
+        factor = repair_of(model)["cuts"]["3-4"]
         ours = logits(model)
     assert abs(factor - independent_factor(paper, 2, 4)) < 1e-5
     head = paper.lm_head.weight.detach().clone()
