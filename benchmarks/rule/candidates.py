@@ -11,14 +11,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-
 from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.planning import choose, resolved
+
 from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.criteria.topology_angle_influence import chained
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
 from lmms_topoprune.topology import alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
 from lmms_topoprune.topology.descriptors import jaccard_of_counts

@@ -15,11 +15,11 @@ from typing import Any
 import click
 import numpy as np
 from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_of
+from lmms_topoprune.calibrating import Reading, calibrate, calibrate_together
+from lmms_topoprune.calibration.evidence import Evidence
 from targets import Language, Target, Vision, name_of
 
 from lmms_topoprune._util import files
-from lmms_topoprune.calibrating import Reading, calibrate, calibrate_together
-from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.options import PruningOptions
 

@@ -143,7 +143,7 @@ def run(
             limit=limit,
             executor=_executor(session, workers, ray, ray_address, device, Path(output)),
             watcher=screen,
-            readers=readers(shared.get("calibration_strict")),
+            readers=readers(),
             calibration_progress=True,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import Any
 
@@ -57,7 +57,7 @@ class Criterion:
         return self.state != "none" or bool(self.sums) or self.likelihood
 
     def function(self) -> Callable[..., Any]:
-        """score(evidence, options) -> LayerScores | PairScores."""
+        """Takes what the criterion declared, by name; see criteria.scoring.score."""
         if self.score is None:
             raise unknown("criterion", self.name, (n for n, c in criteria().items() if c.score))
         module, name = self.score.split(":")
@@ -65,7 +65,12 @@ class Criterion:
         if not self.reversed:
             return function
         reverse = import_module("lmms_topoprune.criteria.reverse").reverse
-        return lambda evidence, options: reverse(function(evidence, options))
+
+        @wraps(function)
+        def turned(*arguments: Any, **given: Any) -> Any:
+            return reverse(function(*arguments, **given))
+
+        return turned
 
 
 @cache

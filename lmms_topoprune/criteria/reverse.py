@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.topology import pairwise
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores, PairScores
@@ -16,6 +16,6 @@ def reverse(scores: LayerScores | PairScores) -> LayerScores | PairScores:
     return PairScores(1 - scores.values, name)
 
 
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
+def score(states: HiddenStates, options: PruningOptions) -> LayerScores | PairScores:
     """Topology's pairwise rule turned round; "reverse:NAME" does the same to any criterion."""
-    return reverse(pairwise(evidence, options))
+    return reverse(pairwise(states, options))

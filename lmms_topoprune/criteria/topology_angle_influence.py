@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.criteria import angular, topology
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.topology_angle import Floats, balanced
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import TINY, PairScores
 
 
-def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> PairScores:
     """The topological Jaccard, the angular similarity and block influence of two states, balanced."""
-    shapes = topology.pairwise(evidence, options)
-    angles = angular.score(evidence, options)
-    values = balanced(shapes.values, angles.values, chained(evidence.token_cosine))
+    shapes = topology.pairwise(states, options)
+    angles = angular.score(states, options)
+    values = balanced(shapes.values, angles.values, chained(sums.token_cosine))
     return PairScores(values, "topology_angle_influence", shapes.barcodes)
 
 
