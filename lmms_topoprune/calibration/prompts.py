@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
-from lmms_topoprune._util.attempt import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
@@ -107,10 +106,10 @@ class Prompter:
     def _worded(self, instruction: str, *forms: Any) -> str | None:
         """The prompt from the first form of the content that the template can word."""
         for content in forms:
-            # A template may fail in any way on a form it was not written for.
-            found = attempt(partial(self._render, [{"role": "user", "content": content}]))
-            if found is not None and instruction.strip() in found and "{'type'" not in found:
-                return found
+            with errors_kept():  # a template may fail in any way on a form it was not written for
+                found = self._render([{"role": "user", "content": content}])
+                if instruction.strip() in found and "{'type'" not in found:
+                    return found
         return None
 
     def _render(self, messages: list[dict[str, Any]]) -> str:

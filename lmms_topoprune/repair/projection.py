@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmms_topoprune._util.attempt import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.calibration.listener import hooked
 from lmms_topoprune.errors import SurgeryError
 
@@ -67,17 +67,16 @@ def _added_times(module: nn.Linear, run: Run) -> float:
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
-    def gradient() -> tuple[torch.Tensor | None, torch.Tensor]:
-        with hooked([module.register_forward_hook(cut)]), torch.enable_grad():
-            hidden = run()
-            probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
-            return torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)[0], probe
-
+    found = None
+    hook = module.register_forward_hook(cut)
     # Where nothing leads back, or an operation has no gradient, torch raises a RuntimeError.
-    found, probe = attempt(gradient, RuntimeError) or (None, None)
-    if found is None or probe is None:
+    with errors_kept(RuntimeError), hooked([hook]), torch.enable_grad():
+        hidden = run()
+        probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
+        (found,) = torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)
+    if found is None:
         return 0.0
-    found, probe = (value.reshape(probe.shape).cpu().double() for value in (found, probe))
+    found, probe = (value.reshape(hidden.shape).cpu().double() for value in (found, probe))
     factor = float((found * probe).sum() / probe.square().sum())
     straight = (found - factor * probe).norm() <= _TOLERANCE * abs(factor) * probe.norm()
     return (1.0 if abs(factor - 1) < _TOLERANCE else factor) if straight else 0.0
