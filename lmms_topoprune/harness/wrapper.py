@@ -11,6 +11,7 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from transformers import PreTrainedModel
 
+from lmms_topoprune._util.compat import replaced
 from lmms_topoprune._util.files import digest
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
@@ -197,12 +198,11 @@ class PrunedModel(lmms):  # type: ignore[misc]
             progress(done[0], done[1])
             return answers
 
-        self.generate_until, self.network.generate = count_requests, count_answers  # type: ignore[method-assign]
-        try:
+        with (
+            replaced(self, generate_until=count_requests),
+            replaced(self.network, generate=count_answers),
+        ):
             yield
-        finally:
-            del self.generate_until
-            vars(self.network).pop("generate", None)
 
     @property
     def network(self) -> PreTrainedModel:

@@ -322,3 +322,18 @@ def test_three_views_are_the_mean_of_three_costs(hidden, sums):
 def test_states_that_are_all_alike_are_balanced_without_a_division_by_zero():
     alike = np.ones((4, 4))
     np.testing.assert_array_equal(topology_angle.balanced(alike, alike), alike)
+
+
+def test_a_typical_layer_of_a_deep_decoder_lies_away_from_either_end():
+    """From 8 layers on the two at each end have no say in the unit, however dear they are."""
+    for depth, inner in ((8, slice(2, 6)), (9, slice(2, 7)), (7, slice(0, 7))):
+        costs = np.full(depth, 0.3) + 0.01 * np.arange(depth)
+        costs[[0, 1, -2, -1]] = 5.0
+        one = topology_angle_influence.chained(np.exp(-costs))
+        other = topology_angle_influence.chained(np.exp(-np.arange(1.0, depth + 1)))
+        found = -np.log(np.diagonal(topology_angle.balanced(one, other), 1))
+        expected = (
+            costs / np.median(costs[inner])
+            + np.arange(1.0, depth + 1) / np.median(np.arange(1.0, depth + 1)[inner])
+        ) / 2
+        np.testing.assert_allclose(found, expected)

@@ -188,6 +188,15 @@ def test_a_changed_template_is_calibrated_anew(load, folder, tmp_path, passes):
     ]
 
 
+def test_other_samples_under_the_same_name_are_calibrated_anew(load, tmp_path, passes):
+    lines = tmp_path / "samples.jsonl"
+    for number, word in enumerate(("red", "red", "blue")):
+        lines.write_text("\n".join(f'{{"instruction": "Is it {word}? {i}"}}' for i in range(8)))
+        model = load("topopruned_llava", calibration=str(lines), **PRUNE)
+        assert (model.partial_load.plan is not None) == (number == 1)
+    assert passes == [1, 1]
+
+
 @pytest.mark.parametrize("damage", ["{", '{"schema": "other/1"}', ""])
 def test_damaged_entries_are_set_aside_and_computed_again(load, passes, damage, caplog):
     first = load("topopruned_llava", **PRUNE)

@@ -11,12 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
 
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import repair
+from lmms_topoprune.repair.apply import announce, repair
+from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.results.labels import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
 from lmms_topoprune.sweep.folder import SweepFolder
@@ -144,3 +146,27 @@ def test_nothing_deleted_is_nothing_repaired(tiny_llava: Make, embedded_processo
         assert fingerprint(model) == before
     with pytest.raises(OptionError, match="repair is 'magic'; allowed: linear, none, rescale"):
         PruningOptions(repair="magic")
+
+
+@pytest.mark.parametrize(
+    ("method", "limit", "passes"), [("linear", 2**31, 1), ("linear", 1, 3), ("rescale", 1, 1)]
+)
+def test_one_pass_serves_the_repairs_of_many_plans_as_far_as_memory_goes(
+    method: str, limit: int, passes: int, tiny_llava: Make, embedded_processor: LlavaProcessor
+) -> None:
+    """Overlapping cuts too; the weights are those of a pass for each plan alone."""
+    model = tiny_llava(layers=6)
+    plans = [
+        plan_for(model, embedded_processor, method, sparsity=0.0, layers=text) for text in ("2-3", "3", "2+4")
+    ]
+    alone = []
+    for plan in plans:
+        with apply_plan(model, embedded_processor, plan):
+            alone.append(fingerprint(model))
+    assert len(set(alone)) == 3
+    sums, sets = KnownSums(limit), CalibrationSets()
+    announce(((plan.dropped, plan.repair) for plan in plans), sums)
+    for plan, expected in zip(plans, alone, strict=True):
+        with apply_plan(model, embedded_processor, plan, calibrations=sets, sums=sums):
+            assert fingerprint(model) == expected
+    assert sums.passes == passes
