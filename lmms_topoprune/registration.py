@@ -1,4 +1,4 @@
-"""Where entry points of installations made before point to."""
+"""Where the entry points of older installations point to."""
 
 from lmms_topoprune.harness.manifests import manifests
 

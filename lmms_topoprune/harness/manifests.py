@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lmms_topoprune import families
 from lmms_topoprune.errors import nearest
+from lmms_topoprune.harness import compat
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
@@ -25,6 +26,7 @@ def manifests() -> list[ModelManifest]:
     Raises:
         InputError: plugin.toml is broken; lmms-eval logs the sentence and goes on without our models.
     """
+    compat.note_evaluations()
     from lmms_eval import models
     from lmms_eval.models.registry_v2 import ModelManifest
 
