@@ -9,11 +9,11 @@ from typing import Any
 
 
 class _Stream(io.FileIO):
-    """A file descriptor that is turned to the null device once its reader has gone (`| head`) or it has failed.
+    """A file descriptor that is turned to the null device once its reader has gone (`| head`) or it failed.
 
-    That is Python's own recipe for closed pipes (https://docs.python.org/3/library/signal.html#note-on-sigpipe),
-    at the write instead of around main(): there click and rich have ended the process with exit code 1 already,
-    that of a failed check.
+    That is Python's own recipe for closed pipes
+    (https://docs.python.org/3/library/signal.html#note-on-sigpipe), at the write instead of around main():
+    there click and rich have ended the process with exit code 1 already, that of a failed check.
     """
 
     def __init__(self, descriptor: int, title: str) -> None:
