@@ -42,7 +42,17 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion, kept(found, options))
 
 
-<<<<<<< HEAD
+topovlm = replace(
+    score,
+    name="topovlm",
+    paper="TopoVLM (arXiv 2604.16502)",
+    address="https://arxiv.org/abs/2604.16502",
+    builds_on=(score,),
+    state="residual",
+    defaults={"k": "15", "alpha": 1.0, "token": "ret"},
+)
+
+
 def released_layers(barcode: Barcode, *, eps: float = 0.9, p: int = 1) -> tuple[int, ...]:
     """Algorithm 2 as released, for a barcode from anywhere: the layers that score at least eps * max.
 
@@ -54,14 +64,3 @@ def released_layers(barcode: Barcode, *, eps: float = 0.9, p: int = 1) -> tuple[
     last = len(values) - 1
     everything = LayerScores(values, "released persistence")
     return select(everything, 0, rule="threshold", eps=eps, protect_first=0, protect_last=0, forbidden={last})
-=======
-topovlm = replace(
-    score,
-    name="topovlm",
-    paper="TopoVLM (arXiv 2604.16502)",
-    address="https://arxiv.org/abs/2604.16502",
-    builds_on=(score,),
-    state="residual",
-    defaults={"k": "15", "alpha": 1.0, "token": "ret"},
-)
->>>>>>> house
