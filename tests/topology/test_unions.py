@@ -1,4 +1,4 @@
-"""The zigzag through unions: against ranks and the general reduction, on known shapes, and what it ignores."""
+"""The zigzag through unions: against ranks and the general reduction, on known shapes, and invariances."""
 
 from __future__ import annotations
 
