@@ -5,28 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import barcodes, jaccard_of
+from lmms_topoprune.criteria.topology import jaccard_of
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Barcode, betti
+from lmms_topoprune.topology import static_betti
 
 
+@criterion("static", parameters=("k", "dimension", "metric"), selection="path")
 def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the zigzag: only the Betti numbers of the states are compared, min / max.
 
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    found = barcodes(states, options).values()
-    return PairScores(np.mean([_betti_ratio(barcode, options) for barcode in found], axis=0), "static")
+    numbers = [_betti_numbers(states.points, k, options) for k in options.ks]
+    return PairScores(np.mean([_ratio(each) for each in numbers], axis=0), "static")
 
 
-def _betti_ratio(barcode: Barcode, options: PruningOptions) -> np.ndarray:
-    numbers = betti(barcode, options.dimension).astype(float)
+def _betti_numbers(points: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
+    return static_betti(points, k=k, metric=options.metric)[:, options.dimension].astype(float)
+
+
+def _ratio(numbers: np.ndarray) -> np.ndarray:
     low, high = np.minimum.outer(numbers, numbers), np.maximum.outer(numbers, numbers)
     return np.divide(low, high, out=np.ones_like(low), where=high > 0)
 
 
+@criterion("shuffled", parameters=("k", "dimension", "metric", "seed"), selection="path")
 def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the order of the layers: the zigzag runs through the states in a random order.
 

@@ -10,9 +10,16 @@ import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "cosine",
+    paper="Chen et al., Streamlining Redundant Layers to Compress Large Language Models, ICLR 2025",
+    address="https://arxiv.org/abs/2403.19135",
+    parameters=(),
+)
 def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
     """The mean over samples of cos(state l, state l + 1)."""
     points = unit(states.points)

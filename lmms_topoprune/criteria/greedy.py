@@ -14,9 +14,19 @@ from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "greedy",
+    paper="Song et al., SLEB: Streamlining LLMs through Redundancy Verification and Elimination, ICML 2024",
+    address="https://arxiv.org/abs/2402.09025",
+    state="none",
+    loss=True,
+    parameters=("sparsity", "protect_first", "protect_last"),
+    defaults={"samples": 64},
+)
 def score(loss: LossOracle, layers: DecoderLayers, options: PruningOptions) -> LayerScores:
     """L for the layer removed first, L - 1 for the next, 0 for those that stay.
 

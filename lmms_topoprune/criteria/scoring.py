@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
-from lmms_topoprune.criteria import registry
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores, PairScores
 
@@ -56,13 +56,14 @@ def score(found: Measurements, options: PruningOptions) -> LayerScores | PairSco
         InputError: the function takes something that the criterion did not declare.
     """
     criterion = registry.get(options.criterion)
-    function = criterion.function()
-    taken, given = inspect.signature(function).parameters, _declared(criterion, found, options)
+    if criterion.score is None:
+        raise unknown("criterion", criterion.name, registry.scoring_names())
+    taken, given = inspect.signature(criterion.score).parameters, _declared(criterion, found, options)
     if undeclared := [name for name in taken if name not in given]:
         raise InputError(
             f"criterion {options.criterion!r} takes {undeclared[0]!r}; declared for it: {', '.join(given)}"
         )
-    return function(**{name: given[name]() for name in taken})
+    return criterion(**{name: given[name]() for name in taken})
 
 
 def _declared(
@@ -74,7 +75,7 @@ def _declared(
         given["states"] = lambda: found.state(options.state)
     if criterion.sums:
         given["sums"] = lambda: found.sums.only(criterion.sums)
-    if criterion.likelihood:
+    if criterion.loss:
         given["loss"] = found.loss
     return given
 
@@ -88,7 +89,8 @@ def check_samples(options: PruningOptions, count: int) -> None:
 def score_parameters(options: PruningOptions) -> dict[str, Any]:
     """What the scores depend on, beside the model and the calibration set."""
     criterion = registry.get(options.criterion)
-    return {"version": criterion.version, **{n: getattr(options, n) for n in criterion.parameters}}
+    code = {} if criterion.code is None else {"code": criterion.code}
+    return {"version": criterion.version, **code, **{n: getattr(options, n) for n in criterion.parameters}}
 
 
 def scores_to_json(scores: LayerScores | PairScores) -> dict[str, Any]:

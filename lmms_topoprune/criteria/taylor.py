@@ -13,10 +13,19 @@ from torch import nn
 from lmms_topoprune.calibration.collect import evaluation_mode
 from lmms_topoprune.calibration.loss import IGNORE, LossOracle
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 from lmms_topoprune.surgery import decoder_layers
 
 
+@criterion(
+    "taylor",
+    paper="Kim et al., Shortened LLaMA: Depth Pruning for Large Language Models",
+    address="https://arxiv.org/abs/2402.02834",
+    state="none",
+    loss=True,
+    parameters=(),
+)
 def score(loss: LossOracle, options: PruningOptions) -> LayerScores:
     """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
     model = loss.model

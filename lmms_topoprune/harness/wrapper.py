@@ -16,6 +16,7 @@ from lmms_topoprune._util.files import digest
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
@@ -29,7 +30,6 @@ from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.registration import Registered
 from lmms_topoprune.surgery import Deletion
 from lmms_topoprune.surgery.self_test import self_test
 

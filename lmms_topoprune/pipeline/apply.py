@@ -14,7 +14,7 @@ from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import VERSION, repair_facts, repaired_deletion
+from lmms_topoprune.repair.apply import repair_facts, repaired_deletion
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.probes import SamplePasses
 from lmms_topoprune.surgery import Deletion, delete_layers
@@ -71,10 +71,11 @@ def _calibration(plan: PruningPlan, processor: Any, calibrations: CalibrationSet
         InputError: they are not there, or the repair is of another version.
     """
     facts = plan.repair
-    if facts["version"] != VERSION:
+    now = repair_facts(facts["method"])
+    if facts["version"] != now["version"] or facts.get("code") != now.get("code"):
         raise InputError(
-            f"the plan's repair is of version {facts['version']}, this release makes version {VERSION}; "
-            "make a new plan"
+            f"the plan's repair is of version {facts['version']}, this release makes version "
+            f"{now['version']}; make a new plan"
         )
     calibration = calibrations.of(facts["source"], facts["samples"], facts["seed"])
     if (found := calibration.prompt_fingerprint(processor)) != facts["fingerprint"]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import transformers
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.plans import plan_from, versions

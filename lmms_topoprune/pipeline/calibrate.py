@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.vision import check
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers
 

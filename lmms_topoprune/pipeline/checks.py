@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
@@ -19,8 +19,8 @@ def resolved(options: PruningOptions) -> PruningOptions:
     criterion = registry.get(options.criterion)
     selection = options.selection
     if selection == "auto":
-        free = criterion.rule_without_sparsity if options.sparsity == 0 else None
-        selection = free or criterion.rule
+        free = criterion.selection_without_sparsity if options.sparsity == 0 else None
+        selection = free or criterion.selection
     if selection == "threshold" and options.sparsity > 0:
         raise OptionError(
             f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.leakage import Asked, marked, nobody_asks, refuse
@@ -16,7 +17,6 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import checks

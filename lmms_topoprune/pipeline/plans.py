@@ -6,9 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score_parameters
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.scores import Scored

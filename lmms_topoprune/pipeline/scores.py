@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
@@ -16,7 +17,6 @@ from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.calibration.states_file import SavedStates, name_of
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import (
     Measurements,
     check_samples,

@@ -1,4 +1,4 @@
-"""Deleting layers and repairing what is left, without training: the table of methods and how one is run."""
+"""Deleting layers and repairing what is left, without training, by any method of the registry."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import OptionError, SurgeryError, unknown
-from lmms_topoprune.options import REPAIRS
-from lmms_topoprune.repair import linear, rescale
+from lmms_topoprune.errors import OptionError, SurgeryError
+from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.repair.cut_sums import KnownSums
-from lmms_topoprune.repair.job import Job, Method
+from lmms_topoprune.repair.job import Job
+from lmms_topoprune.repair.linear import RIDGE
 from lmms_topoprune.repair.probes import BatchPasses, Passes, SamplePasses
 from lmms_topoprune.repair.weights import attach, blocks
 from lmms_topoprune.surgery import Deletion, delete_layers
 from lmms_topoprune.surgery.repair_record import CUTS
 
 log = logging.getLogger(__name__)
-
-METHODS: Mapping[str, Method] = {"linear": linear.METHOD, "rescale": rescale.METHOD}
-"""Everything that is known of a repair by its name."""
-VERSION = 2
-"""Raised when the same samples would give other weights."""
 
 
 def repair(
@@ -33,7 +29,7 @@ def repair(
     method: str = "linear",
     *,
     processor: Any = None,
-    ridge: float = linear.RIDGE,
+    ridge: float = RIDGE,
     batch_size: int = 8,
 ) -> Deletion:
     """Delete decoder layers in place and repair the layers around the cuts.
@@ -56,24 +52,25 @@ def repair(
         SurgeryError: a layer cannot be deleted, or the model's structure does not allow this repair;
             nothing was changed.
     """
-    if method not in REPAIRS:
-        raise unknown("repair", method, REPAIRS)
+    found = None if method == NO_REPAIR else registry.get_repair(method)
     if not ridge >= 0:
         raise OptionError(f"ridge is {ridge}; allowed: 0 or more")
-    if method == "none":
+    if found is None:
         return delete_layers(model, layers)
     passes: Passes = (
         BatchPasses(model, batches)
         if processor is None
         else SamplePasses(model, Prompter(processor), batches, batch_size)
     )
-    facts = {"method": method, "version": VERSION, "ridge": ridge}
+    facts = {"method": method, "version": found.version, "ridge": ridge}
     return repaired_deletion(model, passes, layers, facts, Ranks(), KnownSums())
 
 
 def repair_facts(method: str) -> dict[str, Any]:
     """What a plan says about a repair by this method, apart from its calibration set."""
-    return {"method": method, "version": VERSION, "ridge": METHODS[method].ridge}
+    found = registry.get_repair(method)
+    code = {} if found.code is None else {"code": found.code}
+    return {"method": method, "version": found.version, "ridge": found.ridge, **code}
 
 
 def repaired_deletion(
@@ -95,9 +92,8 @@ def repaired_deletion(
     with delete_layers(model, dropped):
         pass  # a refusal costs no pass
     try:
-        weights, figures = METHODS[facts["method"]].weights(
-            Job.of(model, passes, dropped, facts, ranks, sums)
-        )
+        job = Job.of(model, passes, dropped, facts, ranks, sums)
+        weights, figures = registry.get_repair(facts["method"]).fit(job)
     except SurgeryError as error:
         name = type(model).__name__
         raise SurgeryError(f"repair is {facts['method']!r}, but this {name} allows none: {error}") from None
@@ -111,5 +107,5 @@ def announce(plans: Iterable[tuple[Iterable[int], Mapping[str, Any]]], sums: Kno
     """Say which layers will be deleted and with which repair, so that one pass serves as many as it can."""
     for dropped, facts in plans:
         if facts:
-            kind = (facts["fingerprint"], METHODS[facts["method"]].projected)
+            kind = (facts["fingerprint"], registry.get_repair(facts["method"]).projected)
             sums.announce(kind, blocks(dropped))

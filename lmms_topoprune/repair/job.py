@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,7 +14,7 @@ from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.repair.cut_sums import CutRecorder, CutSums, KnownSums
 from lmms_topoprune.repair.probes import Passes, Probe
 from lmms_topoprune.repair.projection import Projection, last_projection
-from lmms_topoprune.repair.weights import NewWeights, blocks
+from lmms_topoprune.repair.weights import blocks
 from lmms_topoprune.surgery import decoder_layers
 
 
@@ -94,18 +94,3 @@ class Job:
         shares = [share for share in self.ranks.together(work) if share]  # none: fewer samples than processes
         found = {cut: reduce(add, (share[i] for share in shares)) for i, cut in enumerate(cuts)}
         self.known.put(kind, found)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A repair.
-
-    Attributes:
-        weights: from a job to the new weights and one figure a cut, by layers such as "3-5".
-        projected: its sums are those with the projection before each cut.
-        ridge: what a plan says under this name.
-    """
-
-    weights: Callable[[Job], tuple[NewWeights, dict[str, float]]]
-    projected: bool = False
-    ridge: float = 0.0

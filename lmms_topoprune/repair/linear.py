@@ -7,14 +7,30 @@ from __future__ import annotations
 
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.plan import format_layers
-from lmms_topoprune.repair.job import Job, Method
+from lmms_topoprune.registry import repair
+from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.weights import NewWeights, linear_map, mapped, missed
 
 RIDGE = 1e-2
 """Weight of the pull towards no repair, relative to the mean square of what the projection adds."""
 
 
-def weights(job: Job) -> tuple[NewWeights, dict[str, float]]:
+@repair(
+    "linear",
+    card="""\
+The weights before each deleted block were repaired without training: what the last linear map before the
+cut adds to the hidden states is mapped, by least squares over calibration tokens, so that the sum comes
+closest to what the block would have given (ReplaceMe, [arXiv:2505.02819](https://arxiv.org/abs/2505.02819)).
+These weights are not the original ones.
+""",
+    figure="still missed behind the cut at",
+    paper="Shopkhoev et al., ReplaceMe: Network Simplification via Depth Pruning, NeurIPS 2025",
+    address="https://arxiv.org/abs/2505.02819",
+    projected=True,
+    ridge=RIDGE,
+    version=2,
+)
+def linear(job: Job) -> tuple[NewWeights, dict[str, float]]:
     """New projections, and the share of each block that is still missed.
 
     Raises:
@@ -31,6 +47,3 @@ def weights(job: Job) -> tuple[NewWeights, dict[str, float]]:
         found[projections[cut].module] = mapped(projections[cut].module, best)
         left[format_layers(cut)] = round(missed(sums.gram, sums.cross, float(sums.change), best), 4)
     return found, left
-
-
-METHOD = Method(weights, projected=True, ridge=RIDGE)

@@ -12,7 +12,8 @@ from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.plan import format_layers
-from lmms_topoprune.repair.job import Job, Method
+from lmms_topoprune.registry import repair
+from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.probes import LogitsProbe, Probe
 from lmms_topoprune.repair.projection import multiplied, outer_projections
 from lmms_topoprune.repair.weights import NewWeights, divided, doubled_input, magnitude
@@ -21,7 +22,19 @@ from lmms_topoprune.surgery import identity_layers
 _SAME = 0.01
 
 
-def weights(job: Job) -> tuple[NewWeights, dict[str, float]]:
+@repair(
+    "rescale",
+    card="""\
+The weights behind each deleted block were rescaled without training, to make up for the length that the block
+would have given the hidden states (Prune&Comp, [arXiv:2507.18212](https://arxiv.org/abs/2507.18212)). These
+weights are not the original ones.
+""",
+    figure="length factor of the cut at",
+    paper="Chen et al., Prune&Comp: Free Lunch for Layer-Pruned LLMs, AAAI 2026",
+    address="https://arxiv.org/abs/2507.18212",
+    version=2,
+)
+def rescale(job: Job) -> tuple[NewWeights, dict[str, float]]:
     """Projections that add less behind each cut, and the factors.
 
     Raises:
@@ -61,6 +74,3 @@ def _check_norms(job: Job, first: int, projections: list[nn.Linear]) -> None:
             f"from layer {first} on its logits depend on the length of the hidden states, "
             "or a layer adds to them through something else than the linear maps of its parts"
         )
-
-
-METHOD = Method(weights)

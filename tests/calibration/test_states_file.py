@@ -13,6 +13,7 @@ from families.table import FAMILIES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from lmms_topoprune import registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet
@@ -20,7 +21,6 @@ from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.calibration.states_file import SavedStates
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, calibrate, make_plan

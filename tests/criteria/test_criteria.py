@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
 from lmms_topoprune.criteria import (
     angular,
@@ -15,9 +16,9 @@ from lmms_topoprune.criteria import (
     controls,
     cosine,
     gardinazzi,
+    greedy,
     position,
     random,
-    registry,
     relative_magnitude,
     reverse,
     topology,
@@ -72,7 +73,7 @@ def test_angular(hidden, states):
     np.testing.assert_allclose(found.values, expected, atol=1e-3)
     # Gromov et al. drop the contiguous block whose two ends are closest.
     start = min(range(LAYERS - 1), key=lambda i: 1 - expected[i, i + 2])
-    rule = registry.get("angular").rule
+    rule = registry.get("angular").selection
     assert select(found, 2, rule=rule, protect_first=0, protect_last=0) == (start, start + 1)
 
 
@@ -164,11 +165,11 @@ def test_last_n_keeps_the_last_layer_only_when_protected():
 
 
 def test_reverse_turns_any_criterion_round(hidden):
-    plain = registry.get("cosine").function()(hidden, OPTIONS)
-    turned = registry.get("reverse:cosine").function()(hidden, OPTIONS)
+    plain = registry.get("cosine")(hidden, OPTIONS)
+    turned = registry.get("reverse:cosine")(hidden, OPTIONS)
     assert isinstance(turned, LayerScores)
     assert (np.argsort(turned.values) == np.argsort(plain.values)[::-1]).all()
-    pairs = reverse.score(hidden, OPTIONS)
+    pairs = reverse.topology_reversed(hidden, OPTIONS)
     assert isinstance(pairs, PairScores)
     np.testing.assert_allclose(pairs.values, 1 - topology.pairwise(hidden, OPTIONS).values)
 
@@ -176,7 +177,7 @@ def test_reverse_turns_any_criterion_round(hidden):
 @pytest.mark.parametrize("name", [n for n, c in registry.criteria().items() if c.score])
 def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     criterion = registry.get(name)
-    assert callable(criterion.function())
+    assert callable(criterion)
     options = PruningOptions(criterion=name)
     assert own_defaults(name).items() <= vars(options).items()
     assert criterion.defaults.items() <= own_defaults(name).items()
@@ -194,10 +195,11 @@ def test_the_papers_settings_are_the_registered_ones():
 
 
 def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
-    broken = replace(registry.get("cosine"), defaults={"state": "norm"})
-    monkeypatch.setitem(registry.criteria(), "cosine", broken)
-    with pytest.raises(OptionError, match="a default of criterion cosine is 'state'; allowed: alpha, "):
-        PruningOptions(criterion="cosine")
+    broken = registry.criterion("broken", defaults={"state": "norm"})(cosine.unit)
+    monkeypatch.delitem(registry._declared, (registry.Criterion, "broken"))
+    monkeypatch.setitem(registry._declared, (registry.Criterion, "broken"), broken)
+    with pytest.raises(OptionError, match="a default of criterion broken is 'state'; allowed: alpha, "):
+        PruningOptions(criterion="broken")
 
 
 def test_an_unknown_criterion_is_refused_with_the_nearest():
@@ -225,16 +227,20 @@ def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden,
 
     found = Measurements(DecoderLayers(LAYERS), {"residual": hidden}, sums, never)
     for name, criterion in registry.criteria().items():
-        if criterion.score and not criterion.likelihood:
+        if criterion.score and not criterion.loss:
             score(found, PruningOptions(criterion=name, state="residual", k="3", samples=SAMPLES))
-    greedier = replace(registry.get("cosine"), score="lmms_topoprune.criteria.greedy:score")
-    monkeypatch.setitem(registry.criteria(), "cosine", greedier)
-    with pytest.raises(InputError, match="'cosine' takes 'loss'; declared for it: layers, options, states"):
-        score(found, PruningOptions(criterion="cosine", state="residual"))
-    few = replace(registry.get("block_influence"), sums=("relative_magnitude",))
-    monkeypatch.setitem(registry.criteria(), "block_influence", few)
+
+    def declare(name, function, **told):
+        made = registry.criterion(name, **told)(function)
+        monkeypatch.setitem(registry._declared, (registry.Criterion, name), made)
+        return PruningOptions(criterion=name, state="residual")
+
+    options = declare("greedier", greedy.score.score)
+    with pytest.raises(InputError, match="'greedier' takes 'loss'; declared for it: layers, options, states"):
+        score(found, options)
+    options = declare("few", block_influence.score.score, state="none", sums=("relative_magnitude",))
     with pytest.raises(InputError, match="token_cosine was not collected"):
-        score(found, PruningOptions(criterion="block_influence"))
+        score(found, options)
 
 
 def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):
