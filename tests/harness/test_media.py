@@ -76,9 +76,7 @@ def test_a_medium_has_to_be_among_the_inputs(kinds, inputs, missing) -> None:
     if missing is None:
         refuse_unseen(kinds, inputs, "family", object())
         return
-    with pytest.raises(
-        UnseenMediumError, match=f"task shows family an? {missing}, of which object hands"
-    ):
+    with pytest.raises(UnseenMediumError, match=f"task shows family an? {missing}, of which object hands"):
         refuse_unseen(kinds, inputs, "family", object())
 
 
@@ -97,9 +95,7 @@ def films(kind: str, video: Path) -> list[Instance]:
 def test_a_video_that_llava_cannot_see_stops_the_run(kind, on_error, load, video) -> None:
     lm = load("dense_llava", kind, on_error=on_error)
     lm.task_dict = {"tiny": {"test": [{}]}}
-    with pytest.raises(
-        UnseenMediumError, match="llava_hf a video, of which LlavaProcessor hands"
-    ):
+    with pytest.raises(UnseenMediumError, match="llava_hf a video, of which LlavaProcessor hands"):
         lm.generate_until(films(kind, video))
 
 
