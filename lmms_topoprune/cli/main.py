@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lmms_topoprune._util.signals import farewell, finish_undisturbed, stoppable, unmasked
+from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
@@ -123,11 +123,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         with stoppable():
             code = _run(arguments)
             if alone:
-                finish_undisturbed()
+                ignore_signals()
     except KeyboardInterrupt as stop:
         if alone:
-            finish_undisturbed()
-        text, code = farewell(stop)
+            ignore_signals()
+        text, code = exit_of(stop)
         click.echo(f"topoprune: {text}", err=True)
     sys.exit(code)
 
@@ -136,7 +136,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command and say what went wrong; returns the exit code."""
     as_json = "--json" in arguments
     try:
-        with unmasked():
+        with interruptions_first():
             result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # what fails while the interpreter shuts down is told by nobody

@@ -66,7 +66,9 @@ def test_likelihoods_are_those_of_a_plain_computation(kind, load, asked):
             value, greedy = found[number * len(CHOICES) + index]
             assert value == pytest.approx(plain(lm, doc, choice), abs=1e-3)
             assert greedy in (True, False)
-    assert found == pytest.approx(likelihoods(load("topopruned_llava", kind, layers="2"), docs), abs=1e-3)
+    single = likelihoods(load("topopruned_llava", kind, layers="2"), docs)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in single], abs=1e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in single]
 
 
 def test_the_image_is_in_the_context(load, asked):

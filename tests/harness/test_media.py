@@ -104,7 +104,7 @@ def test_an_image_that_a_guarded_family_drops_stops_the_run(on_error, tmp_path, 
     folder = wrapped.save("qwen2_vl", tmp_path / "model")
     lm = models.get_model("dense_qwen2_vl")(pretrained=str(folder), device_map="cpu", on_error=on_error)
     few = type(asked)(asked.docs[:1])
-    assert len(few.ask(lm, few.requests("chat"))) == 1
+    assert len(few.ask(lm, few.requests("simple"))) == 1
     kind = type(lm.processor)
     whole = kind.__call__
 
@@ -116,7 +116,7 @@ def test_an_image_that_a_guarded_family_drops_stops_the_run(on_error, tmp_path, 
 
     monkeypatch.setattr(kind, "__call__", blind)
     with pytest.raises(UnseenMediumError, match="the task shows qwen2_vl an image"):
-        few.ask(lm, few.requests("chat"))
+        few.ask(lm, few.requests("simple"))
 
 
 def in_rounds(kind: str, image: Image.Image, asked_in: list[tuple[int, list[str]]]) -> Instance:
