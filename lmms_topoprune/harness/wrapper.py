@@ -21,7 +21,7 @@ from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.compat import evaluation, tell_plans_apart
+from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
 from lmms_topoprune.harness.evaluated_documents import marked
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.partial_load import Lean
@@ -65,6 +65,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
                 self._load(arguments, dtype)
             self._prune(samples)
             tell_plans_apart()
+            ask_for_likelihoods()
 
     @classmethod
     def create_from_arg_string(
