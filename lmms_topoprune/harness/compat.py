@@ -151,6 +151,8 @@ def _noted(simple_evaluate: Callable[..., Any]) -> Callable[..., Any]:
             results = simple_evaluate(*args, **kwargs)
         if isinstance(results, dict) and running.model is not None:
             results["plan"] = running.model.plan.to_json()
+            # lmms-eval notes its own option, also where model_args said another size.
+            results["config"]["batch_size"] = running.model.batch_size
         return results
 
     evaluate.topoprune_noted = True  # type: ignore[attr-defined]

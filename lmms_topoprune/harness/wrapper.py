@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -68,14 +69,12 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     @classmethod
     def create_from_arg_string(
-        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
     ) -> PrunedModel:
         """What lmms-eval calls; also arranges for the plan to be written beside its results."""
         with one_sentence():
-            given = sorting.parse(arg_string)
-        extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        # The command's --batch_size is 1 by default, so what stands in model_args counts.
-        model = cls(**{**extra, **given})
+            given = sorting.completed(sorting.parse(arg_string), additional_config or {})
+        model = cls(**given)
         evaluation().model = model
         results.leave_plan(model, evaluation().tracker)
         return model
@@ -116,6 +115,10 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self._delete(samples)
             self.lean.remember(self.plan)
         self.plan = marked(self.plan)
+        if not self.plan.dropped and self.registered.criterion != "dense":
+            logger.warning(
+                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+            )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)
