@@ -12,7 +12,12 @@ from lmms_topoprune.selection import PairScores
 from lmms_topoprune.topology import static_betti
 
 
-@criterion("static", parameters=("k", "dimension", "metric"), selection="path")
+@criterion(
+    "static",
+    summary="topology without the zigzag: Betti numbers",
+    parameters=("k", "dimension", "metric"),
+    selection="path",
+)
 def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the zigzag: only the Betti numbers of the states are compared, min / max.
 
@@ -32,7 +37,12 @@ def _ratio(numbers: np.ndarray) -> np.ndarray:
     return np.divide(low, high, out=np.ones_like(low), where=high > 0)
 
 
-@criterion("shuffled", parameters=("k", "dimension", "metric", "seed"), selection="path")
+@criterion(
+    "shuffled",
+    summary="topology with the states in random order",
+    parameters=("k", "dimension", "metric", "seed"),
+    selection="path",
+)
 def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the order of the layers: the zigzag runs through the states in a random order.
 

@@ -10,7 +10,7 @@ from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
-@criterion("random", state="none", parameters=("seed",))
+@criterion("random", summary="a random order", state="none", parameters=("seed",))
 def score(layers: DecoderLayers, options: PruningOptions) -> LayerScores:
     """A random order; one seed gives nested drops for growing sparsity."""
     order = np.random.default_rng(options.seed).permutation(layers.count)
