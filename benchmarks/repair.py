@@ -180,7 +180,7 @@ def text(
         for sparsity in map(float, sparsities.split(","))
         for criterion in listed(criteria)
     }
-    readers = {"passages": lambda _, count, seed: samples[:count]}
+    readers = {"passages": lambda _, count, seed, strict: samples[:count]}
     plans = Planner(str(folder), model, tokenizer, readers=readers).plans(list(wanted.values()))
     for (criterion, sparsity), plan in zip(wanted, plans, strict=True):
         layers = format_layers(plan.dropped)
