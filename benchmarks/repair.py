@@ -67,7 +67,7 @@ def tasks(
     output: Path,
 ) -> None:
     """What is kept over chance (percent, 95 % interval), and what a repair changes (points of the score)."""
-        from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import save
     from lmms_topoprune.sweep.recipe import Recipe, run_sweep
     from lmms_topoprune.sweep.run_folders import distinct

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune import registry
+from lmms_topoprune._util.packaged import task_names
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import CHOICES, NO_REPAIR, PruningOptions, own_defaults
 
@@ -70,12 +71,6 @@ class _Named(click.ParamType):
         return found or ([CompletionItem(incomplete, type="file")] if self.files else [])
 
 
-def _tasks() -> Iterable[str]:
-    from lmms_topoprune.cli.tasks import tasks
-
-    return tasks()
-
-
 def _models() -> Iterable[str]:
     from lmms_topoprune.families import families, listed
 
@@ -88,7 +83,7 @@ def _repairs() -> tuple[str, ...]:
 
 CRITERION = _Named(registry.criterion_names, files=True)
 REPAIR = _Named(_repairs, files=True)
-TASKS = _Named(_tasks)
+TASKS = _Named(task_names)
 MODEL = _Named(_models)
 COMPLETED: dict[str, click.ParamType] = {
     "criterion": CRITERION,
