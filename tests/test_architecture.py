@@ -131,6 +131,7 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 def test_the_arrows_themselves_have_no_circle() -> None:
+    top = ("cli", "__init__", "embedded")  # embedded data are samples of calibration
     assert circles({room: others - {room} for room, others in MAY_IMPORT.items() if room not in top}) == []
 
 
