@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from unittest import mock
 
 from lmms_topoprune.errors import led_to
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOMENT = 0.01  # seconds; no finalizer takes as long
 
@@ -76,6 +79,15 @@ def unmasked() -> Iterator[None]:
             if isinstance(behind, KeyboardInterrupt) and id(behind) not in earlier:
                 raise behind from None
         raise
+
+
+def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T | None, Exception | None]:
+    """Call where any error is an answer: (result, None) or (None, error). An interruption is raised."""
+    try:
+        with unmasked():
+            return function(*args, **kwargs), None
+    except Exception as error:
+        return None, error
 
 
 def farewell(stop: KeyboardInterrupt) -> tuple[str, int]:

@@ -18,8 +18,7 @@ from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery.locate import decoder_layers
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
-from lmms_topoprune.surgery.prepare import KEPT
-from lmms_topoprune.surgery.repair_record import CUTS, repair_of
+from lmms_topoprune.surgery.notes import CUTS, KEPT, repair_of
 
 
 def export(

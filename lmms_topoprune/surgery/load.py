@@ -7,22 +7,28 @@ result is what it makes of the dense model, for every architecture, sharding and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+    core_model_loading,
+)
 
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
-from lmms_topoprune.surgery.delete import Possible
-from lmms_topoprune.surgery.dense import Dense
+from lmms_topoprune.surgery.delete import PreparedDeletion
+from lmms_topoprune.surgery.dense_model import DenseModel
+from lmms_topoprune.surgery.device_map import partial_device_map
 from lmms_topoprune.surgery.locate import locate
-from lmms_topoprune.surgery.placement import place
-from lmms_topoprune.surgery.unread import meta_unread
 
 
 def load_pruned(
@@ -47,8 +53,8 @@ def load_pruned(
     """
     if plan.repair:
         raise InputError(
-            f"the plan has a {plan.repair['method']} repair, which needs the layers that lean loading leaves "
-            "out; load the dense model and carry the plan out on it, or load an exported folder"
+            f"the plan has a {plan.repair['method']} repair, which needs the layers that partial loading "
+            "leaves out; load the dense model and carry the plan out on it, or load an exported folder"
         )
     hub = {name: kwargs[name] for name in HUB if name in kwargs}
     remote_code = kwargs.get("trust_remote_code")
@@ -58,18 +64,48 @@ def load_pruned(
     where = locate(dense)
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
-    deletion = Possible.of(Dense.of(dense, where, twin=dense), plan.dropped)  # or refuses, no weight read
+    # What cannot be deleted is refused here: no weight has been read.
+    deletion = PreparedDeletion.of(DenseModel.of(dense, where, dense), plan.dropped)
     if verify:
         _verify(str(path), model_class, kwargs, plan)
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
-        kwargs["device_map"] = place(deletion.pruned, where.path, plan, wanted, max_memory)
+        kwargs["device_map"] = partial_device_map(deletion.pruned, where.path, plan, wanted, max_memory)
     with meta_unread():
         loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
-    deletion.carry_out_on(model)
+    deletion.apply_to(model)
     _check_loaded(model)
     return loaded
+
+
+# transformers' function that takes a tensor out of a mapped file and moves it to its device (5.0 to 5.24).
+_TAKE_OUT = "_materialize_copy"
+
+
+@contextlib.contextmanager
+def meta_unread() -> Iterator[None]:
+    """While open, from_pretrained makes up what goes to the meta device from its shape and type.
+
+    By itself it takes the tensor out of the file first. That reads its first page, and with it as much as the
+    system reads ahead: 128 kB on most disks, megabytes on some. A version of transformers that loads
+    in another way goes on as it does.
+    """
+    take_out = getattr(core_model_loading, _TAKE_OUT, None)
+    if take_out is None:
+        yield
+        return
+
+    def take(tensor: Any, device: Any = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        if str(device) == "meta" and hasattr(tensor, "get_shape") and dtype is not None:
+            return torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
+        return take_out(tensor, device, dtype)
+
+    setattr(core_model_loading, _TAKE_OUT, take)
+    try:
+        yield
+    finally:
+        setattr(core_model_loading, _TAKE_OUT, take_out)
 
 
 def _model_class(config: Any) -> Any:
