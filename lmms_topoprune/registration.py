@@ -93,6 +93,7 @@ def manifests(path: Path | None = None) -> list[ModelManifest]:
     Raises:
         InputError: plugin.toml is broken; lmms-eval logs the sentence and goes on without our models.
     """
+    importlib.import_module("lmms_topoprune.harness.compat").note_evaluations()
     catalog = importlib.import_module("lmms_eval.models")
     known = {"simple": catalog.AVAILABLE_SIMPLE_MODELS, "chat": catalog.AVAILABLE_CHAT_TEMPLATE_MODELS}
     return [_manifest(model, known) for model in registered(path).values()]

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from lmms_topoprune.errors import InputError, MissingExtraError
-from lmms_topoprune.harness import decord
+from lmms_topoprune.harness.compat import decord_optional
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.registration import Registered, registered
 
@@ -41,7 +41,7 @@ def _wrapped_class(model: Registered, kind: str) -> type:
     from lmms_eval.models import MODEL_REGISTRY_V2
 
     try:
-        with decord.optional():
+        with decord_optional():
             return MODEL_REGISTRY_V2.get_model_class(model.wraps, force_simple=kind == "simple")
     except ImportError as error:
         raise MissingExtraError(f"{model.wraps} of lmms-eval cannot be imported: {error}") from error

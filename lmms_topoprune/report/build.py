@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lmms_topoprune.comparison.columns import percent
 from lmms_topoprune.comparison.side_by_side import Comparison
-from lmms_topoprune.comparison.wording import percent
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.report import charts, layer_charts, page, shape_charts
 from lmms_topoprune.report.leaderboard import board

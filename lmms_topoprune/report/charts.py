@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lmms_topoprune.comparison.columns import amount, interval, percent
 from lmms_topoprune.comparison.side_by_side import Comparison, Row
-from lmms_topoprune.comparison.wording import amount, interval, percent
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.leaderboard import folded
 
@@ -54,7 +54,7 @@ def retention_chart(comparison: Comparison) -> str:
         + legend_of(names, {row.criterion for row in rows})
         + folded(
             "Numbers of this chart",
-            ["run", "layers dropped", "kept over chance (%)", "95 % interval"],
+            ["run", "layers dropped", "over chance (%)", "95 % interval"],
             numbers,
         )
     )
@@ -74,7 +74,7 @@ def _retention(rows: Sequence[Row], names: Mapping[str, int], width: int) -> str
         "Chance-corrected retention of every run, a line through the mean of each criterion; bars are 95 % "
         "intervals. The numbers are in the table below.",
         "layers dropped (%)",
-        "kept over chance (%)",
+        "over chance (%)",
         (0.0, 100 * max(row.sparsity for row in rows) + 4),
         _bounds([max(-50.0, min(v, 150.0)) for v in values]),
         width,

@@ -6,8 +6,8 @@ import html
 import math
 from collections.abc import Sequence
 
-from lmms_topoprune.comparison.side_by_side import OVERALL, Comparison, Row
-from lmms_topoprune.comparison.wording import caption, cells, headings, interval, percent, values
+from lmms_topoprune.comparison.columns import Column, caption, columns, interval, percent
+from lmms_topoprune.comparison.side_by_side import Comparison, Row
 
 TALL = "wide tall"
 """Scrolls in both directions, under headings that stay."""
@@ -15,11 +15,13 @@ TALL = "wide tall"
 
 def board(comparison: Comparison) -> str:
     """The leaderboard; the page's script sorts it by every column and filters it."""
+    shown = columns(comparison)
     head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{_breakable(text)}</button></th>'
-        for text in headings(comparison)
+        f'<th scope="col" aria-sort="none" title="{html.escape(column.about)}"><button type="button">'
+        f"{_breakable(column.heading)}</button></th>"
+        for column in shown
     )
-    rows = "".join(_line(comparison, row) for row in comparison.rows)
+    rows = "".join(_line(shown, row) for row in comparison.rows)
     table = (
         '<table id="board" aria-describedby="explained">'
         f"<caption>{len(comparison.rows)} runs; a heading sorts by its column.</caption>"
@@ -33,11 +35,10 @@ def board(comparison: Comparison) -> str:
     )
 
 
-def _line(comparison: Comparison, row: Row) -> str:
-    texts, keys = cells(comparison, row), values(comparison, row)
-    first, *rest = (html.escape(text) for text in texts)
-    columns = "".join(f"<td{_key(value)}>{text}</td>" for text, value in zip(rest, keys[1:], strict=True))
-    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
+def _line(shown: Sequence[Column], row: Row) -> str:
+    first, *rest = shown
+    texts = "".join(f"<td{_key(c.value(row))}>{html.escape(c.text(row))}</td>" for c in rest)
+    return f'<tr><th scope="row">{html.escape(first.text(row))}</th>{texts}</tr>'
 
 
 def _key(value: float | str) -> str:
@@ -52,11 +53,14 @@ def _breakable(text: str) -> str:
 
 def by_task(comparison: Comparison) -> str:
     """Every task's score with its interval and test, folded away."""
-    names = [*comparison.tasks, OVERALL]
+    names = [*comparison.tasks, comparison.overall]
     rows = [
         [
             row.label,
-            *(f"{percent(c.score)} ({interval(c.score_interval)})" for c in map(row.cells.get, names) if c),
+            *(
+                f"{percent(c.score)} ({interval(c.score_interval)})"
+                for c in [*(row.cells[task] for task in comparison.tasks), row.overall]
+            ),
         ]
         for row in comparison.rows
     ]

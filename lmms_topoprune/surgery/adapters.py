@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.signals import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import InputError
 
 
@@ -25,9 +25,12 @@ def merge_adapters(model: PreTrainedModel) -> None:
         InputError: an adapter is of a kind that cannot be merged.
     """
     for name, layer in list(_adapted(model)):
-        _, error = attempt(layer.merge, safe_merge=True)
-        if error is not None:
-            raise InputError(f"the adapter on {name} cannot be merged: {' '.join(str(error).split())}")
+        with errors_kept() as merging:
+            layer.merge(safe_merge=True)
+        if merging.error:
+            raise InputError(
+                f"the adapter on {name} cannot be merged: {' '.join(str(merging.error).split())}"
+            )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
     if hasattr(model, "_hf_peft_config_loaded"):

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from lmms_topoprune._util.signals import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.surgery.fingerprint import identifying_config
 from lmms_topoprune.surgery.locate import locate
 from lmms_topoprune.surgery.meta_model import quietly
@@ -59,11 +59,12 @@ class DenseFolder:
             layers: number of layers of the dense one.
             names: local folders, or hub names, which are looked up in the cache only.
         """
-        for name in names:
-            file, _ = attempt(_config_file, name) if name else (None, None)
-            config, _ = attempt(json.loads, file.read_text(encoding="utf-8")) if file else (None, None)
-            if file and isinstance(config, dict) and _describes(config, model, layers):
-                return cls(file.parent, config)
+        for name in filter(None, names):
+            with errors_kept():  # no such folder, or not one of such a model
+                file = _config_file(name)
+                config = json.loads(file.read_text(encoding="utf-8"))
+                if _describes(config, model, layers):
+                    return cls(file.parent, config)
         return None
 
     def pruned_config(self, model: PreTrainedModel) -> dict[str, Any] | None:
@@ -78,8 +79,9 @@ class DenseFolder:
             for complete in (False, True):  # defaults that the file leaves out are added only if they matter
                 config = copy.deepcopy(self.config)
                 _carry_over(config, dense, _plain(dense.to_dict()), pruned, complete)
-                read, _ = attempt(kind.from_dict, copy.deepcopy(config))
-                if read is not None and _identity(read) == _identity(model.config):
+                with errors_kept():  # a class may object to fields that do not fit together
+                    if _identity(kind.from_dict(copy.deepcopy(config))) != _identity(model.config):
+                        continue
                     return _with_type(config, dense, model)
         log.warning(
             "config.json is written anew: the model differs from %s in more than its layers", self.path
@@ -113,19 +115,20 @@ class DenseFolder:
         with tempfile.TemporaryDirectory() as place, quietly():
             given, read = Path(place, "given"), Path(place, "read")
             processor.save_pretrained(given)
-            own, error = attempt(type(processor).from_pretrained, str(self.path))
-            if own is None or error is not None:
-                return False
-            own.save_pretrained(read)
-            return _contents(given) == _contents(read)
+            with errors_kept():
+                type(processor).from_pretrained(str(self.path)).save_pretrained(read)
+                return _contents(given) == _contents(read)
+            return False
 
 
-def _config_file(name: str) -> Path | None:
+def _config_file(name: str) -> Path:
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder / "config.json" if (folder / "config.json").is_file() else None
-    found = cached_file(name, "config.json", local_files_only=True)
-    return Path(found) if found else None
+    return folder / "config.json" if folder.is_dir() else Path(str(_in_cache(name)))
+
+
+def _in_cache(name: str) -> str | None:
+    found: str | None = cached_file(name, "config.json", local_files_only=True)
+    return found
 
 
 def _describes(config: Mapping[str, Any], model: PreTrainedModel, layers: int) -> bool:
@@ -134,7 +137,7 @@ def _describes(config: Mapping[str, Any], model: PreTrainedModel, layers: int) -
         return False
     location = locate(model)
     with quietly():
-        read, _ = attempt(type(model.config).from_dict, copy.deepcopy(dict(config)))
+        read = type(model.config).from_dict(copy.deepcopy(dict(config)))
     for key in location.sections:
         read = getattr(read, key, None)
     return any(getattr(read, count, None) == layers for count in location.counts)

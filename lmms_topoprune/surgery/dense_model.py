@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lmms_topoprune._util.signals import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.config_fields import prune_config
 from lmms_topoprune.surgery.locate import DecoderLocation
@@ -106,18 +106,17 @@ class DenseModel:
         """
         problem = "no field of the configuration sets the number of layers"
         for count in self.location.counts:
-            built, error = attempt(self._build, self.pruned_config(kept, count))
-            if isinstance(error, SurgeryError):
-                raise error
-            if error is not None:  # whatever a constructor may raise is the reason of the refusal
-                problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            elif built is not None and len(layers_at(built, self.location.path)) == len(kept):
-                return built
+            config = self.pruned_config(kept, count)
+            with errors_kept() as building:
+                self._check_kept(config)
+                built = build_meta_model(self.model, config)
+                if len(layers_at(built, self.location.path)) == len(kept):
+                    return built
+            if isinstance(building.error, SurgeryError):
+                raise building.error
+            if building.error:  # whatever a constructor may raise is the reason of the refusal
+                problem = f"{type(building.error).__name__}: {' '.join(str(building.error).split())}"
         raise SurgeryError(problem)
-
-    def _build(self, config: dict[str, Any]) -> PreTrainedModel:
-        self._check_kept(config)
-        return build_meta_model(self.model, config)
 
     def _check_kept(self, config: dict[str, Any]) -> None:
         """Refuse a configuration whose class rewrites a per-layer list (Gemma 4 forces the last type)."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.signals import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.surgery.special_layers import is_blocked
 
@@ -34,20 +34,18 @@ def save_model(model: PreTrainedModel, folder: Path, max_shard_size: str | int) 
             f"model cannot be saved: a forward pass on the CPU has repacked {repacked}; export it before it "
             "is used, or quantize the exported folder"
         )
-    serializable, _ = attempt(_is_serializable, model)
-    _, error = (
-        (None, None)
-        if not serializable
-        else attempt(model.save_pretrained, folder, max_shard_size=max_shard_size)
-    )
-    if isinstance(error, OSError | SafetensorError):  # the disk, not the quantization
-        raise error
-    if not serializable or error is not None:
-        reason = f" ({' '.join(str(error).split())})" if error else ""
+    with errors_kept() as saving:
+        if not _is_serializable(model):
+            raise ValueError("it has no way to write its weights")
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if isinstance(saving.error, OSError | SafetensorError):  # the disk, not the quantization
+        raise saving.error
+    if saving.error:
+        reason = " ".join(str(saving.error).split())
         raise InputError(
-            f"model is quantized by {method}, which transformers cannot save here{reason}; "
+            f"model is quantized by {method}, which transformers cannot save: {reason}; "
             "export the model that is not quantized, and quantize the exported folder"
-        ) from error
+        ) from saving.error
 
 
 def quantization_method(model: PreTrainedModel) -> str | None:

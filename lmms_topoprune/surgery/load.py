@@ -7,21 +7,15 @@ result is what it makes of the dense model, for every architecture, sharding and
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PreTrainedModel,
-    core_model_loading,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
+from lmms_topoprune._util.compat import meta_tensors_unread
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
@@ -71,41 +65,12 @@ def load_pruned(
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
         kwargs["device_map"] = partial_device_map(deletion.pruned, where.path, plan, wanted, max_memory)
-    with meta_unread():
+    with meta_tensors_unread():
         loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     deletion.apply_to(model)
     _check_loaded(model)
     return loaded
-
-
-# transformers' function that takes a tensor out of a mapped file and moves it to its device (5.0 to 5.24).
-_TAKE_OUT = "_materialize_copy"
-
-
-@contextlib.contextmanager
-def meta_unread() -> Iterator[None]:
-    """While open, from_pretrained makes up what goes to the meta device from its shape and type.
-
-    By itself it takes the tensor out of the file first. That reads its first page, and with it as much as the
-    system reads ahead: 128 kB on most disks, megabytes on some. A version of transformers that loads
-    in another way goes on as it does.
-    """
-    take_out = getattr(core_model_loading, _TAKE_OUT, None)
-    if take_out is None:
-        yield
-        return
-
-    def take(tensor: Any, device: Any = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        if str(device) == "meta" and hasattr(tensor, "get_shape") and dtype is not None:
-            return torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
-        return take_out(tensor, device, dtype)
-
-    setattr(core_model_loading, _TAKE_OUT, take)
-    try:
-        yield
-    finally:
-        setattr(core_model_loading, _TAKE_OUT, take_out)
 
 
 def _model_class(config: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from lmms_topoprune._util.signals import attempt
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
@@ -146,8 +146,10 @@ def _metadata(
 
 
 def _license(dense_card: Path | None) -> dict[str, Any]:
-    card, _ = attempt(ModelCard.load, dense_card) if dense_card and dense_card.is_file() else (None, None)
-    data = card.data.to_dict() if card else {}
+    data: dict[str, Any] = {}
+    if dense_card and dense_card.is_file():
+        with errors_kept():  # a card that cannot be read says nothing
+            data = ModelCard.load(dense_card).data.to_dict()
     return {key: data[key] for key in ("license", "license_name", "license_link") if data.get(key)}
 
 

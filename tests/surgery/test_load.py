@@ -161,7 +161,7 @@ def test_dropped_layers_are_not_even_looked_up_in_the_files(
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
     assert taken == ["cpu"] * (9 * tensors + 2)
     assert core_model_loading._materialize_copy is spy
-    monkeypatch.setattr(load, "meta_unread", nullcontext)
+    monkeypatch.setattr(load, "meta_tensors_unread", nullcontext)
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
     assert taken.count("meta") == 3 * tensors
 
