@@ -15,6 +15,7 @@ from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
@@ -26,7 +27,6 @@ from lmms_topoprune.harness.partial_load import Lean
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.registration import Registered
 from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
