@@ -20,8 +20,8 @@ SIDE = 224
 def text_prompt(model: PreTrainedModel, processor: Any = None) -> dict[str, torch.Tensor]:
     """input_ids and attention_mask (1, T): a sentence if there is a tokenizer, arbitrary tokens otherwise.
 
-    Where the model tells kinds of tokens apart, all are its text: PaliGemma lets a prompt see itself whole only
-    if that is said.
+    Where the model tells kinds of tokens apart, all are its text: PaliGemma lets a prompt see itself whole
+    only if that is said.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
     ids = tokenizer(TEXT).input_ids if callable(tokenizer) else arbitrary_tokens(model.config)

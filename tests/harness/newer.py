@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers as hf
 import wrapped
+from calibration.vision_families import LLAVA
 from families.tiny import tiny
 from wrapped import LAYERS, QWEN, QWEN_IMAGE, ROPE, text, tokenizer
 
@@ -74,7 +75,9 @@ def gemma4() -> tuple[Any, Any]:
             use_bidirectional_attention="vision",
             sliding_window=512,
         ).to_dict(),
-        vision_config=tiny(hf.Gemma4VisionConfig, pooling_kernel_size=2, position_embedding_size=1024).to_dict(),
+        vision_config=tiny(
+            hf.Gemma4VisionConfig, pooling_kernel_size=2, position_embedding_size=1024
+        ).to_dict(),
         audio_config=None,
         image_token_id=ids["image_token"],
         video_token_id=ids["video_token"],
@@ -241,4 +244,4 @@ def smolvlm() -> tuple[Any, Any]:
 
 MADE = (qwen3_5, gemma4, mistral3_vl, llama4_scout, lfm2_5_vl, aria, paligemma, smolvlm)
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {made.__name__: made for made in MADE}
-wrapped.BUILDERS.update(BUILDERS)
+BUILDERS |= wrapped.BUILDERS | LLAVA
