@@ -1,4 +1,4 @@
-"""Every cell of the support matrix is tried on tiny random weights: what is promised works, what is not ends well."""
+"""Every cell of the support matrix is tried: what is promised works, what is not ends in a sentence."""
 
 from __future__ import annotations
 
