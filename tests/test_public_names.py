@@ -1,4 +1,4 @@
-"""What `import lmms_topoprune` offers: lazily, typed, documented, and at work in docs/python.md and the README."""
+"""What `import lmms_topoprune` offers: lazily, typed, documented, at work in docs/python.md and README."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from lmms_topoprune.cli import options
     "--criteria",
     default="topology_angle_influence,topology,cosine,block_influence",
     show_default=True,
+    type=options.CRITERION,
     help="Joined by commas.",
 )
 @click.option("-o", "--output", type=options.PATH, help="Write the scores (JSON) here.")
@@ -53,7 +54,9 @@ def command(**arguments: Any) -> None:
     from lmms_topoprune.report.tables import write
     from lmms_topoprune.sweep.planner import Planner
 
-    model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
+    model, processor = load(
+        arguments["pretrained"], arguments["dtype"], arguments["device"], arguments["trust_remote_code"]
+    )
     strict = shared.get("calibration_strict")
     states = None if arguments["states"] is None else Path(arguments["states"])
     name = arguments["pretrained"]

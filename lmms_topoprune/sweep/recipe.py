@@ -211,7 +211,6 @@ def run_sweep(
     from lmms_topoprune.sweep.runner import sweep
 
     runs: list[Run] = []
-    recipe.save(Path(output) / RECIPE)
     for told, folder in zip(recipe.models, recipe.folders(Path(output)), strict=True):
         session = Session.open(
             told["model"],
@@ -222,6 +221,8 @@ def run_sweep(
             log=folder / "lmms-eval.log",
             on_error=on_error,
         )
+        session.check_tasks(recipe.tasks)
+        recipe.save(Path(output) / RECIPE)
         evaluator = executor(session, folder) if executor else None
         given = {"limit": recipe.limit, "executor": evaluator, "watcher": watcher, **more}
         runs += sweep(session, recipe.grid, recipe.tasks, folder, **given)

@@ -36,7 +36,7 @@ def test_the_examples_of_the_python_page(run, tmp_path, capsys):
     assert names["smaller"].config.text_config.num_hidden_layers == 4
     assert names["model"].config.text_config.num_hidden_layers == 6, "dense again"
     assert json.loads((tmp_path / "plan.json").read_text())["dropped"]
-    assert [row.label for row in names["comparison"].rows][0] == "dense" and len(names["runs"]) == 3
+    assert names["comparison"].rows[0].label == "dense" and len(names["runs"]) == 3
     assert names["checks"] and names["barcode"].states == 6
     out = capsys.readouterr().out
     assert all(f"{name}: drop " in out for name in ("topology", "cosine", "norm_growth"))
