@@ -16,7 +16,8 @@ RESULTS = {
     "n-shot": {"tiny": 0},
     "config": {"model": "dense_llava", "model_args": "pretrained=embedded"},
 }
-SAMPLES = {
+ROW = {"doc_id": 0, "doc_hash": "a", "filtered_resps": ["yes"], "arguments": [], "resps": [["yes"]]}
+SAMPLES = {"tiny": [ROW]}
     "tiny": [{"doc_id": 0, "doc_hash": "a", "filtered_resps": ["yes"], "arguments": [], "resps": [["yes"]]}]
 }
 
@@ -75,7 +76,7 @@ def test_a_hub_that_takes_nothing_is_an_error(file, monkeypatch):
 
 def test_what_cannot_be_sent_is_found_before_the_sweep(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with pytest.raises(OptionError, match="hf_hub_log_args is 'push_results_to_hub=True': .*token"):
+    with pytest.raises(OptionError, match=r"hf_hub_log_args is 'push_results_to_hub=True': .*token"):
         Publisher(hf_hub_log_args="push_results_to_hub=True").check()
     with pytest.raises(OptionError, match="hf_hub_log_args is 'pushh=1'"):
         Publisher(hf_hub_log_args="pushh=1").check()
