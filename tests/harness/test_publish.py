@@ -18,8 +18,6 @@ RESULTS = {
 }
 ROW = {"doc_id": 0, "doc_hash": "a", "filtered_resps": ["yes"], "arguments": [], "resps": [["yes"]]}
 SAMPLES = {"tiny": [ROW]}
-    "tiny": [{"doc_id": 0, "doc_hash": "a", "filtered_resps": ["yes"], "arguments": [], "resps": [["yes"]]}]
-}
 
 
 @pytest.fixture
