@@ -86,7 +86,7 @@ class Publisher:
                 )
                 tracker.save_results_aggregated(results, samples, get_datetime_str())
                 for task, rows in samples.items():
-                    tracker.save_results_samples(task, rows)
+                    tracker.save_results_samples(task, list(map(_unsaved, rows)))
         finally:
             logger.remove(sink)
         if lost:
@@ -106,3 +106,10 @@ class Publisher:
             raise UnreachableError(
                 f"the Hugging Face hub cannot be asked for the token's owner: {error}"
             ) from None
+
+
+def _unsaved(row: dict[str, Any]) -> dict[str, Any]:
+    """A sample as lmms-eval has it before it saves it, so that it comes out as it was saved."""
+    filtered = row.get("filtered_resps")
+    answers = {"resps": [row.get("resps", filtered)], "filtered_resps": [filtered]}
+    return {"target": "", **row, **answers, "arguments": [row.get("input")], "doc": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ RESULTS = {
     "n-shot": {"tiny": 0},
     "config": {"model": "dense_llava", "model_args": "pretrained=embedded"},
 }
-ROW = {"doc_id": 0, "doc_hash": "a", "filtered_resps": ["yes"], "arguments": [], "resps": [["yes"]]}
+ROW = {"doc_id": 0, "doc_hash": "a", "input": "Is it?", "filtered_resps": "yes", "target": "no"}
 SAMPLES = {"tiny": [ROW]}
 
 
@@ -49,15 +50,19 @@ def test_the_hub_gets_results_and_samples(file, monkeypatch):
         def upload_file(self, path_in_repo: str, **given: object) -> None:
             pushed.append(path_in_repo)
 
-        def upload_folder(self, path_in_repo: str, **given: object) -> None:
-            pushed.append(path_in_repo)
+        def upload_folder(self, folder_path: str, **given: object) -> None:
+            (file,) = Path(folder_path).glob("*_samples_tiny.jsonl")
+            pushed.append(file.name)
+            assert json.loads(file.read_text()) == ROW, "as it was saved"
 
     monkeypatch.setattr("lmms_eval.loggers.evaluation_tracker.HfApi", Hub)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    publisher = Publisher(hf_hub_log_args="hub_results_org=me,push_results_to_hub=True")
+    publisher = Publisher(
+        hf_hub_log_args="hub_results_org=me,push_results_to_hub=True,push_samples_to_hub=True"
+    )
     publisher.check()
     publisher.publish(file, "dense", SAMPLES)
-    assert len(pushed) == 1 and pushed[0].endswith("_results.json")
+    assert [name.rpartition("_")[2] for name in pushed] == ["results.json", "tiny.jsonl"]
 
 
 def test_a_hub_that_takes_nothing_is_an_error(file, monkeypatch):
@@ -68,7 +73,7 @@ def test_a_hub_that_takes_nothing_is_an_error(file, monkeypatch):
 
     monkeypatch.setattr("lmms_eval.loggers.evaluation_tracker.HfApi", Hub)
     publisher = Publisher(hf_hub_log_args="hub_results_org=me,push_results_to_hub=True,token=x")
-    with pytest.raises(UnreachableError, match="took no results"):
+    with pytest.raises(UnreachableError, match="could not be pushed"):
         publisher.publish(file, "dense", SAMPLES)
 
 
