@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -155,7 +156,9 @@ def criterion(name: str, **told: Any) -> Callable[[Callable[..., Any]], Criterio
 
     Args:
         name: a word; not one of this package's.
-        told: Criterion's other attributes; `summary` is the docstring's first line unless told.
+        told: Criterion's other attributes. Unless told, `summary` is the docstring's first line, and what it
+            reads follows from its arguments: with `states` the residual states, with `sums` all of them, with
+            `loss` the loss, with `options` any option.
 
     Raises:
         OptionError: the name is this package's, or Criterion has no such attribute.
@@ -184,8 +187,19 @@ def _build(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
         if key not in known:
             raise unknown(f"attribute of a {kind.kind[0]}", key, known)
     function = told.get("score") or told["fit"]
+    if kind is Criterion:
+        told = {**_reads(function), **told}
     first_line = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
     return kind(name=name, **{"summary": first_line, **told})
+
+
+def _reads(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a scoring function reads, as far as its arguments' names tell."""
+    taken = inspect.signature(function).parameters
+    sums = {"sums": ("token_cosine", "relative_magnitude")} if "sums" in taken else {}
+    state = "residual" if {"states", "evidence"} & set(taken) else "none"
+    options = ANY_OPTION if {"options", "evidence"} & set(taken) else ()
+    return {"state": state, "loss": "loss" in taken, "parameters": options, **sums}
 
 
 def criterion_names() -> tuple[str, ...]:

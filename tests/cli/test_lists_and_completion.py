@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_empty_is_refused_in_the_commands_own_words(topopru
     plan = tmp_path / "plan.json"
     topoprune("plan", "--pretrained", model_folder, "--layers", "2", "-o", plan)
     code, _, err = topoprune("export", "--pretrained", model_folder, "--plan", plan, "-o", tmp_path)
-    assert code == 2 and "pass another folder, or --overwrite" in err and "overwrite=True" not in err
+    assert code == 2 and "pass another one, or --overwrite" in err and "overwrite=True" not in err
 
 
 @pytest.mark.parametrize("command", ["plan", "score", "sweep"])
