@@ -148,13 +148,13 @@ def text(
 
     Plans and repairs see other passages of the same texts than the evaluation.
     """
+    from lmms_topoprune.sweep.planner import Planner
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from lmms_topoprune._util import files
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.repair.apply import RIDGE, repair
-    from lmms_topoprune.sweep.planner import Planner
 
     columns = {name: (name, RIDGE) for name in REPAIRS}
     columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}

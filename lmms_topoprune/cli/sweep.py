@@ -115,7 +115,7 @@ def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
             executor=lambda session, logs: _executor(session, workers, bool(ray), address, device, logs),
             on_error=screen.say,
             publisher=publisher,
-            readers=readers(recipe.options.get("calibration_strict")),
+            readers=readers(),
             calibration_progress=True,
         )
     return recipe.folders(Path(output))
