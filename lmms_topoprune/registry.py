@@ -107,6 +107,12 @@ class Criterion:
         return found
 
     @property
+    def citations(self) -> list[str]:
+        """BibTeX entries, its own first, each once."""
+        parts = (entry for part in self.builds_on for entry in part.citations)
+        return list(dict.fromkeys(entry for entry in (self.bibtex, *parts) if entry))
+
+    @property
     def code(self) -> str | None:
         """A digest of the source file, if it is from outside; this package counts versions instead."""
         return _foreign_code(self.score)

@@ -176,6 +176,18 @@ def meta_tensors_unread() -> Iterator[None]:
         yield
 
 
+def llama4_can_answer() -> None:
+    """Give the outputs of Llama 4's decoder the field that its own model reads from them.
+
+    Without it every forward pass of Llama4ForConditionalGeneration ends in an AttributeError; made for
+    transformers 5.24.
+    """
+    from transformers.modeling_outputs import MoeCausalLMOutputWithPast
+
+    if not hasattr(MoeCausalLMOutputWithPast, "image_outputs"):
+        MoeCausalLMOutputWithPast.image_outputs = None
+
+
 def default_store() -> Any:
     """torch.distributed's key-value store, which every launched process shares; made for torch 2.14."""
     import torch.distributed as dist

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from transformers import PreTrainedModel
 
@@ -36,11 +37,21 @@ def _escaping(network: PreTrainedModel, media: MediaSeen) -> Iterator[None]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         with errors_kept() as failure:
             media.check(kwargs)
-            return generate(*args, **kwargs)
+            return generate(*args, **_in_full(kwargs, network.dtype))
         raise _Escape from failure.error
 
     with replaced(network, generate=guarded):
         yield
+
+
+def _in_full(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Pixels that a wrapper made in half precision, for a model in single precision."""
+    if dtype != torch.float32:
+        return inputs
+    return {
+        name: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
 
 
 class GuardedGeneration(Likelihood):
