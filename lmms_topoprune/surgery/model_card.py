@@ -17,6 +17,11 @@ from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
 
+ABSENT = """\
+The dense model's layers for predicting further tokens are not in this folder, since transformers leaves them
+out as it loads; {fields} in `config.json` is 0 for that reason.
+"""
+
 LOADING = """\
 The folder holds an ordinary transformers model; it does not need lmms-topoprune:
 
@@ -82,7 +87,7 @@ def _repair(plan: PruningPlan) -> registry.Repair:
 
 
 def _method(name: str) -> list[str]:
-    """What the criterion says of itself, and how to cite it; nothing of one turned round or not known here."""
+    """What the criterion says of itself, and how to cite it; nothing of one turned round or unknown."""
     try:
         criterion = registry.get(name)
     except OptionError:
@@ -93,7 +98,7 @@ def _method(name: str) -> list[str]:
     cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]
     return [
         "## Method\n",
-        f"The layers were chosen by the criterion `{criterion.name}` ({criterion.summary}) of lmms-topoprune, "
+        f"The layers were chosen by lmms-topoprune's criterion `{criterion.name}` ({criterion.summary}), "
         f"which builds on\n\n{papers}",
         *cited,
     ]
