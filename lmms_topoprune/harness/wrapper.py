@@ -129,7 +129,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         else:
             self._delete()
             self.partial_load.remember(self._plan)
-        if not self._plan.dropped and self.registered.criterion != "dense":
+        if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
                 f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
             )

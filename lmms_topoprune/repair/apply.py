@@ -9,7 +9,7 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import OptionError, SurgeryError
+from lmms_topoprune.errors import OptionError, SurgeryError, unknown
 from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.job import Job
@@ -52,6 +52,8 @@ def repair(
         SurgeryError: a layer cannot be deleted, or the model's structure does not allow this repair;
             nothing was changed.
     """
+    if ":" not in method and method not in (allowed := (NO_REPAIR, *registry.repair_names())):
+        raise unknown("repair", method, allowed)
     found = None if method == NO_REPAIR else registry.get_repair(method)
     if not ridge >= 0:
         raise OptionError(f"ridge is {ridge}; allowed: 0 or more")

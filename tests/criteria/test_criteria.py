@@ -196,7 +196,7 @@ def test_the_papers_settings_are_the_registered_ones():
 
 def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
     broken = registry.criterion("broken", defaults={"state": "norm"})(cosine.unit)
-    monkeypatch.delitem(registry._declared, (registry.Criterion, "broken"))
+    del registry._declared[registry.Criterion, "broken"]
     monkeypatch.setitem(registry._declared, (registry.Criterion, "broken"), broken)
     with pytest.raises(OptionError, match="a default of criterion broken is 'state'; allowed: alpha, "):
         PruningOptions(criterion="broken")
@@ -232,6 +232,7 @@ def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden,
 
     def declare(name, function, **told):
         made = registry.criterion(name, **told)(function)
+        del registry._declared[registry.Criterion, name]
         monkeypatch.setitem(registry._declared, (registry.Criterion, name), made)
         return PruningOptions(criterion=name, state="residual")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -70,15 +71,24 @@ def test_the_plan_command(folder, done, tmp_path):
     assert done == {**ONCE, "passes for scores": 1}
 
 
-def test_a_sweep_with_repair(folder: Path, tasks: Path, tmp_path: Path, done: Counter[str]) -> None:
+@pytest.fixture
+def right_or_wrong(tasks: Path, tmp_path: Path) -> Path:
+    """The task tiny_questions with scores of 0 or 1, as a comparison needs them."""
+    folder = shutil.copytree(tasks, tmp_path / "tasks")
+    hooks = folder / "hooks.py"
+    hooks.write_text(hooks.read_text().replace("len(results[0])", "float(len(results[0]) % 2)"))
+    return folder
+
+
+def test_a_sweep_with_repair(folder: Path, right_or_wrong: Path, tmp_path: Path, done: Counter[str]) -> None:
     """Cells that drop different layers, and cells that drop the same, share one pass for all repairs."""
     session = Session.open(
-        "dense_llava", f"pretrained={folder}", batch_size=4, device="cpu", tasks_folder=tasks
+        "dense_llava", f"pretrained={folder}", batch_size=4, device="cpu", tasks_folder=right_or_wrong
     )
     done.clear()
     criteria = ("last_n:repair=linear", "cosine:repair=linear", "block_influence:repair=linear", "last_n")
     grid = Grid(criteria, (0.17, 0.34), shared={"samples": SAMPLES})
-    runs = sweep(session, grid, ["tiny_questions"], tmp_path, limit=2)
+    runs = sweep(session, grid, ["tiny_questions"], tmp_path / "sweep", limit=2)
     repaired = {run.plan.dropped for run in runs if run.plan.repair}
     assert len(repaired) > 2
     assert +done == {**ONCE, "passes for scores": 1, "passes for repairs": 1}
