@@ -216,14 +216,19 @@ def _nearest(
     k: int,
 ) -> _Nearest:
     """The k nearest of the rows' points among the columns' points and those known already."""
-    from lmms_topoprune.topology._kernels.nearest import candidates, in_order  # compiled on import
+    from lmms_topoprune.topology._kernels.nearest import candidates, in_order, measure  # compiled
 
-    n = len(products)
+    n, m = products.shape
     own, width = here is there, here[0].shape[1]
-    known_index = known.index.astype(np.int64)
-    found = candidates(
-        products, slack(width), rows, columns, own, there[2], known_index, known.square, known.error, k
-    )
+    scratch = np.empty((3, m)), np.empty(min(m, max(64, 2 * k))), np.empty(k)
+    question = products, slack(width), rows, columns, own, there[2]
+    seeds = known.index.astype(np.int64), known.square, known.error
+    room, found = 3 * n * k + 2 * m, ()
+    while not found or candidates(*question, *seeds, k, *scratch, *found) < n:
+        kinds = (np.int64, np.float64, np.float64, np.int64)
+        found = np.empty(n + 1, dtype=np.int64), *(np.empty(room, dtype=kind) for kind in kinds)
+        room *= 2
     nearest = _Nearest(np.empty((n, k), dtype=np.int32), np.empty((n, k)), np.empty((n, k)))
-    in_order(*found, *here, *there, 2.0**-exponent, nearest.index, nearest.square, nearest.error)
+    measure(*found, *here, *there, 2.0**-exponent)
+    in_order(*found, nearest.index, nearest.square, nearest.error)
     return nearest
