@@ -22,6 +22,7 @@ from lmms_topoprune.topology import Barcode, inter_layer_persistence, released_p
 
 @criterion(
     "gardinazzi",
+    summary="mean inter-layer persistence, with its threshold",
     paper="Gardinazzi et al., Persistent Topological Features in Large Language Models, ICML 2025",
     address="https://arxiv.org/abs/2410.11042",
     bibtex=GARDINAZZI_BIBTEX,
@@ -45,6 +46,7 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
 topovlm = replace(
     score,
     name="topovlm",
+    summary="inter-layer persistence with TopoVLM's settings",
     paper="TopoVLM (arXiv 2604.16502)",
     address="https://arxiv.org/abs/2604.16502",
     builds_on=(score,),
