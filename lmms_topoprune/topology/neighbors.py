@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,7 +223,7 @@ def _nearest(
     scratch = np.empty((3, m)), np.empty(min(m, max(64, 2 * k))), np.empty(k)
     question = products, slack(width), rows, columns, own, there[2]
     seeds = known.index.astype(np.int64), known.square, known.error
-    room, found = 3 * n * k + 2 * m, ()
+    room, found = 3 * n * k + 2 * m, cast(tuple[Any, ...], ())
     while not found or candidates(*question, *seeds, k, *scratch, *found) < n:
         kinds = (np.int64, np.float64, np.float64, np.int64)
         found = np.empty(n + 1, dtype=np.int64), *(np.empty(room, dtype=kind) for kind in kinds)

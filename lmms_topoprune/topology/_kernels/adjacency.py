@@ -10,7 +10,7 @@ from lmms_topoprune.topology._kernels.compiled import kernel
 def symmetrized(lists, start, near, filled):
     """Vertex v joined to lists[v], both ways; repetitions count once.
 
-    start (N + 1,) zeros and near (2 * lists.size,) are filled, start[N] entries of it; filled (N,) is scratch.
+    start (N + 1,) zeros and start[N] entries of near (2 * lists.size,) are filled; filled (N,) is scratch.
     """
     n, m = lists.shape
     for v in range(n):

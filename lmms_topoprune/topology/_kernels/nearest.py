@@ -14,7 +14,7 @@ ROUNDED = 1e-12  # relative error of distances in float64
 
 @kernel(any_order=True)
 def center(points, weight, middle, centered, squares):
-    """centered = weight * points - middle, rounded to float32, and its squared lengths; points of any float."""
+    """centered = weight * points - middle in float32, and its squared lengths; points of any float."""
     for i in range(len(points)):
         total = 0.0
         for c in range(points.shape[1]):
