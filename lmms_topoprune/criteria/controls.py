@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
-from lmms_topoprune.criteria.topology import jaccard_of
+from lmms_topoprune.criteria.topology import barcodes, mean_jaccard
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import betti, zigzag_barcode
+from lmms_topoprune.topology import Neighbors, static_betti
 
 
 @criterion(
@@ -24,13 +24,12 @@ def static_homology(evidence: Evidence, options: PruningOptions) -> PairScores:
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    states = evidence.state(options.state)
-    return PairScores(np.mean([_betti_ratio(states, k, options) for k in options.ks], axis=0), "static")
+    neighbors = Neighbors.of(evidence.state(options.state), max(options.ks), options.metric)
+    return PairScores(np.mean([_betti_ratio(neighbors, k, options) for k in options.ks], axis=0), "static")
 
 
-def _betti_ratio(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-    numbers = betti(barcode, options.dimension).astype(float)
+def _betti_ratio(neighbors: Neighbors, k: int, options: PruningOptions) -> np.ndarray:
+    numbers = static_betti(neighbors, k=k, dimensions=(options.dimension,))[:, 0].astype(float)
     low, high = np.minimum.outer(numbers, numbers), np.maximum.outer(numbers, numbers)
     return np.divide(low, high, out=np.ones_like(low), where=high > 0)
 
@@ -50,5 +49,5 @@ def shuffled(evidence: Evidence, options: PruningOptions) -> PairScores:
     states = evidence.state(options.state)
     order = np.random.default_rng(options.seed).permutation(len(states))
     places = np.argsort(order)
-    values = np.mean([jaccard_of(states[order], k, options) for k in options.ks], axis=0)
+    values = mean_jaccard(barcodes(states[order], options), options)
     return PairScores(values[np.ix_(places, places)], "shuffled")

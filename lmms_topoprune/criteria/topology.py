@@ -16,7 +16,7 @@ from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode
+from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcodes
 
 GARDINAZZI_BIBTEX = """\
 @inproceedings{gardinazzi2025persistent,
@@ -45,8 +45,7 @@ GARDINAZZI_BIBTEX = """\
 def pairwise(evidence: Evidence, options: PruningOptions) -> PairScores:
     """J_p(i, j), the bars alive at both states over the bars alive at either; the mean over several k."""
     found = barcodes(evidence.state(options.state), options)
-    values = np.mean([jaccard(barcode, options.dimension) for barcode in found.values()], axis=0)
-    return PairScores(values, "topology", kept(found, options))
+    return PairScores(mean_jaccard(found, options), "topology", kept(found, options))
 
 
 multiscale = replace(
@@ -59,11 +58,9 @@ multiscale = replace(
 
 def barcodes(states: np.ndarray, options: PruningOptions) -> dict[int, Barcode]:
     """k -> the zigzag barcode of states (S, N, d) in the chosen dimension."""
-    return {k: _barcode(states, k, options) for k in options.ks}
-
-
-def _barcode(states: np.ndarray, k: int, options: PruningOptions) -> Barcode:
-    return zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
+    dimensions = (options.dimension,)
+    found = zigzag_barcodes(states, ks=options.ks, metric=options.metric, dimensions=dimensions)
+    return dict(zip(options.ks, found, strict=True))
 
 
 def kept(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:
@@ -74,6 +71,6 @@ def kept(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[st
     )
 
 
-def jaccard_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    """(S, S) for states (S, N, d)."""
-    return jaccard(_barcode(states, k, options), options.dimension)
+def mean_jaccard(found: Mapping[int, Barcode], options: PruningOptions) -> np.ndarray:
+    """(S, S): the mean over several k."""
+    return np.mean([jaccard(barcode, options.dimension) for barcode in found.values()], axis=0)

@@ -190,6 +190,9 @@ def test_controls() -> None:
     barcode = tp.zigzag_barcode(CLOUDS, k=4)
     static = tp.static_betti(CLOUDS, k=4)
     assert np.array_equal(static, np.stack([tp.betti(barcode, p) for p in (0, 1)], axis=1))
+    found = Neighbors.of(CLOUDS, 6)
+    assert np.array_equal(tp.static_betti(found, k=4), static)
+    assert np.array_equal(tp.static_betti(found, k=4, dimensions=(1, 2))[:, 0], static[:, 1])
     shuffled, order = tp.shuffled_barcode(CLOUDS, k=4, seed=3)
     assert np.array_equal(tp.betti(shuffled, 1), tp.betti(barcode, 1)[order])
     assert tp.shuffled_barcode(list(CLOUDS), k=4, seed=3)[0] == shuffled
