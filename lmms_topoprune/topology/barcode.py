@@ -145,8 +145,9 @@ class Barcode:
                 does not say so.
         """
         bars = with_open_ends(read_bars(path), path, closed, states, first)
-        latest = bars[:, 2].max(initial=1) - first
-        check_size(f"barcode {str(path)!r}", (latest + 1) // 2 if states is None else states, len(bars))
+        if np.isfinite(bars).all():  # others are named with their row
+            latest = bars[:, 2].max(initial=1) - first
+            check_size(f"barcode {str(path)!r}", (latest + 1) // 2 if states is None else states, len(bars))
         return cls.of(bars, states, first)
 
     def save(self, path: Path | str) -> None:
