@@ -48,8 +48,8 @@ def union_zigzag_barcode(
 
     All states lie in one space, and point n of one state and point n of the next are two points. K(X_l) is
     the flag complex of the kNN graph of state l; K(X_l u X_(l+1)) that of three graphs together: those of
-    X_l and X_(l+1), and the kNN graph of all 2N points (Carlsson and de Silva, FoCM 2010, arXiv 0812.0197,
-    section 1.2). Clouds that moved apart share no edges, and no loop is carried over.
+    X_l and X_(l+1), and the kNN graph of all 2N points ("topological bootstrapping" of Carlsson and de Silva,
+    FoCM 2010, arXiv 0812.0197). Clouds that moved apart share no edges, and no loop is carried over.
 
     Args:
         states, k, metric, dimensions: as in zigzag_barcode.
