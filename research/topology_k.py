@@ -5,13 +5,14 @@
 
 Development texts only (A: anarchism, B: handbook). Points are tokens: positions 8 to 63 of 96 passages of 64
 tokens, drawn at random, the same in every residual state. The cost of a layer is the rise of the loss on
-other passages (8 x 256 tokens of both texts) when that layer alone is left out. Printed is the rank
+other passages (4 x 256 tokens of each text) when that layer alone is left out. Printed is the rank
 correlation of J(l, l + 1) with that cost, turned so that 1 is perfect.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from lmms_topoprune.topology.similarity import scales
 
 TEXTS = ("anarchism", "handbook")
 KS = (5, 7, 10, 15, 20)
+POINTS = (512, 1024, 2048)
 PASSAGES, LENGTH, FIRST = 96, 64, 8
-EVAL_PASSAGES, EVAL_LENGTH = 8, 256
+EVAL_PASSAGES, EVAL_LENGTH = 4, 256
 
 
 def passages(tokenizer: Any, paragraphs: list[str], length: int, count: int) -> torch.Tensor:
@@ -60,20 +62,23 @@ def residual_states(model: Any, ids: torch.Tensor) -> np.ndarray:
 
 
 @torch.inference_mode()
-def loss(model: Any, ids: torch.Tensor) -> float:
-    return float(np.mean([model(batch, labels=batch).loss.item() for batch in ids.split(4)]))
-
-
 def costs(model: Any, ids: torch.Tensor) -> list[float]:
-    """(L,): the rise of the loss when one layer is left out."""
-    layers, dense = model.model.layers, loss(model, ids)
-    found = []
-    for gone in range(len(layers)):
-        model.model.layers = torch.nn.ModuleList(layer for i, layer in enumerate(layers) if i != gone)
-        found.append(loss(model, ids) - dense)
-        click.echo(f"layer {gone}: {found[-1]:.3f}")
-    model.model.layers = layers
-    return found
+    """(L,): the rise of the loss when one layer is left out; each run starts behind that layer."""
+    body, layers = model.model, model.model.layers
+    states = [body.embed_tokens(ids)]
+    places = torch.arange(ids.shape[1])[None]
+    turned = body.rotary_emb(states[0], places)
+
+    def through(hidden: torch.Tensor, first: int, kept: list[torch.Tensor] | None = None) -> float:
+        for layer in layers[first:]:
+            hidden = layer(hidden, position_ids=places, position_embeddings=turned)
+            if kept is not None:
+                kept.append(hidden)
+        logits = model.lm_head(body.norm(hidden))[:, :-1].flatten(0, 1)
+        return float(torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()))
+
+    dense = through(states[0], 0, states)
+    return [through(states[gone], gone + 1) - dense for gone in range(len(layers))]
 
 
 def neighboring(states: np.ndarray, through: str, metric: str) -> dict[int, np.ndarray]:
@@ -86,31 +91,34 @@ def neighboring(states: np.ndarray, through: str, metric: str) -> dict[int, np.n
     return found
 
 
-def measure(folder: Path, seeds: int) -> dict[str, Any]:
+def load(folder: Path) -> tuple[Any, Any, dict[str, list[str]]]:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
     texts = {name: json.loads((folder / "texts" / f"{name}.json").read_text()) for name in TEXTS}
-    held = [passages(tokenizer, texts[t][len(texts[t]) // 2 :], EVAL_LENGTH, EVAL_PASSAGES) for t in TEXTS]
-    result: dict[str, Any] = {"scores": []}
-    clouds = {t: residual_states(model, passages(tokenizer, texts[t], LENGTH, PASSAGES)) for t in TEXTS}
-    result["costs"] = {t: costs(model, ids) for t, ids in zip(TEXTS, held, strict=True)}
-    del model
-    for n in (512, 1024, 2048):
-        for text, cloud in clouds.items():
-            for seed in range(seeds if n < 2048 else 1):
-                drawn = np.random.default_rng(seed).choice(cloud.shape[1], n, replace=False)
-                states = np.ascontiguousarray(cloud[:, np.sort(drawn)])
-                for through, metric in (
-                    ("intersections", "cosine"),
-                    ("unions", "euclidean"),
-                    ("intersections", "euclidean"),
-                    ("unions", "cosine"),
-                ):
-                    values = neighboring(states, through, metric)
-                    row = {"text": text, "n": n, "seed": seed, "through": through, "metric": metric}
-                    result["scores"].append({**row, "j": {k: v.tolist() for k, v in values.items()}})
-                    click.echo(f"{row}")
-    return result
+    return tokenizer, model, texts
+
+
+def measured_costs(folder: Path) -> dict[str, list[float]]:
+    """Text -> (L,), on paragraphs from the middle of the text on."""
+    tokenizer, model, texts = load(folder)
+    held = {t: passages(tokenizer, p[len(p) // 2 :], EVAL_LENGTH, EVAL_PASSAGES) for t, p in texts.items()}
+    return {text: costs(model, ids) for text, ids in held.items()}
+
+
+def measured_scores(folder: Path, seeds: int) -> list[dict[str, Any]]:
+    """J(l, l + 1) for every text, number of points, draw, zigzag and metric."""
+    tokenizer, model, texts = load(folder)
+    clouds = {t: residual_states(model, passages(tokenizer, p, LENGTH, PASSAGES)) for t, p in texts.items()}
+    found = []
+    for n, seed, text in product(POINTS, range(seeds), TEXTS):
+        drawn = np.random.default_rng(seed).choice(clouds[text].shape[1], n, replace=False)
+        states = np.ascontiguousarray(clouds[text][:, np.sort(drawn)])
+        for through, metric in product(("unions", "intersections"), ("euclidean", "cosine")):
+            row = {"text": text, "n": n, "seed": seed, "through": through, "metric": metric}
+            values = neighboring(states, through, metric)
+            found.append({**row, "j": {k: v.tolist() for k, v in values.items()}})
+            click.echo(f"{row}")
+    return found
 
 
 def agreement(j: np.ndarray, cost: np.ndarray, inner: bool) -> float:
@@ -124,7 +132,7 @@ def table(result: dict[str, Any]) -> str:
     sets: dict[str, tuple[int, ...] | None] = {str(k): (k,) for k in KS}
     sets |= {"mean of 5, 10, 15, 20": (5, 10, 15, 20), "mean of 7, 10, 15": (7, 10, 15), "scales(N)": None}
     lines = ["| N | zigzag | metric | " + " | ".join(sets) + " |", "|" + "---|" * (3 + len(sets))]
-    for n in (512, 1024, 2048):
+    for n in POINTS:
         for through in ("intersections", "unions"):
             for metric in ("cosine", "euclidean"):
                 rows = _rows(result, n, through, metric)
@@ -157,12 +165,13 @@ def _shown(values: list[np.ndarray], cost: np.ndarray) -> str:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seeds", default=2, help="draws of points at 512 and 1,024; 2,048 are drawn once")
+@click.option("--seeds", default=1, help="draws of points")
 def main(folder: Path, out: Path, seeds: int) -> None:
     """Measure with FOLDER's model and texts, or print what OUT already holds."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(measure(folder, seeds)))
+        result = {"costs": measured_costs(folder), "scores": measured_scores(folder, seeds)}
+        out.write_text(json.dumps(result))
     click.echo(table(json.loads(out.read_text())))
 
 
