@@ -166,7 +166,7 @@ def test_counted_bars_come_back() -> None:
         ("0,0.5,3\n", "fractions"),
         ("0,0,nan\n", "bar 0 is .*nan.*whole numbers"),
         ("0,0,inf\n", "bar 0 is .*inf.*whole numbers"),
-        ("0,0,1e20\n", "has 5e+19 states".replace("+", r"\+")),
+        ("1,0,1e20\n", "has 5e+19 states".replace("+", r"\+")),
         ("x,0,3\n1,0,3\n", "bar 0 is 'x,0,3'"),
         ("birth,death,dimension\n0,1,1\n", "has the columns birth,death,dimension"),
     ],
