@@ -1,90 +1,96 @@
-"""Tables in HTML: the leaderboard that sorts and filters, and plain ones with the numbers of a chart."""
+"""The leaderboard: the comparison's columns, calibration seeds folded into one line."""
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
-from lmms_topoprune.comparison.side_by_side import OVERALL, Comparison, Row
-from lmms_topoprune.comparison.wording import caption, cells, headings, interval, percent, values
+import numpy as np
 
-TALL = "wide tall"
-"""Scrolls in both directions, under headings that stay."""
-
-
-def board(comparison: Comparison) -> str:
-    """The leaderboard; the page's script sorts it by every column and filters it."""
-    head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{_breakable(text)}</button></th>'
-        for text in headings(comparison)
-    )
-    rows = "".join(_line(comparison, row) for row in comparison.rows)
-    table = (
-        '<table id="board" aria-describedby="explained">'
-        f"<caption>{len(comparison.rows)} runs; a heading sorts by its column.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    )
-    return (
-        '<p><label>Show runs with <input id="filter" type="search" placeholder="topology"></label> '
-        '<output id="shown" aria-live="polite"></output></p>'
-        f"{scrolling('Leaderboard', table, TALL)}"
-        f'<p id="explained">{html.escape(caption(comparison))}</p>{by_task(comparison)}'
-    )
+from lmms_topoprune.comparison.columns import Column, caption, columns, interval, percent
+from lmms_topoprune.comparison.side_by_side import Comparison, Row
+from lmms_topoprune.report.groups import groups
+from lmms_topoprune.report.render import Section, Table
 
 
-def _line(comparison: Comparison, row: Row) -> str:
-    texts, keys = cells(comparison, row), values(comparison, row)
-    first, *rest = (html.escape(text) for text in texts)
-    columns = "".join(f"<td{_key(value)}>{text}</td>" for text, value in zip(rest, keys[1:], strict=True))
-    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard, and the lines that it stands for."""
+
+    row: Row
+    seeds: tuple[Row, ...] = ()
 
 
-def _key(value: float | str) -> str:
-    """What a cell is sorted by; nothing where there is no number."""
-    known = isinstance(value, float | int) and math.isfinite(value)
-    return f' data-value="{value:.9g}"' if known else ""
+@dataclass(frozen=True)
+class Leaderboard:
+    """What its template shows."""
+
+    columns: Sequence[Column]
+    entries: Sequence[Entry]
+    caption: str
+    by_task: Table
+    csv: str
+
+    @property
+    def has_seeds(self) -> bool:
+        return any(entry.seeds for entry in self.entries)
 
 
-def _breakable(text: str) -> str:
-    return html.escape(text).replace("_", "_<wbr>")
+def leaderboard(comparison: Comparison, csv: str) -> Section:
+    """The section; `csv` is the whole comparison, to be saved."""
+    shown = [column for column in columns(comparison) if _has_values(column, comparison.rows)]
+    content = Leaderboard(shown, entries(comparison), caption(comparison), by_task(comparison), csv)
+    return Section("leaderboard", "Leaderboard", "leaderboard.html", content)
 
 
-def by_task(comparison: Comparison) -> str:
-    """Every task's score with its interval and test, folded away."""
-    names = [*comparison.tasks, OVERALL]
+def _has_values(column: Column, rows: Sequence[Row]) -> bool:
+    """Whether there is more than dashes in it; a cost that no run tells needs no room."""
+    return column.table != "costs" or any(column.value(row) == column.value(row) for row in rows)
+
+
+def entries(comparison: Comparison) -> list[Entry]:
+    """Dense runs first, then by what is kept; seeds are put together."""
+    found = [Entry(row) for row in comparison.rows if row.criterion == "dense"]
+    for group in sorted(groups(comparison), key=lambda group: -np.nan_to_num(group.kept)):
+        first = group.rows[0]
+        if len(group.rows) == 1:
+            found.append(Entry(first))
+        else:
+            label = f"{group.criterion} {percent(group.sparsity, 0)} %"
+            mean = replace(mean_of(group.rows), label=label, dropped=_dropped(group.rows))
+            found.append(Entry(mean, group.rows))
+    return found
+
+
+def _dropped(rows: Sequence[Row]) -> str:
+    return rows[0].dropped
+
+
+def mean_of(values: Sequence[Any]) -> Any:
+    """The mean of numbers, and of what holds numbers, part by part; of texts the first."""
+    first = values[0]
+    if isinstance(first, float):
+        return float(np.mean(values))
+    if is_dataclass(first) and not isinstance(first, type):
+        parts = {f.name: mean_of([getattr(value, f.name) for value in values]) for f in fields(first)}
+        return replace(first, **parts)
+    if isinstance(first, dict):
+        return {name: mean_of([v[name] for v in values]) for name in first if all(name in v for v in values)}
+    return first
+
+
+def by_task(comparison: Comparison) -> Table:
+    """Every task's score with its interval."""
+    names = [*comparison.tasks, comparison.overall]
     rows = [
         [
             row.label,
-            *(f"{percent(c.score)} ({interval(c.score_interval)})" for c in map(row.cells.get, names) if c),
+            *(
+                f"{percent(cell.score)} ({interval(cell.score_interval)})"
+                for cell in (*(row.cells[task] for task in comparison.tasks), row.overall)
+            ),
         ]
         for row in comparison.rows
     ]
-    return folded("Scores of every task with 95 % intervals", ["run", *names], rows)
-
-
-def folded(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts under a line that opens it."""
-    if not rows:
-        return ""
-    return f"<details><summary>{html.escape(summary)}</summary>{texts(summary, head, rows, TALL)}</details>"
-
-
-def texts(
-    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "wide", cell: str = ""
-) -> str:
-    """A table of texts; the first cell of a row names it, the others are of class `cell`."""
-    top = "".join(f'<th scope="col">{_breakable(text)}</th>' for text in head)
-    td = f'<td class="{cell}">' if cell else "<td>"
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"{td}{html.escape(text)}</td>" for text in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return scrolling(name, f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", css)
-
-
-def scrolling(name: str, content: str, css: str = "wide") -> str:
-    """What is wider than a phone scrolls by itself, by keys too; the page does not."""
-    return f'<div class="{css}" role="group" aria-label="{html.escape(name)}" tabindex="0">{content}</div>'
+    return Table("Scores of every task with 95 % intervals", ["run", *names], rows)

@@ -10,55 +10,60 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmms_topoprune._util.output import write, write_all
+from lmms_topoprune.comparison.columns import Value, caption, columns
 from lmms_topoprune.comparison.side_by_side import Comparison
-from lmms_topoprune.comparison.wording import COSTS, caption, cells, headings
 from lmms_topoprune.errors import unknown
-from lmms_topoprune.report.leaderboard import board
-from lmms_topoprune.report.page import document
+from lmms_topoprune.report.leaderboard import leaderboard
+from lmms_topoprune.report.render import page
 
 __all__ = ["FORMATS", "SUFFIXES", "render", "save", "write"]
 
 
 def markdown(comparison: Comparison) -> str:
-    lines = [headings(comparison), *(cells(comparison, row) for row in comparison.rows)]
+    shown = columns(comparison)
+    lines = [[column.heading for column in shown]]
+    lines += [[column.text(row) for column in shown] for row in comparison.rows]
     body = ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
-    rule = "|" + "---|" + "---:|" * (len(lines[0]) - 1)
+    rule = "|" + "---|" + "---:|" * (len(shown) - 1)
     return "\n".join([body[0], rule, *body[1:], "", caption(comparison), ""])
-
-
-CSV_COLUMNS = (
-    *("model", "criterion", "sparsity", "dropped", "task", "score", "chance"),
-    *("retention", "retention_low", "retention_high", "corrected", "corrected_low", "corrected_high"),
-    *("difference", "difference_low", "difference_high", "p", "p_holm"),
-    *(name for name, _, _ in COSTS),
-)
 
 
 def csv_table(comparison: Comparison) -> str:
     """One line a run and score column, every number at full precision; empty where there is none."""
+    fields = {name: get for column in columns(comparison) for name, get in column.fields.items()}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    first = next(iter(fields))
+    writer.writerow([first, "task", *(name for name in fields if name != first)])
     for row in comparison.rows:
-        costs = [row.cost.get(name, float("nan")) for name, _, _ in COSTS]
-        for task, cell in row.cells.items():
-            numbers = [cell.score, cell.chance, cell.retention]
-            numbers += [cell.retention_interval.low, cell.retention_interval.high, cell.corrected]
-            numbers += [cell.corrected_interval.low, cell.corrected_interval.high, cell.difference]
-            numbers += [cell.difference_interval.low, cell.difference_interval.high, cell.p, cell.p_holm]
-            texts = [repr(float(n)) if math.isfinite(n) else "" for n in (*numbers, *costs)]
-            writer.writerow([row.label, row.criterion, row.sparsity, row.dropped, task, *texts])
+        for task, cell in [*row.cells.items(), (comparison.overall, row.overall)]:
+            values = [_full(get(row, cell)) for get in fields.values()]
+            writer.writerow([values[0], task, *values[1:]])
     return out.getvalue()
 
 
+def _full(value: Value) -> str:
+    """Every digit of a number; nothing where there is none."""
+    return value if isinstance(value, str) else repr(float(value)) if math.isfinite(value) else ""
+
+
 def json_table(comparison: Comparison) -> str:
-    return json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
+    """The comparison with, for each run, the value of every column; null where there is none."""
+    shown, value = columns(comparison), comparison.to_json()
+    value["columns"] = {column.name: column.heading for column in shown}
+    for entry, row in zip(value["rows"], comparison.rows, strict=True):
+        entry["values"] = {column.name: _or_null(column.value(row)) for column in shown}
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _or_null(value: Value) -> Value | None:
+    return value if isinstance(value, str) or math.isfinite(value) else None
 
 
 def html_page(comparison: Comparison) -> str:
-    """The leaderboard alone, as a page like a report's: sorted by a click, filtered by typing."""
-    sections = [("leaderboard", "Leaderboard", board(comparison))]
-    return document("Pruned models compared", "Dense first, then by overall score.", sections)
+    """The leaderboard alone, as a page like a report's."""
+    section = leaderboard(comparison, csv_table(comparison))
+    return page("Pruned models compared", "Dense first, then by what is kept.", [section])
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
