@@ -49,20 +49,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the leaderboard; `criterion` names its variant, such as "topology selection=block"."""
+    """One run in the leaderboard.
+
+    Attributes:
+        label: how tables call it.
+        criterion: its variant, such as "topology selection=block".
+        sparsity: share of layers that are gone.
+        dropped: which, such as "3-5+9".
+        cells: task -> score, retention and test.
+        overall: the same for the mean of the tasks.
+        cost: see `results.costs`.
+        path: its results file.
+        plan_hash: of its plan; None without one.
+    """
 
     label: str
     criterion: str
     sparsity: float
     dropped: str
     cells: Mapping[str, Cell]
+    overall: Cell
     cost: Mapping[str, float]
     path: str
     plan_hash: str | None = None
-
-    @property
-    def overall(self) -> Cell:
-        return self.cells[OVERALL]
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,13 @@ class Comparison:
     seed: int
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def overall(self) -> str:
+        """How tables call the mean of the tasks: "overall", unless a task is called that."""
+        return OVERALL if OVERALL not in self.tasks else "mean of tasks"
+
     def to_json(self) -> dict[str, Any]:
-        return {"schema": "topoprune-comparison/1", **_plain(asdict(self))}
+        return {"schema": "topoprune-comparison/1", "overall": self.overall, **_plain(asdict(self))}
 
 
 def compare(
@@ -169,7 +183,7 @@ def _row(
     mean_scores = list(np.mean([part[0] for part in parts], axis=0))
     mean_drawn = list(np.mean([part[1] for part in parts], axis=0))
     chance = float(np.mean([part[2] for part in parts]))
-    cells[OVERALL] = _cell(mean_scores, mean_drawn, chance, np.concatenate([part[3] for part in parts]), seed)
+    overall = _cell(mean_scores, mean_drawn, chance, np.concatenate([part[3] for part in parts]), seed)
     plan = run.plan
     return Row(
         label=run.label,
@@ -177,6 +191,7 @@ def _row(
         sparsity=0.0 if plan is None else plan.sparsity,
         dropped=run.dropped,
         cells=cells,
+        overall=overall,
         cost=dict(run.cost),
         path=str(run.path),
         plan_hash=None if plan is None else plan.hash,
@@ -209,15 +224,20 @@ def _corrected_interval(drawn: Floats, dense: Floats, chance: float) -> Interval
 
 def _correct(rows: list[Row], reference: str) -> list[Row]:
     """Holm over the runs: once for the overall column, once over all single tasks together."""
-    tested = [row for row in rows if row.label != reference]
-    columns = [[OVERALL], [name for name in rows[0].cells if name != OVERALL]]
-    cells = {row.label: dict(row.cells) for row in rows}
-    for column in columns:
-        keys = [(row.label, name) for row in tested for name in column]
-        adjusted = statistics.holm([cells[label][name].p for label, name in keys])
-        for (label, name), p in zip(keys, adjusted, strict=True):
-            cells[label][name] = replace(cells[label][name], p_holm=p)
-    return [replace(row, cells=cells[row.label]) for row in rows]
+    tested = [row.label != reference for row in rows]
+    overall = iter(statistics.holm([row.overall.p for row, t in zip(rows, tested, strict=True) if t]))
+    single = [cell.p for row, t in zip(rows, tested, strict=True) if t for cell in row.cells.values()]
+    tasks = iter(statistics.holm(single))
+    return [
+        replace(
+            row,
+            overall=replace(row.overall, p_holm=next(overall)),
+            cells={task: replace(cell, p_holm=next(tasks)) for task, cell in row.cells.items()},
+        )
+        if is_tested
+        else row
+        for row, is_tested in zip(rows, tested, strict=True)
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -19,8 +19,8 @@ from lmms_topoprune import planning
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.cache_listing import listing
 from lmms_topoprune.cli.sweep import finish
+from lmms_topoprune.comparison.columns import columns
 from lmms_topoprune.comparison.side_by_side import compare
-from lmms_topoprune.comparison.wording import cells
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.results.labels import plan_label
@@ -275,7 +275,7 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
     plan = next(run.plan for run in read_sweep(tmp_path) if run.dropped == row.dropped)
     asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
     assert row.label.startswith(f"{asked} {100 * plan.sparsity:.3g} %")
-    assert f"{len(plan.dropped)}: {row.dropped}" in cells(comparison, row)
+    assert f"{len(plan.dropped)}: {row.dropped}" in [column.text(row) for column in columns(comparison)]
 
 
 @pytest.mark.parametrize("name", ["angular", "gardinazzi"])  # before and after "dense"
