@@ -91,7 +91,9 @@ class Axes:
             svg.line(max(x1 + right, self.left), y1 + down, min(x2 + right, self.width), y2 + down, css)
         )
 
-    def mark(self, x: float, y: float, series: int, said: str, shift: Point = (0.0, 0.0), r: float = 4.5) -> None:
+    def mark(
+        self, x: float, y: float, series: int, said: str, shift: Point = (0.0, 0.0), r: float = 4.5
+    ) -> None:
         size = r if self.wide else 0.8 * r
         self.body.append(svg.marker(series, self.x(x) + shift[0], self._inside(y) + shift[1], said, size))
 

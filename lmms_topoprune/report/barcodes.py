@@ -66,7 +66,9 @@ def profile_figure(seen: Seen, strips: Sequence[Strip]) -> Figure:
 def _profile(name: str, strips: Sequence[Strip], rows: Mapping[str, np.ndarray], width: int) -> Markup:
     wide = width > svg.NARROW
     states = max(map(len, rows.values()))
-    columns = Columns.beside(["10 of 24"], states, width) if wide else Columns(34, (width - 40) / states, states)
+    columns = (
+        Columns.beside(["10 of 24"], states, width) if wide else Columns(34, (width - 40) / states, states)
+    )
     parts, y = columns.numbers(11, states, 0.0), 18.0
     for strip in strips:
         said = f"{strip.dropped} of {strip.layers}" if wide else f"{strip.dropped}"
@@ -85,8 +87,8 @@ def _columns(columns: Columns, values: np.ndarray, y: float, said: str) -> list[
     """A column for each state, around the border between two layers."""
     most, wide = max(int(values.max()), 1), 0.62 * columns.size
     parts = [
-        svg.text(columns.left - 8, y + PROFILE / 2 + 4, said, "end"),
-        svg.text(columns.left - 8, y + 9, f"{most}", "end", "small"),
+        svg.text(columns.left - wide / 2 - 4, y + PROFILE / 2 + 4, said, "end"),
+        svg.text(columns.left - wide / 2 - 4, y + 9, f"{most}", "end", "small"),
         svg.line(columns.left - wide / 2, y + PROFILE, columns.x(len(values) - 0.5), y + PROFILE, "axis"),
     ]
     for state, value in enumerate(values.tolist()):
@@ -118,8 +120,7 @@ def persistence_figure(seen: Seen) -> Figure | None:
 def _image(name: str, counts: np.ndarray, states: int) -> Markup:
     most, size = int(counts.max()), SIDE / (states + 1)
     shaded = {
-        (int(b), states - int(d)): math.log1p(counts[b, d]) / math.log1p(most)
-        for b, d in np.argwhere(counts)
+        (int(b), states - int(d)): math.log1p(counts[b, d]) / math.log1p(most) for b, d in np.argwhere(counts)
     }
     parts = [
         *shades(shaded, size),

@@ -41,10 +41,11 @@ def report(
     found, names = groups(comparison), series(comparison)
     speed, size = speeds(comparison, found), verdict.sizes(comparison, found)
     reached = verdict.reaches(found, tolerance)
+    quality = [retention_figure(found, names), speed_figure(found, speed, names)]
     sections = [
         _verdict(found, reached, speed, size, tolerance),
-        figures("quality", "Quality kept", [retention_figure(found, names), speed_figure(found, speed, names)]),
-        *_layers(known, found, reached, shapes or {}),
+        figures("quality", "Quality kept", quality),
+        *_layers(known, reached, shapes or {}),
         _answers(comparison, known, found),
         leaderboard(comparison, csv_table(comparison)),
         provenance(known),
@@ -68,27 +69,19 @@ def _verdict(
 
 
 def _layers(
-    runs: Sequence[Run],
-    found: Sequence[Group],
-    reached: Sequence[verdict.Reach],
-    shapes: Mapping[str, Shape],
+    runs: Sequence[Run], reached: Sequence[verdict.Reach], shapes: Mapping[str, Shape]
 ) -> list[Section | None]:
     """The sections that show layers and what decided which of them go."""
     plans = {run.label: run.plan for run in runs if run.plan is not None and run.plan.dropped}
     strips = layers.strips(list(plans.values()))
     marked = _marked(strips, reached)
-    seen = barcodes.barcodes(shapes)
+    ranks, seen = layers.ranks_figure(list(plans.values()), marked), barcodes.barcodes(shapes)
+    maps = [*similarity_figures(shapes, marked), *(barcodes.profile_figure(one, strips) for one in seen)]
+    images = [barcodes.persistence_figure(one) for one in seen]
     return [
-        figures("layers", "Which layers go", [layers.strips_figure(strips)]),
-        figures("scores", "In what order they go", [layers.ranks_figure(list(plans.values()), marked)]),
+        figures("layers", "Which layers go", [layers.strips_figure(strips), ranks]),
         figures("trials", "Trials", trial_figures(plans)),
-        figures("similarity", "How alike the states are", similarity_figures(shapes, marked)),
-        figures(
-            "topology",
-            "Topology by layer",
-            [barcodes.profile_figure(one, strips) for one in seen],
-            folded=[barcodes.persistence_figure(one) for one in seen],
-        ),
+        figures("topology", "What the criteria saw of the states", maps, folded=images),
     ]
 
 

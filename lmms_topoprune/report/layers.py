@@ -110,10 +110,10 @@ class Columns:
         count = self.layers if count is None else count
         return [svg.text(self.x(i + shift), y, f"{i}", "middle", "small") for i in range(0, count, step)]
 
-    def squares(self, shares: Sequence[float], y: float, height: float) -> list[Markup]:
+    def squares(self, shares: np.ndarray, y: float, height: float) -> list[Markup]:
         """One square for each layer, filled as far as its share."""
         size, parts = self.size - min(1.0, 0.12 * self.size), []
-        for layer, share in enumerate(shares):
+        for layer, share in enumerate(shares.tolist()):
             css = "dropped" if share == 1 else "dropped some" if share > 0 else "kept"
             opacity = f"{0.2 + 0.6 * share:.2f}" if 0 < share < 1 else None
             if opacity:

@@ -15,6 +15,8 @@ from lmms_topoprune.report.render import Figure, Table
 
 DODGE = 5.0
 """Pixels between the points of two criteria at one sparsity."""
+CLEAR = 5
+"""Bands that can be told apart; of more they are fainter."""
 CUT = (-50.0, 150.0)
 """Percent; what lies outside is drawn at the edge."""
 NAME = "Retention against sparsity"
@@ -29,8 +31,13 @@ def retention_figure(groups: Sequence[Group], names: Mapping[str, int]) -> Figur
     single = len({group.dropped for group in shown}) == 1
     draw = _dots if single else _lines
     rows = [
-        [group.name, f"{100 * group.sparsity:.0f} %", percent(group.kept), interval(group.interval)]
-        + [str(len(group.rows))]
+        [
+            group.name,
+            f"{100 * group.sparsity:.0f} %",
+            percent(group.kept),
+            interval(group.interval),
+            str(len(group.rows)),
+        ]
         for group in shown
     ]
     return Figure(
@@ -68,21 +75,21 @@ def _lines(groups: Sequence[Group], names: Mapping[str, int], width: int) -> Mar
     found = by_criterion(groups)
     for place, (criterion, own) in enumerate(found.items()):
         with axes.series(names[criterion]):
-            _line(axes, own, names[criterion], DODGE * (place - (len(found) - 1) / 2))
+            _line(axes, own, names[criterion], DODGE * (place - (len(found) - 1) / 2), len(found) <= CLEAR)
     if wide:
         last = [(own[-1], criterion) for criterion, own in found.items()]
         axes.labels([((100 * g.sparsity, 100 * g.kept), name, names[name]) for g, name in last])
     return axes.render()
 
 
-def _line(axes: Axes, groups: Sequence[Group], number: int, shift: float) -> None:
+def _line(axes: Axes, groups: Sequence[Group], number: int, shift: float, clear: bool) -> None:
     start = [(0.0, 100.0)]
     known = [group for group in groups if math.isfinite(group.interval.low)]
     lows, highs = (
         start + [(100 * g.sparsity, 100 * getattr(g.interval, end)) for g in known] for end in ("low", "high")
     )
     if known:
-        axes.band(lows, highs, f"band f{number % svg.COLORS}")
+        axes.band(lows, highs, f"band f{number % svg.COLORS}{'' if clear else ' faint'}")
     axes.line(start + [(100 * g.sparsity, 100 * g.kept) for g in groups], svg.stroke(number))
     for group in groups:
         x = 100 * group.sparsity

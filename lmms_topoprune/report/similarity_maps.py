@@ -54,8 +54,10 @@ def blocks(layers: Sequence[int]) -> list[tuple[int, int]]:
 
 def _figure(criterion: str, values: np.ndarray, strip: Strip | None) -> Figure:
     name = f"State similarity, {criterion}"
-    outlined = "" if strip is None else (
-        f" Outlined: the states on both sides of the layers dropped, {format_layers(strip.first)}."
+    outlined = (
+        ""
+        if strip is None
+        else (f" Outlined: the states on both sides of the layers dropped, {format_layers(strip.first)}.")
     )
     return Figure(
         name,
@@ -65,7 +67,7 @@ def _figure(criterion: str, values: np.ndarray, strip: Strip | None) -> Figure:
             ["state", *map(str, range(len(values)))],
             [[str(i), *(f"{v:.3f}" for v in row)] for i, row in enumerate(values)],
         ),
-        f"{criterion}: state i (down) and state j (across); the stronger the color, the more alike.{outlined}",
+        f"State i (down) and state j (across); the stronger the color, the more alike.{outlined}",
     )
 
 

@@ -41,9 +41,10 @@ def speeds(comparison: Comparison, groups: Sequence[Group]) -> dict[str, Speed]:
     """Group -> its speed-up, where it and the dense model were timed.
 
     Runs that drop as many layers do the same work, so they time it repeatedly: the spread of the logarithm
-    of their latency, pooled over the numbers of layers, is the noise of one timing. The interval is Student's.
+    of their latency, pooled over the numbers of layers, is the noise of one timing. Student's interval.
     """
-    timed = defaultdict(dict)  # number of layers -> results file -> log latency; cells share evaluations
+    # Number of layers -> results file -> log latency; cells of a sweep share evaluations.
+    timed: dict[int, dict[str, float]] = defaultdict(dict)
     for row in comparison.rows:
         if COST in row.cost:
             timed[_count(row)][row.path] = math.log(row.cost[COST])
@@ -58,9 +59,7 @@ def speeds(comparison: Comparison, groups: Sequence[Group]) -> dict[str, Speed]:
         if own and timed[0]:
             dense = list(timed[0].values())
             log, error = np.mean(dense) - np.mean(own), reach * math.sqrt(1 / len(own) + 1 / len(dense))
-            found[group.name] = Speed(
-                math.exp(log), Interval(math.exp(log - error), math.exp(log + error))
-            )
+            found[group.name] = Speed(math.exp(log), Interval(math.exp(log - error), math.exp(log + error)))
     return found
 
 
@@ -118,9 +117,12 @@ def _scatter(
         unit="×",
     )
     axes.rule(100, "dense")
+    axes.body.append(svg.line(axes.x(1), axes.top, axes.x(1), axes.floor, "rule"))
     for criterion, own in by_criterion(groups).items():
         with axes.series(names[criterion]):
-            axes.line([(found[g.name].value, 100 * g.kept) for g in own], f"{svg.stroke(names[criterion])} thin")
+            axes.line(
+                [(found[g.name].value, 100 * g.kept) for g in own], f"{svg.stroke(names[criterion])} thin"
+            )
             for group in own:
                 _cross(axes, group, found[group.name], names[criterion], beaten(group, groups, found))
     return axes.render()

@@ -76,7 +76,7 @@ def _chart(
         width,
         height=260,
     )
-    lowest, steps = float("inf"), []
+    lowest, steps = float("inf"), list[svg.Point]()
     for trial in trials:
         steps += [(trial.number, lowest)] if steps else []
         lowest = min(lowest, trial.loss)

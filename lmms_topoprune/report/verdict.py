@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from lmms_topoprune.comparison.columns import interval, percent
+from lmms_topoprune.comparison.columns import percent
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.groups import Group, by_criterion
@@ -25,17 +25,17 @@ FLOOR = "random"
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a criterion goes: its largest group within the tolerance, None if there is none."""
+    """How far a criterion goes: its largest group within the tolerance, if any, and the smallest tested."""
 
     criterion: str
     largest: Group | None
-    tested: int
+    smallest: Group
 
     @property
     def order(self) -> tuple[float, float]:
         """What the best comes first by: layers dropped, then quality kept."""
         if self.largest is None:
-            return (0.0, 0.0)
+            return (0.0, -self.smallest.kept)
         return (-self.largest.sparsity, -self.largest.kept)
 
 
@@ -57,7 +57,7 @@ def reaches(groups: Sequence[Group], tolerance: float) -> list[Reach]:
             if not within(group, tolerance):
                 break
             largest = group
-        found.append(Reach(criterion, largest, len(own)))
+        found.append(Reach(criterion, largest, own[0]))
     return sorted(found, key=lambda reach: (reach.order, reach.criterion))
 
 
@@ -82,9 +82,9 @@ def sentence(
     if best.largest is None:
         return f"{counted}. No criterion stays within the tolerance, {asked}, at any sparsity tested."
     group = best.largest
-    gains = [f"keeps {percent(group.kept)} % ({interval(group.interval)})"]
+    gains = [f"keeps {_said(group)} %"]
     if group.name in speed:
-        gains.append(f"is {speed[group.name]} as fast")
+        gains.append(f"is {speed[group.name]} as fast as dense")
     if group.name in size:
         gains.append(f"has {percent(size[group.name], 0)} % of the parameters")
     equal = [r.criterion for r in ruled[1:] if r.largest and r.largest.dropped == group.dropped]
@@ -123,10 +123,9 @@ def heads(tolerance: float) -> list[str]:
     return [
         "criterion",
         f"drops, with {percent(1 - tolerance, 0)} % kept",
-        "kept over chance (95 % interval)",
+        "kept over chance, %",
         "speed-up",
         "parameters",
-        "seeds",
     ]
 
 
@@ -138,17 +137,17 @@ def verdict_table(
     for reach in found:
         group = reach.largest
         if group is None:
-            rows.append([reach.criterion, "none tested", "–", "–", "–", "–"])
+            least = reach.smallest
+            rows.append([reach.criterion, f"not even {least.dropped} layers", _said(least), "–", "–"])
             continue
         share = f"{percent(size[group.name], 0)} %" if group.name in size else "–"
         rows.append(
             [
                 reach.criterion,
                 f"{group.dropped} layers ({percent(group.sparsity, 0)} %)",
-                f"{percent(group.kept)} % ({interval(group.interval)})",
+                _said(group),
                 str(speed.get(group.name, "–")),
                 share,
-                str(len(group.rows)),
             ]
         )
     return Table("How far each criterion goes", heads(tolerance), rows)
@@ -163,9 +162,7 @@ def heat_figure(groups: Sequence[Group], found: Sequence[Reach], tolerance: floa
     order = [reach.criterion for reach in found]
     cells = {(group.criterion, group.dropped): group for group in groups}
     name = "Quality kept, by criterion and layers dropped"
-    rows = [
-        [criterion, *(_said(cells.get((criterion, count))) for count in counts)] for criterion in order
-    ]
+    rows = [[criterion, *(_said(cells.get((criterion, count))) for count in counts)] for criterion in order]
     top = [f"{count} ({percent(shares[count], 0)} %)" for count in counts]
     return Figure(
         name,
@@ -177,7 +174,12 @@ def heat_figure(groups: Sequence[Group], found: Sequence[Reach], tolerance: floa
 
 
 def _said(group: Group | None) -> str:
-    return "–" if group is None else f"{percent(group.kept)} ({interval(group.interval)})"
+    """Quality kept with its interval, in whole percent."""
+    if group is None:
+        return "–"
+    ends = group.interval
+    ranged = f" ({percent(ends.low, 0)} to {percent(ends.high, 0)})" if math.isfinite(ends.low) else ""
+    return f"{percent(group.kept, 0)}{ranged}"
 
 
 def _heat(
@@ -236,5 +238,5 @@ def _cell(
     )
     if ranged:
         said = f"{percent(ends.low, 0)} to {percent(ends.high, 0)}"
-        parts.append(svg.text(middle, y + height - 7, said, "middle", "small"))
+        parts.append(svg.text(middle, y + height - 7, said, "middle", "range"))
     return parts

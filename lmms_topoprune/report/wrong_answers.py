@@ -122,9 +122,8 @@ def wrong_answers(
 
 
 def _in_turn(tasks: Sequence[list[Document]], count: int) -> list[Document]:
-    """One document of each task in turn, then by task."""
-    rounds = [own[i] for i in range(count) for own in tasks if i < len(own)][:count]
-    return sorted(rounds, key=lambda document: document.task)
+    """One document of each task in turn."""
+    return [own[i] for i in range(count) for own in tasks if i < len(own)][:count]
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,7 @@ def _score(row: Mapping[str, Any], metric: str) -> float | None:
     return None
 
 
-def _document(
-    task: str, name: str, dense: _Samples, others: Sequence[tuple[Group, _Samples]]
-) -> Document:
+def _document(task: str, name: str, dense: _Samples, others: Sequence[tuple[Group, _Samples]]) -> Document:
     row = dense.rows[name]
     return Document(
         task,
