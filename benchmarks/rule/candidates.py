@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.criteria.topology_angle_influence import chained

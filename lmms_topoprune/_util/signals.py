@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
-from unittest import mock
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 from lmms_topoprune.errors import led_to
-
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
-
-MOMENT = 0.01  # seconds; no finalizer takes as long
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,57 +29,77 @@ def stoppable() -> Iterator[None]:
     if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _stop)
-    before = sys.unraisablehook
-
-    def swallowed(args: UnraisableHookArgs) -> None:
-        """Python swallows, after a traceback, what is raised in a finalizer: ask again in a moment."""
-        if not isinstance(args.exc_value, KeyboardInterrupt):
-            return before(args)
-        number = signal.SIGTERM if isinstance(args.exc_value, Terminated) else signal.SIGINT
-        again = threading.Timer(MOMENT, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        with mock.patch.object(sys, "unraisablehook", swallowed):
-            yield
+        yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is _stop:  # see finish_undisturbed
+        if signal.getsignal(signal.SIGTERM) is _terminate:  # see ignore_signals
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
 @contextmanager
-def unmasked() -> Iterator[None]:
+def interruptions_first() -> Iterator[None]:
     """An error raised over an interruption that came within this block is that interruption.
 
     A library whose own clean-up fails when it is interrupted hides the signal behind another error (the
     `finally` of transformers' no_init_weights reads a variable that is not bound yet); click makes an
-    Abort of it, and Python before 3.12 a RuntimeError where a class was being made. Belongs wherever any
-    error is taken for an answer: "this layer cannot go", "this sample failed".
+    Abort of it, and Python before 3.12 a RuntimeError where a class was being made.
     """
-    earlier = set(map(id, led_to(sys.exc_info()[1])))  # the caller may be handling one: that is over
-    try:
+    with errors_kept(()):
         yield
-    except Exception as error:
+
+
+@dataclass
+class errors_kept:
+    """Within this block an error of the given kinds ends the block and is kept as `error`.
+
+    Belongs wherever any error is an answer ("this layer cannot go", "this sample failed"): an interruption is
+    never taken for one, also not where another error covers it.
+
+    Attributes:
+        kinds: of errors.
+        error: what was raised; None if nothing was.
+    """
+
+    kinds: type[Exception] | tuple[type[Exception], ...] = Exception
+    error: Exception | None = None
+    _earlier: frozenset[int] = frozenset()
+
+    def __enter__(self) -> errors_kept:
+        self.error = None
+        self._earlier = frozenset(map(id, led_to(sys.exc_info()[1])))  # what the caller handles is over
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
         for behind in led_to(error):
-            if isinstance(behind, KeyboardInterrupt) and id(behind) not in earlier:
+            if isinstance(behind, KeyboardInterrupt) and id(behind) not in self._earlier:
                 raise behind from None
-        raise
+        if not isinstance(error, self.kinds):
+            return False
+        self.error = error
+        return True
 
 
-def farewell(stop: KeyboardInterrupt) -> tuple[str, int]:
+def exit_of(stop: KeyboardInterrupt) -> tuple[str, int]:
     """What to say at the end, and the exit code that a shell gives for the signal."""
     if isinstance(stop, Terminated):
         return "terminated", 128 + signal.SIGTERM
     return "interrupted", 128 + signal.SIGINT
 
 
-def finish_undisturbed() -> None:
+def ignore_signals() -> None:
     """All is said and done: a signal during the interpreter's own shutdown would only make noise."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+# Former names, until everybody uses the new ones.
+unmasked, farewell, finish_undisturbed = interruptions_first, exit_of, ignore_signals

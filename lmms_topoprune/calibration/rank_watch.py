@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed as dist
-
+from lmms_topoprune._util.compat import default_store
 from lmms_topoprune.errors import InputError
 
 BEAT = 1.0  # seconds between signs of life
@@ -54,7 +53,7 @@ class Stage:
 
     @classmethod
     def _numbered(cls, rank: int, world: int, step: int) -> Stage:
-        store = dist.distributed_c10d._get_default_store()
+        store = default_store()
         with _reachable():
             return cls(store, rank, world, f"topoprune/{store.add(f'topoprune/stages/{rank}', step)}")
 

@@ -100,7 +100,7 @@ def _package(wanted: str) -> Finding:
 
 
 def _declarations() -> Finding:
-    from lmms_topoprune.registration import registered
+    from lmms_topoprune.families import registered
 
     return Finding("plugin.toml", True, True, f"declares {len(registered())} models")
 
@@ -115,8 +115,8 @@ def _entry_point() -> Finding:
 
 def _registered() -> Finding:
     """lmms-eval loads all plugins in one go and only logs what goes wrong, so ask it for our models."""
+    from lmms_topoprune.families import registered
     from lmms_topoprune.harness.listing import known_models
-    from lmms_topoprune.registration import registered
 
     missing = sorted(set(registered()) - known_models())
     detail = f"missing: {', '.join(missing)}" if missing else "all models are listed by `lmms-eval models`"
@@ -153,7 +153,7 @@ def _calibration() -> Finding:
 
 
 def _wrapped_models() -> Iterator[Finding]:
-    from lmms_topoprune.registration import declarations
+    from lmms_topoprune.families import declarations
 
     for family, entry in declarations()["families"].items():
         what = f"family {family} (wraps {entry['wraps']})"

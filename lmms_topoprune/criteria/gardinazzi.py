@@ -2,21 +2,34 @@
 
 Gardinazzi et al., "Persistent Topological Features in Large Language Models", ICML 2025
 (arXiv 2410.11042). TopoVLM (arXiv 2604.16502) applies it to vision-language models with k = 15 and
-alpha = 1; plugin.toml holds both settings. The formula is that of the paper's text; the released code's,
+alpha = 1. The formula is that of the paper's text; the released code's,
 which returns the published layers, is topology.gardinazzi_layers.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
-from lmms_topoprune.criteria.topology import barcodes, kept
+from lmms_topoprune.criteria.topology import GARDINAZZI_BIBTEX, barcodes, kept
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 from lmms_topoprune.topology import inter_layer_persistence
 
 
+@criterion(
+    "gardinazzi",
+    paper="Gardinazzi et al., Persistent Topological Features in Large Language Models, ICML 2025",
+    address="https://arxiv.org/abs/2410.11042",
+    bibtex=GARDINAZZI_BIBTEX,
+    state="norm",
+    parameters=("k", "dimension", "metric", "alpha"),
+    selection_without_sparsity="threshold",
+    defaults={"protect_first": 0, "protect_last": 0},
+)
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """The weighted mean over j of Z(l, j) for the states l = 0..L-1; the final state only lends weight.
 
@@ -27,3 +40,14 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
         inter_layer_persistence(barcode, options.dimension, options.alpha) for barcode in found.values()
     ]
     return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion, kept(found, options))
+
+
+topovlm = replace(
+    score,
+    name="topovlm",
+    paper="TopoVLM (arXiv 2604.16502)",
+    address="https://arxiv.org/abs/2604.16502",
+    builds_on=(score,),
+    state="residual",
+    defaults={"k": "15", "alpha": 1.0, "token": "ret"},
+)

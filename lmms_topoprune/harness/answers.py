@@ -9,6 +9,7 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance
 from loguru import logger
 
+from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import GenerationError
 
 MANY_EMPTY = 0.1
@@ -69,6 +70,13 @@ class Answers:
         self.empty += other.empty
         self.failures += other.failures
         return self
+
+    def of_all_processes(self) -> Answers:
+        """The counts of all processes together; the first one reports for all."""
+        total = Answers()
+        for part in Ranks.current().together(lambda: self):
+            total += part
+        return total
 
     def __str__(self) -> str:
         return f"{self.total} answers, {self.empty} of them empty, and {len(self.failures)} failures"

@@ -10,8 +10,8 @@ from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
 from lmms_topoprune._util.device import check_device, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
+from lmms_topoprune.families import Registered
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.registration import Registered
 
 DENSE = "dense"
 LOOSE = {"pretrained", "device", "device_map", "dtype", "batch_size"}  # checked for what they mean

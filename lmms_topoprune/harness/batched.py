@@ -19,7 +19,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
-from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.user_errors import one_sentence
@@ -60,16 +60,15 @@ class BatchedGeneration(lmms):  # type: ignore[misc]
                 raise Failure.of(requests, error).raised() from error
 
     def _answer(self, requests: list[Instance]) -> list[GenerationResult]:
-        try:
-            with unmasked():
-                prompts = [self._prompt(request) for request in requests]
-                results = self._generate(prompts, _settings(requests[0]))
-        except Exception as error:
+        with errors_kept() as failure:
+            prompts = [self._prompt(request) for request in requests]
+            results = self._generate(prompts, _settings(requests[0]))
+        if failure.error is not None:
             if self.options.on_error == "raise":
-                raise Failure.of(requests, error).raised() from error
+                raise Failure.of(requests, failure.error).raised() from failure.error
             if len(requests) > 1:
                 return [self._answer([request])[0] for request in requests]
-            return [self.answers.fail(requests[0], error)]
+            return [self.answers.fail(requests[0], failure.error)]
         for request, result in zip(requests, results, strict=True):
             self.answers.add(request, result.text)
         return results

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune._util.signals import unmasked
 from lmms_topoprune.calibration import leakage
 from lmms_topoprune.calibration.hub import parts
-from lmms_topoprune.harness.callers import local_of
+from lmms_topoprune.harness.compat import evaluation, single_tasks, task_config
 from lmms_topoprune.plan import PruningPlan
 
 CALIBRATION_SPLITS = ("training_split", "validation_split", "test_split")
@@ -75,15 +74,15 @@ def evaluated(source: str, manager: Any = None, tasks: Sequence[Any] = ()) -> tu
         manager: knows the tasks, and the source's task; by default that of the current evaluation.
         tasks: names; by default those of the current evaluation.
     """
-    manager = manager or local_of("simple_evaluate", "task_manager")
-    asked = tasks or local_of("simple_evaluate", "tasks")
+    manager = manager or evaluation().task_manager
+    asked = tasks or evaluation().tasks
     kind, _, rest = source.partition(":")
     if manager is None or not asked or kind not in ("task", "hf"):
         return ()
     drawn = _drawn(manager, rest) if kind == "task" else Documents.of_hub(rest)
     found = []
     for name in asked:
-        for task, config in _leaves(manager, name):
+        for task, config in single_tasks(manager, name):
             split = next((str(config[key]) for key in EVALUATED_SPLITS if config.get(key)), "")
             if drawn.overlap(Documents.of_task(config, split)):
                 found.append(task)
@@ -95,34 +94,10 @@ def calibration_split(config: Mapping[str, Any], split: str = "") -> str:
     return split or next((str(config[key]) for key in CALIBRATION_SPLITS if config.get(key)), "")
 
 
-def task_config(manager: Any, name: str) -> dict[str, Any]:
-    """A task's YAML file with what it includes; empty for a task written in Python."""
-    try:
-        with unmasked():
-            return dict(manager._get_config(name))
-    except Exception:  # lmms-eval says what is wrong with it when it loads the task
-        return {}
-
-
 def _drawn(manager: Any, source: str) -> Documents:
     name, _, split = source.partition(":")
     config = task_config(manager, name)
     return Documents.of_task(config, calibration_split(config, split))
-
-
-def _leaves(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Single tasks below a task, group or tag, with their settings."""
-    if isinstance(name, Mapping):
-        task = str(name.get("task", ""))
-        yield task, {**task_config(manager, task), **name}
-    elif not isinstance(name, str):
-        return
-    elif name in manager.all_subtasks:
-        yield name, task_config(manager, name)
-    elif name in manager.task_index:
-        below = manager._get_tasklist(name)
-        for child in task_config(manager, name).get("task", ()) if below == -1 else below:
-            yield from _leaves(manager, child)
 
 
 def _alike(one: str, other: str) -> bool:

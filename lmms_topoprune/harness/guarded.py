@@ -11,7 +11,8 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from lmms_eval.api.model import lmms
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.compat import replaced
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.user_errors import one_sentence
@@ -26,23 +27,15 @@ class _Escape(BaseException):
 @contextmanager
 def _escaping(network: PreTrainedModel) -> Iterator[None]:
     """Within this block an exception in the network's generate() passes through `except Exception`."""
-    own = vars(network).get("generate")
     generate: Any = network.generate
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with unmasked():
-                return generate(*args, **kwargs)
-        except Exception as error:
-            raise _Escape from error
+        with errors_kept() as failure:
+            return generate(*args, **kwargs)
+        raise _Escape from failure.error
 
-    vars(network)["generate"] = guarded
-    try:
+    with replaced(network, generate=guarded):
         yield
-    finally:
-        del vars(network)["generate"]
-        if own is not None:
-            vars(network)["generate"] = own
 
 
 class GuardedGeneration(lmms):  # type: ignore[misc]
@@ -86,12 +79,13 @@ class GuardedGeneration(lmms):  # type: ignore[misc]
 
     def _answer_or_record(self, answer: Answer, requests: list[Instance]) -> list[Any]:
         try:
-            with unmasked():
+            with errors_kept() as failure:
                 return answer(requests)
-        except (_Escape, Exception) as error:
-            if len(requests) > 1:
-                return [self._answer_or_record(answer, [request])[0] for request in requests]
-            return [self.answers.fail(requests[0], error.__cause__ or error)]
+        except _Escape as escape:
+            failure.error = escape.__cause__  # type: ignore[assignment]
+        if len(requests) > 1:
+            return [self._answer_or_record(answer, [request])[0] for request in requests]
+        return [self.answers.fail(requests[0], failure.error)]
 
 
 def _own_settings(request: Instance) -> Instance:

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import transformers
 from loguru import logger
-from transformers import PreTrainedModel
 
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.compat import loading_through
 from lmms_topoprune.ahead import known_plan
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample, fingerprint
@@ -66,21 +65,20 @@ class Lean:
     @contextmanager
     def loading(self) -> Iterator[None]:
         """Inside, the wrapped class's own from_pretrained leaves out what it can."""
-        original = PreTrainedModel.__dict__["from_pretrained"]
         path, busy = str(self.arguments["pretrained"]), False
 
-        def from_pretrained(cls: Any, name: Any, *more: Any, **given: Any) -> Any:
+        def load(original: Any, kind: Any, name: Any, *more: Any, **given: Any) -> Any:
             nonlocal busy
             ours = not busy and str(name) == path and not more and not any(given.get(k) for k in DENSE_ONLY)
             if not ours:
-                return original.__func__(cls, name, *more, **given)
+                return original(name, *more, **given)
             busy = True
             try:
-                return self._load(cls, path, given)
+                return self._load(kind, path, given)
             finally:
                 busy = False
 
-        with mock.patch.object(PreTrainedModel, "from_pretrained", classmethod(from_pretrained)):
+        with loading_through(load):
             yield
 
     def _load(self, kind: Any, path: str, given: dict[str, Any]) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from lmms_eval.utils import handle_non_serializable
@@ -17,42 +15,43 @@ from loguru import logger
 
 from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.callers import local_of
+from lmms_topoprune.harness.compat import evaluation, observe_saving, within
 from lmms_topoprune.harness.user_errors import one_sentence
-
-
-def tracker_of_caller() -> EvaluationTracker | None:
-    """The tracker that lmms_eval.evaluator.simple_evaluate, somewhere above us, will save results with.
-
-    A model is never handed the tracker, and nothing else says where the results go.
-    """
-    return local_of("simple_evaluate", "evaluation_tracker")
 
 
 def leave_plan(model: Any, tracker: EvaluationTracker | None) -> None:
     """Have `tracker` write the model's plan and record whenever it saves results, and fail on any loss."""
     if tracker is None:
         return
-    tracker.topopruned = model
-    save, save_samples = tracker.save_results_aggregated, tracker.save_results_samples
-    if hasattr(save, "__wrapped__"):
-        return
+    tracker.topopruned, tracker.topoprune_evaluation = model, evaluation()
+    observe_saving(_PLANS)
 
-    @functools.wraps(save)
-    def save_with_plan(*args: Any, **kwargs: Any) -> None:
-        save(*args, **kwargs)
-        results = kwargs["results"] if "results" in kwargs else args[0]
-        with one_sentence():
+
+class _PlanWriter:
+    """Writes the plan of every tracker that has one."""
+
+    def results_saved(self, tracker: EvaluationTracker, results: dict[str, Any]) -> None:
+        if not hasattr(tracker, "topopruned"):
+            return
+        with _part_of_its_evaluation(tracker):
             _refuse_loss(tracker, _results_file(tracker))
             _write(tracker.topopruned, tracker, results)
 
-    @functools.wraps(save_samples)
-    def save_all_samples(task_name: str, samples: Sequence[Any]) -> None:
-        save_samples(task_name=task_name, samples=samples)
-        with one_sentence():
-            _refuse_loss(tracker, _samples_file(tracker, task_name, len(samples)))
+    def samples_saved(self, tracker: EvaluationTracker, task: str, count: int) -> None:
+        if not hasattr(tracker, "topopruned"):
+            return
+        with _part_of_its_evaluation(tracker):
+            _refuse_loss(tracker, _samples_file(tracker, task, count))
 
-    tracker.save_results_aggregated, tracker.save_results_samples = save_with_plan, save_all_samples
+
+_PLANS = _PlanWriter()
+
+
+@contextmanager
+def _part_of_its_evaluation(tracker: EvaluationTracker) -> Iterator[None]:
+    """Results are saved once simple_evaluate has returned; errors still end as they would inside."""
+    with within(tracker.topoprune_evaluation), one_sentence():
+        yield
 
 
 def _refuse_loss(tracker: EvaluationTracker, file: Path | None) -> None:
@@ -83,7 +82,7 @@ def _write(model: Any, tracker: EvaluationTracker, results: dict[str, Any]) -> N
     logger.info(f"lmms-topoprune: plan written to {path}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Saved:
     """What lmms-eval's trackers saved.
 
@@ -97,36 +96,29 @@ class Saved:
     runs: list[dict[str, Any]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
+    def results_saved(self, tracker: EvaluationTracker, results: dict[str, Any]) -> None:
+        file = _results_file(tracker)
+        self._note_loss(tracker, file)
+        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
+        self.runs.append({**results, "plan": plan and plan.to_json(), "file": file and str(file)})
+
+    def samples_saved(self, tracker: EvaluationTracker, task: str, count: int) -> None:
+        self._note_loss(tracker, _samples_file(tracker, task, count))
+
+    def _note_loss(self, tracker: EvaluationTracker, file: Path | None) -> None:
+        if tracker.output_path and file is None:
+            self.lost.append(str(tracker.output_path))
+
 
 @contextmanager
 def listening() -> Iterator[Saved]:
     """Notes all results that are saved inside, which lmms-eval does in the first process only."""
     saved = Saved()
-    original, original_samples = (
-        EvaluationTracker.save_results_aggregated,
-        EvaluationTracker.save_results_samples,
-    )
-
-    # Not functools.wraps: what wears __wrapped__ is taken for leave_plan's own wrapper.
-    def save(tracker: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
-        original(tracker, results, samples, datetime_str)
-        file = _results_file(tracker)
-        note_loss(tracker, file)
-        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
-        saved.runs.append({**results, "plan": plan and plan.to_json(), "file": file and str(file)})
-
-    def save_samples(tracker: Any, task_name: str, samples: Any) -> None:
-        original_samples(tracker, task_name, samples)
-        note_loss(tracker, _samples_file(tracker, task_name, len(samples)))
-
-    def note_loss(tracker: Any, file: Path | None) -> None:
-        if tracker.output_path and file is None:
-            saved.lost.append(str(tracker.output_path))
-
-    with mock.patch.multiple(
-        EvaluationTracker, save_results_aggregated=save, save_results_samples=save_samples
-    ):
+    stop = observe_saving(saved, first=True)
+    try:
         yield saved
+    finally:
+        stop()
 
 
 def as_json(value: Any) -> str:

@@ -7,28 +7,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-from lmms_topoprune._util.signals import farewell, stoppable, unmasked
+from lmms_topoprune._util.signals import exit_of, interruptions_first, stoppable
 from lmms_topoprune.calibration.rank_watch import Stopped
 from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
+from lmms_topoprune.harness.compat import evaluation
 
 
 def on_command_line() -> bool:
-    """Whether lmms-eval's own command is running us.
+    """Whether lmms-eval's own command is running us, for one evaluation.
 
-    It catches every Exception, prints a traceback and exits with 0, so only SystemExit gets through.
+    It catches every Exception, prints a traceback and exits with 0, so only SystemExit gets through. That
+    would end a list of evaluations (--config) too, which goes on after a bad entry, so there the error stays
+    as it is.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == "cli_evaluate" and Path(code.co_filename).parts[-2:] == (
-            "lmms_eval",
-            "__main__.py",
-        ):
-            return True
-        frame = frame.f_back
-    return False
+    given = evaluation().cli_args
+    return given is not None and not _is_list(getattr(given, "config", None))
+
+
+def _is_list(config: str | None) -> bool:
+    if not config:
+        return False
+    import yaml
+
+    entries = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    return isinstance(entries, list) and len(entries) > 1
 
 
 @contextmanager
@@ -38,16 +41,16 @@ def one_sentence() -> Iterator[None]:
     So do Ctrl-C and SIGTERM, with the exit code a shell gives for them, after one line.
     """
     try:
-        with stoppable(), unmasked(), _enough_memory():
+        with stoppable(), interruptions_first(), _enough_memory():
             yield
     except (TopopruneError, KeyboardInterrupt) as error:
         if not on_command_line() or os.environ.get("VERBOSITY") == "DEBUG":
             raise
         # Where every process knows the same, one of them says it.
-        silent = int(os.environ.get("RANK", 0)) > 0 and isinstance(error, (Stopped, KeyboardInterrupt))
+        silent = os.environ.get("RANK", "0") != "0" and isinstance(error, (Stopped, KeyboardInterrupt))
         if isinstance(error, TopopruneError):
             raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None
-        text, code = farewell(error)
+        text, code = exit_of(error)
         if not silent:
             print(f"lmms-topoprune: {text}", file=sys.stderr)
         raise SystemExit(code) from None

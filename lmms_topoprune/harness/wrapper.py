@@ -15,18 +15,18 @@ from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
-from lmms_topoprune.harness import pretrained, response_cache
+from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
+from lmms_topoprune.harness.compat import evaluation, tell_plans_apart
 from lmms_topoprune.harness.evaluated_documents import marked
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.partial_load import Lean
-from lmms_topoprune.harness.rank_answers import gathered
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.registration import Registered
 from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
@@ -63,7 +63,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             with measured(self.stages, "load"):
                 self._load(arguments, dtype)
             self._prune(samples)
-            response_cache.tell_plans_apart()
+            tell_plans_apart()
 
     @classmethod
     def create_from_arg_string(
@@ -75,7 +75,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
         # The command's --batch_size is 1 by default, so what stands in model_args counts.
         model = cls(**{**extra, **given})
-        results.leave_plan(model, results.tracker_of_caller())
+        evaluation().model = model
+        results.leave_plan(model, evaluation().tracker)
         return model
 
     def _prepare(self, arguments: dict[str, Any]) -> tuple[torch.dtype | None, list[Sample] | None]:
@@ -163,7 +164,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""
-        self.answers = gathered(self.answers)
+        self.answers = self.answers.of_all_processes()
         self.plan = self.plan.with_stages(**self.stages)
         if self.rank == 0:
             self.answers.report()

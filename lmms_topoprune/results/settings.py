@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmms_topoprune._util import files
+from lmms_topoprune.families import registered
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.registration import registered
 from lmms_topoprune.results.scores import UnitScores
 
 NO_FACTS = {*PruningOptions.names(), "batch_size", "device", "device_map"}
