@@ -75,13 +75,16 @@ class Axes:
         yield
         self.body[start:] = [svg.group(*self.body[start:], series=number)]
 
-    def line(self, points: Sequence[Point], css: str) -> None:
-        self.body.append(svg.path([(self.x(x), self.y(y)) for x, y in points], css))
+    def line(self, points: Sequence[Point], css: str, shift: float = 0.0) -> None:
+        self.body.append(svg.path(self._places(points, shift), css))
 
-    def band(self, lows: Sequence[Point], highs: Sequence[Point], css: str) -> None:
+    def band(self, lows: Sequence[Point], highs: Sequence[Point], css: str, shift: float = 0.0) -> None:
         """The area between two lines over the same places."""
-        around = [*lows, *reversed(highs)]
-        self.body.append(svg.path([(self.x(x), self._inside(y)) for x, y in around], css, closed=True))
+        self.body.append(svg.path(self._places([*lows, *reversed(highs)], shift), css, closed=True))
+
+    def _places(self, points: Sequence[Point], shift: float) -> list[Point]:
+        """In pixels; what lies on the left edge stays there."""
+        return [(self.x(x) + (shift if x > self.x_range[0] else 0.0), self._inside(y)) for x, y in points]
 
     def interval(self, x: Point, y: Point, css: str, shift: Point = (0.0, 0.0)) -> None:
         """A bar from (x[0], y[0]) to (x[1], y[1]), cut at the frame."""
@@ -110,7 +113,7 @@ class Axes:
         """Names of series beside their last points, moved apart where they meet."""
         places = svg.spread([self.y(y) for (_, y), _, _ in ends], gap, self.top + 4, self.floor - 2)
         for ((x, y), said, number), place in zip(ends, places, strict=True):
-            start, end = self.x(x) + 7, self.width - self.right + 8
+            start, end = self.x(x) + 14, self.width - self.right + 20
             lead = svg.path([(start, self._inside(y)), (end - 3, place)], "lead")
             name = svg.text(end, place + 4, said, css=f"t{number % svg.COLORS} direct")
             self.body.append(svg.group(lead, name, series=number))
@@ -150,7 +153,7 @@ class Axes:
         """The sign of an axis that does not begin at 0."""
         x, y = self.left, self.floor
         zigzag = [(x, y), (x, y - 4), (x - 4, y - 7), (x + 4, y - 11), (x, y - 14), (x, y - 20)]
-        said = f"axis begins at {ticks(*self.y_range)[0]:g}"
+        said = f"axis begins at {self.y_range[0]:.3g}"
         return [svg.path(zigzag, "axis broken"), svg.text(x + 8, y - 6, said, css="small")]
 
 

@@ -45,7 +45,7 @@ def report(
     sections = [
         _verdict(found, reached, speed, size, tolerance),
         figures("quality", "Quality kept", quality),
-        *_layers(known, reached, shapes or {}),
+        *_layers(known, names, reached, shapes or {}),
         _answers(comparison, known, found),
         leaderboard(comparison, csv_table(comparison)),
         provenance(known),
@@ -69,7 +69,10 @@ def _verdict(
 
 
 def _layers(
-    runs: Sequence[Run], reached: Sequence[verdict.Reach], shapes: Mapping[str, Shape]
+    runs: Sequence[Run],
+    names: Mapping[str, int],
+    reached: Sequence[verdict.Reach],
+    shapes: Mapping[str, Shape],
 ) -> list[Section | None]:
     """The sections that show layers and what decided which of them go."""
     plans = {run.label: run.plan for run in runs if run.plan is not None and run.plan.dropped}
@@ -80,7 +83,7 @@ def _layers(
     images = [barcodes.persistence_figure(one) for one in seen]
     return [
         figures("layers", "Which layers go", [layers.strips_figure(strips), ranks]),
-        figures("trials", "Trials", trial_figures(plans)),
+        figures("trials", "Trials", trial_figures(plans, names)),
         figures("topology", "What the criteria saw of the states", maps, folded=images),
     ]
 

@@ -58,13 +58,9 @@ def entries(comparison: Comparison) -> list[Entry]:
             found.append(Entry(first))
         else:
             label = f"{group.criterion} {percent(group.sparsity, 0)} %"
-            mean = replace(mean_of(group.rows), label=label, dropped=_dropped(group.rows))
+            mean = replace(mean_of(group.rows), label=label)
             found.append(Entry(mean, group.rows))
     return found
-
-
-def _dropped(rows: Sequence[Row]) -> str:
-    return rows[0].dropped
 
 
 def mean_of(values: Sequence[Any]) -> Any:

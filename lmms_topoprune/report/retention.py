@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -44,9 +45,14 @@ def retention_figure(groups: Sequence[Group], names: Mapping[str, int]) -> Figur
         NAME,
         svg.both(lambda width: draw(shown, names, width)),
         Table(NAME, ["run", "layers dropped", KEPT, "95 % interval", "seeds"], rows),
-        "Small marks are single seeds, moved apart sideways." if not single else "",
+        _caption(shown, single),
         {name: names[name] for name in sorted({group.criterion for group in shown})},
     )
+
+
+def _caption(groups: Sequence[Group], single: bool) -> str:
+    seeds = "Small marks are single seeds. " if any(len(group.rows) > 1 for group in groups) else ""
+    return seeds + ("" if single else "Criteria are moved apart sideways by a few pixels.")
 
 
 def _range(groups: Sequence[Group]) -> tuple[float, float]:
@@ -68,18 +74,25 @@ def _lines(groups: Sequence[Group], names: Mapping[str, int], width: int) -> Mar
         (0.0, 100 * max(group.sparsity for group in groups)),
         _range(groups),
         width,
-        right=min(34 + 6.6 * longest, 250) if wide else 14,
+        right=min(46 + 6.6 * longest, 250) if wide else 20,
     )
     axes.rule(100, "dense")
     axes.rule(0, "chance")
     found = by_criterion(groups)
+    dodge = _dodge(axes, sorted({100 * group.sparsity for group in groups}), len(found))
     for place, (criterion, own) in enumerate(found.items()):
         with axes.series(names[criterion]):
-            _line(axes, own, names[criterion], DODGE * (place - (len(found) - 1) / 2), len(found) <= CLEAR)
+            _line(axes, own, names[criterion], dodge * (place - (len(found) - 1) / 2), len(found) <= CLEAR)
     if wide:
         last = [(own[-1], criterion) for criterion, own in found.items()]
         axes.labels([((100 * g.sparsity, 100 * g.kept), name, names[name]) for g, name in last])
     return axes.render()
+
+
+def _dodge(axes: Axes, places: Sequence[float], criteria: int) -> float:
+    """Pixels from one criterion to the next, so that together they take half a step of sparsity at most."""
+    steps = [axes.x(b) - axes.x(a) for a, b in pairwise([0.0, *places])]
+    return min(DODGE, 0.5 * min(steps) / criteria)
 
 
 def _line(axes: Axes, groups: Sequence[Group], number: int, shift: float, clear: bool) -> None:
@@ -89,15 +102,15 @@ def _line(axes: Axes, groups: Sequence[Group], number: int, shift: float, clear:
         start + [(100 * g.sparsity, 100 * getattr(g.interval, end)) for g in known] for end in ("low", "high")
     )
     if known:
-        axes.band(lows, highs, f"band f{number % svg.COLORS}{'' if clear else ' faint'}")
-    axes.line(start + [(100 * g.sparsity, 100 * g.kept) for g in groups], svg.stroke(number))
+        axes.band(lows, highs, f"band f{number % svg.COLORS}{'' if clear else ' faint'}", shift)
+    axes.line(start + [(100 * g.sparsity, 100 * g.kept) for g in groups], svg.stroke(number), shift)
     for group in groups:
         x = 100 * group.sparsity
         for row in group.rows if len(group.rows) > 1 else ():
             kept = row.overall.corrected
             said = f"{row.label}: {percent(kept)} % ({interval(row.overall.corrected_interval)})"
             axes.mark(x, 100 * kept, number, said, (shift, 0.0), 2.5)
-        axes.mark(x, 100 * group.kept, number, _said(group))
+        axes.mark(x, 100 * group.kept, number, _said(group), (shift, 0.0))
 
 
 def _dots(groups: Sequence[Group], names: Mapping[str, int], width: int) -> Markup:

@@ -40,15 +40,18 @@ def trials_of(plan: PruningPlan) -> list[Trial]:
     ]
 
 
-def trial_figures(plans: Mapping[str, PruningPlan]) -> list[Figure]:
-    """One figure for each run whose plan has trials."""
+def trial_figures(plans: Mapping[str, PruningPlan], names: Mapping[str, int]) -> list[Figure]:
+    """One figure for each run whose plan has trials; criteria look as they do elsewhere."""
     found = {label: trials_of(plan) for label, plan in plans.items()}
-    return [_figure(label, trials) for label, trials in found.items() if trials]
+    numbers = dict(names)
+    for trial in (trial for trials in found.values() for trial in trials):
+        numbers.setdefault(trial.by, len(numbers))
+    return [_figure(label, trials, numbers) for label, trials in found.items() if trials]
 
 
-def _figure(label: str, trials: Sequence[Trial]) -> Figure:
+def _figure(label: str, trials: Sequence[Trial], numbers: Mapping[str, int]) -> Figure:
     name, best = f"Trials of {label}", min(trials, key=lambda trial: trial.loss)
-    proposers = {by: i for i, by in enumerate(dict.fromkeys(trial.by for trial in trials))}
+    proposers = {by: numbers[by] for by in dict.fromkeys(trial.by for trial in trials)}
     rows = [
         [str(t.number), t.by, format_layers(t.dropped), f"{t.loss:.4f}", "won" if t is best else ""]
         for t in trials
@@ -84,7 +87,8 @@ def _chart(
     axes.line(steps, "front")
     for trial in trials:
         said = f"{trial.number}: {trial.by}, {format_layers(trial.dropped)}, loss {trial.loss:.4f}"
-        axes.mark(trial.number, trial.loss, proposers[trial.by], said)
+        with axes.series(proposers[trial.by]):
+            axes.mark(trial.number, trial.loss, proposers[trial.by], said)
     ring = {"cx": axes.x(best.number), "cy": axes.y(best.loss), "r": 9, "class_": "ring"}
     axes.body.append(svg.element("circle", **ring))
     return axes.render()

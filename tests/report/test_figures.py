@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import folders
@@ -14,7 +15,15 @@ from lmms_topoprune.report.groups import Group
 from lmms_topoprune.report.layers import mean_ranks, ranks_figure, strips
 from lmms_topoprune.report.retention import retention_figure
 from lmms_topoprune.report.similarity_maps import LEFT, SIDE, TOP, blocks, similarity_figures
+from lmms_topoprune.report.trials import trial_figures
 from lmms_topoprune.results.similarity import Shape
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan that was settled by trials."""
+
+    trials: list[dict]
 
 
 def group(criterion: str, dropped: int, low: float, high: float) -> Group:
@@ -76,7 +85,7 @@ def test_a_zoomed_axis_has_a_mark_and_a_full_one_none():
     names = {"cosine": 0}
     high = retention_figure([group("cosine", 2, 0.97, 0.99), group("cosine", 4, 0.9, 0.95)], names)
     low = retention_figure([group("cosine", 2, 0.97, 0.99), group("cosine", 4, 0.1, 0.2)], names)
-    assert "axis begins at 90" in high.images[0] and 'class="axis broken"' in high.images[0]
+    assert "axis begins at 89.3" in high.images[0] and 'class="axis broken"' in high.images[0]
     assert "axis begins" not in low.images[0] and ">0</text>" in low.images[0]
 
 
@@ -105,3 +114,22 @@ def test_bands_and_names_of_the_lines():
     assert wide.count('class="band') == 2 and wide.count("direct") == 2
     ends = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)" class="t\d direct"', wide)]
     assert abs(ends[0] - ends[1]) >= 14.9  # both end at 75 %
+
+
+def test_trials_show_every_proposal_and_the_winner():
+    recorded = [
+        {"by": "topology", "dropped": [3, 4], "loss": 2.3},
+        {"by": "cosine", "dropped": [5, 6], "loss": 2.2},
+        {"by": "swap", "dropped": [3, 6], "loss": 2.1},
+        {"by": "swap", "dropped": [4, 6], "loss": 2.4},
+    ]
+    (figure,) = trial_figures({"run": Settled(recorded), "other": Settled([])}, {"cosine": 0, "topology": 1})
+    rows = [list(row) for row in figure.table.rows]
+    assert rows[2] == ["3", "swap", "3+6", "2.1000", "won"] and [row[-1] for row in rows].count("won") == 1
+    assert figure.legend == {"topology": 1, "cosine": 0, "swap": 2}  # criteria look as elsewhere
+    assert "4 trials; swap proposed the winner, 3+6" in figure.caption
+    assert figure.images[0].count('class="mark') == 4 and figure.images[0].count('class="ring"') == 1
+    ring = re.search(r'cx="([\d.]+)" cy="([\d.]+)" r="9"', figure.images[0])
+    assert len(marks(figure.images[0])) == 4
+    lowest = max(float(y) for y in re.findall(r'cy="([\d.]+)"', figure.images[0]))
+    assert float(ring[2]) == lowest
