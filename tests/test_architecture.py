@@ -99,3 +99,14 @@ def test_the_borders_do_not_import_torch(module: str) -> None:
 def test_every_file_stays_small() -> None:
     long = {p.name: n for p in modules() if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_numpy_tests_import_no_torch() -> None:
+    """The tests of selection take half a second of processor time, not ten."""
+    code = "import sys, conftest; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    here = Path(__file__).parent
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=here).returncode == 0
+
+
+def test_nothing_outside_of_tests_imports_mock() -> None:
+    assert not [path for path in modules() if any(n.startswith("unittest") for n in imported(path))]

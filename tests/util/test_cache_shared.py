@@ -82,20 +82,18 @@ def test_an_error_inside_frees_the_lock(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("where", "call"), [(Path, "open"), (fcntl, "flock"), (os, "fstat"), (Path, "unlink")]
-)
+@pytest.mark.parametrize(("where", "call"), [(os, "open"), (fcntl, "flock"), (os, "fstat"), (Path, "unlink")])
 @pytest.mark.parametrize("after", [False, True])
 def test_ctrl_c_at_any_step_of_a_lock_leaves_no_file(where, call, after, tmp_path, monkeypatch):
     """It may come just before or after each step: open, lock, look whether it is still there, delete."""
     real, calls = getattr(where, call), []
 
-    def interrupted(*given):
+    def interrupted(*given, **named):
         calls.append(given)
         if len(calls) > 1:
-            return real(*given)
+            return real(*given, **named)
         if after:
-            real(*given)
+            real(*given, **named)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(where, call, interrupted)
