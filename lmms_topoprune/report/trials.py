@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -33,10 +32,9 @@ class Trial:
 
 def trials_of(plan: PruningPlan) -> list[Trial]:
     """What the plan recorded; nothing for a plan without trials."""
-    recorded: Any = getattr(plan, "trials", None) or ()
     return [
-        Trial(number, str(entry["by"]), tuple(entry["dropped"]), float(entry["loss"]))
-        for number, entry in enumerate(recorded, start=1)
+        Trial(number, entry["by"], tuple(entry["dropped"]), entry["loss"])
+        for number, entry in enumerate(plan.trials, start=1)
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import folders
@@ -17,13 +16,6 @@ from lmms_topoprune.report.retention import retention_figure
 from lmms_topoprune.report.similarity_maps import LEFT, SIDE, TOP, blocks, similarity_figures
 from lmms_topoprune.report.trials import trial_figures
 from lmms_topoprune.results.similarity import Shape
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A plan that was settled by trials."""
-
-    trials: list[dict]
 
 
 def group(criterion: str, dropped: int, low: float, high: float) -> Group:
@@ -117,13 +109,15 @@ def test_bands_and_names_of_the_lines():
 
 
 def test_trials_show_every_proposal_and_the_winner():
-    recorded = [
+    recorded = (
         {"by": "topology", "dropped": [3, 4], "loss": 2.3},
         {"by": "cosine", "dropped": [5, 6], "loss": 2.2},
         {"by": "swap", "dropped": [3, 6], "loss": 2.1},
         {"by": "swap", "dropped": [4, 6], "loss": 2.4},
-    ]
-    (figure,) = trial_figures({"run": Settled(recorded), "other": Settled([])}, {"cosine": 0, "topology": 1})
+    )
+    (figure,) = trial_figures(
+        {"run": folders.plan(trials=recorded), "other": folders.plan()}, {"cosine": 0, "topology": 1}
+    )
     rows = [list(row) for row in figure.table.rows]
     assert rows[2] == ["3", "swap", "3+6", "2.1000", "won"] and [row[-1] for row in rows].count("won") == 1
     assert figure.legend == {"topology": 1, "cosine": 0, "swap": 2}  # criteria look as elsewhere
