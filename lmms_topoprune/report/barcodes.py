@@ -67,7 +67,7 @@ def _profile(name: str, strips: Sequence[Strip], rows: Mapping[str, np.ndarray],
     wide = width > svg.NARROW
     states = max(map(len, rows.values()))
     columns = (
-        Columns.beside(["10 of 24"], states, width) if wide else Columns(34, (width - 40) / states, states)
+        Columns.beside(["10 of 24"], states, width) if wide else Columns(50, (width - 56) / states, states)
     )
     parts, y = columns.numbers(11, states, 0.0), 18.0
     for strip in strips:

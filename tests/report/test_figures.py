@@ -77,7 +77,7 @@ def test_a_zoomed_axis_has_a_mark_and_a_full_one_none():
     names = {"cosine": 0}
     high = retention_figure([group("cosine", 2, 0.97, 0.99), group("cosine", 4, 0.9, 0.95)], names)
     low = retention_figure([group("cosine", 2, 0.97, 0.99), group("cosine", 4, 0.1, 0.2)], names)
-    assert "axis begins at 89.3" in high.images[0] and 'class="axis broken"' in high.images[0]
+    assert "axis begins at 89.4" in high.images[0] and 'class="axis broken"' in high.images[0]
     assert "axis begins" not in low.images[0] and ">0</text>" in low.images[0]
 
 

@@ -82,7 +82,7 @@ lost?.addEventListener("change", () => {
 
 // Figures as files: the drawing with its colors written out, in light colors whatever the page has.
 const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "stroke-opacity", "opacity"];
-const TEXT_STYLES = [...STYLES, "font-size", "font-family", "font-weight", "text-anchor"];
+const TEXT_STYLES = [...STYLES, "font-size", "font-weight", "text-anchor"];
 const save = (name, type, text) => {
   const link = document.createElement("a");
   link.download = name;
@@ -103,6 +103,7 @@ const drawing = (svg) => {
   document.documentElement.classList.remove("light");
   const { width, height } = svg.viewBox.baseVal;
   copy.setAttribute("xmlns", svg.namespaceURI);
+  copy.setAttribute("font-family", "Helvetica, Arial, sans-serif"); // system-ui is a browser's name
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);
   return new XMLSerializer().serializeToString(copy);
