@@ -46,11 +46,13 @@ class Registered:
     Attributes:
         name: what the user passes as --model, such as topopruned_llava.
         criterion: its name; "dense" deletes nothing.
-        wraps, generation: its family's.
+        family: its family's name.
+        wraps, generation: as of its family.
     """
 
     name: str
     criterion: str
+    family: str
     wraps: str
     generation: str | None = None
 
@@ -145,7 +147,7 @@ def registered() -> dict[str, Registered]:
 
 def _models(prefixes: Mapping[str, str]) -> dict[str, Registered]:
     return {
-        name: Registered(name, criterion, family.wraps, family.generation)
+        name: Registered(name, criterion, family.name, family.wraps, family.generation)
         for family in families().values()
         for prefix, criterion in prefixes.items()
         for name in [f"{prefix}_{family.name}"]

@@ -139,7 +139,7 @@ class Repair:
         return _foreign_code(self.fit)
 
 
-DENSE = Criterion("dense", summary="Nothing is deleted: the reference", state="none", parameters=())
+DENSE = Criterion("dense", summary="nothing is deleted: the reference", state="none", parameters=())
 
 _declared: dict[tuple[type, str], Any] = {}
 """What decorators made in this process."""
@@ -229,12 +229,8 @@ def get_repair(name: str) -> Repair:
     return _find(Repair, name)
 
 
-def problems() -> list[str]:
-    """A sentence for every criterion and repair that is declared somewhere and cannot be used."""
-    return [*_problems(Criterion), *_problems(Repair)]
-
-
-def _problems(kind: type[T]) -> Iterator[str]:
+def problems(kind: type[T]) -> Iterator[str]:
+    """A sentence for every criterion (or repair) that is declared somewhere and cannot be used."""
     what, table = kind.kind
     for name in _names(kind):
         try:

@@ -16,6 +16,7 @@ from lmms_topoprune.selection import PairScores
 
 @criterion(
     "angular",
+    summary="angle between states, for one block of layers",
     paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
     address="https://arxiv.org/abs/2403.17887",
     parameters=(),

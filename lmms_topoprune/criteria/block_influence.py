@@ -14,6 +14,7 @@ from lmms_topoprune.selection import LayerScores
 
 @criterion(
     "block_influence",
+    summary="cosine of input and output over all tokens",
     paper="Men et al., ShortGPT: Layers in Large Language Models are More Redundant Than You Expect",
     address="https://arxiv.org/abs/2403.03853",
     state="none",

@@ -16,6 +16,7 @@ from lmms_topoprune.selection import LayerScores
 
 @criterion(
     "cosine",
+    summary="cosine of input and output at one token",
     paper="Chen et al., Streamlining Redundant Layers to Compress Large Language Models, ICLR 2025",
     address="https://arxiv.org/abs/2403.19135",
     parameters=(),

@@ -21,6 +21,7 @@ from lmms_topoprune.selection import LayerScores
 
 @criterion(
     "greedy",
+    summary="the layer that the loss misses least, step by step",
     paper="Song et al., SLEB: Streamlining LLMs through Redundancy Verification and Elimination, ICML 2024",
     address="https://arxiv.org/abs/2402.09025",
     state="none",

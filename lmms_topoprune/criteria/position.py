@@ -13,6 +13,7 @@ from lmms_topoprune.selection import LayerScores
 
 @criterion(
     "last_n",
+    summary="the deepest layers",
     paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
     address="https://arxiv.org/abs/2403.17887",
     state="none",
@@ -28,6 +29,7 @@ def last_n(evidence: Evidence, options: PruningOptions) -> LayerScores:
 
 @criterion(
     "uniform",
+    summary="evenly spaced layers",
     paper="Fan et al., Reducing Transformer Depth on Demand with Structured Dropout",
     address="https://arxiv.org/abs/1909.11556",
     state="none",

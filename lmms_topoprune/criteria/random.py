@@ -10,7 +10,7 @@ from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
-@criterion("random", state="none", parameters=("seed",))
+@criterion("random", summary="a random order", state="none", parameters=("seed",))
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """A random order; one seed gives nested drops for growing sparsity."""
     order = np.random.default_rng(options.seed).permutation(evidence.layers)

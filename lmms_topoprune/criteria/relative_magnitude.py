@@ -13,6 +13,7 @@ from lmms_topoprune.selection import LayerScores
 
 @criterion(
     "relative_magnitude",
+    summary="size of a layer's update beside its output",
     paper="Samragh et al., Weight subcloning",
     address="https://arxiv.org/abs/2312.09299",
     state="none",

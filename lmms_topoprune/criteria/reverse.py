@@ -9,6 +9,6 @@ from lmms_topoprune.criteria.topology import pairwise
 topology_reversed = replace(
     pairwise,
     name="reverse",
-    summary="Topology turned round, as reverse:topology",
+    summary="topology turned round, as reverse:topology",
     reversed=True,
 )

@@ -21,6 +21,7 @@ from lmms_topoprune.surgery import decoder_layers
 
 @criterion(
     "taylor",
+    summary="weights times gradients of the loss",
     paper="Kim et al., Shortened LLaMA: Depth Pruning for Large Language Models",
     address="https://arxiv.org/abs/2402.02834",
     state="none",

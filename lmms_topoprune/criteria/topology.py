@@ -35,6 +35,7 @@ GARDINAZZI_BIBTEX = """\
 
 @criterion(
     "topology",
+    summary="bars of the zigzag barcode that two states share",
     paper="Gardinazzi et al., Persistent Topological Features in Large Language Models, ICML 2025",
     address="https://arxiv.org/abs/2410.11042",
     bibtex=GARDINAZZI_BIBTEX,
@@ -51,7 +52,7 @@ def pairwise(evidence: Evidence, options: PruningOptions) -> PairScores:
 multiscale = replace(
     pairwise,
     name="multiscale",
-    summary="The topological Jaccard, the mean over three neighborhood sizes",
+    summary="topology at three neighborhood sizes, averaged",
     defaults={"k": "5+10+15"},
 )
 

@@ -22,6 +22,7 @@ SHALLOW = 8  # fewer layers have no middle of their own
 
 @criterion(
     "topology_angle",
+    summary="topology and angle, balanced",
     builds_on=(topology.pairwise, angular.score),
     parameters=("k", "dimension", "metric"),
     selection="path",

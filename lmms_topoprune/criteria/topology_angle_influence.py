@@ -19,6 +19,7 @@ from lmms_topoprune.selection import TINY, PairScores
 
 @criterion(
     "topology_angle_influence",
+    summary="topology, angle and block influence, balanced",
     builds_on=(topology.pairwise, angular.score, block_influence.score),
     sums=("token_cosine",),
     parameters=("k", "dimension", "metric"),

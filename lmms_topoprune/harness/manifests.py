@@ -32,7 +32,7 @@ def manifests() -> list[ModelManifest]:
 
     tables = {"simple": models.AVAILABLE_SIMPLE_MODELS, "chat": models.AVAILABLE_CHAT_TEMPLATE_MODELS}
     wrapped = {kind: set(table) for kind, table in tables.items()}
-    for problem in [*families.problems(), *unwrapped(wrapped)]:
+    for problem in [*families.problems(), *unwrapped(set().union(*wrapped.values()))]:
         log.warning("lmms-topoprune: %s", problem)
     shown, found = families.listed(), []
     for model in families.registered().values():
@@ -46,13 +46,8 @@ def manifests() -> list[ModelManifest]:
     return found
 
 
-def unwrapped(wrapped: dict[str, set[str]]) -> list[str]:
-    """A sentence for every family whose wrapper this lmms-eval does not have.
-
-    Args:
-        wrapped: "simple" and "chat" -> ids of lmms-eval's models.
-    """
-    known = set().union(*wrapped.values())
+def unwrapped(known: set[str]) -> list[str]:
+    """A sentence for every family whose wrapper is not among the known models of lmms-eval."""
     return [
         f"family {family.name!r} wraps {family.wraps!r}, which lmms-eval does not have"
         + nearest(family.wraps, known)

@@ -171,7 +171,7 @@ def test_reverse_turns_any_criterion_round(evidence):
 @pytest.mark.parametrize("name", [n for n, c in registry.criteria().items() if c.score])
 def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     criterion = registry.get(name)
-    assert callable(criterion.function())
+    assert callable(criterion.score)
     options = PruningOptions(criterion=name)
     assert own_defaults(name).items() <= vars(options).items()
     assert criterion.defaults.items() <= own_defaults(name).items()

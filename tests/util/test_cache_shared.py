@@ -19,6 +19,7 @@ fcntl = pytest.importorskip("fcntl")
 WORKER = Path(__file__).parents[1] / "helpers" / "many_processes.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["wait", "compute"])
 def test_twenty_processes_started_together(how, tmp_path):
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
