@@ -76,8 +76,9 @@ def amount(value: float | None, factor: float = 1.0) -> str:
 
 def dropped(row: Row) -> str:
     """How many layers went, and which: a threshold's number is nobody's wish."""
-    count = 0 if row.dropped == "none" else len(parse_layers(row.dropped))
-    return f"{count}: {row.dropped}" if count else "none"
+    each = [0 if text == "none" else len(parse_layers(text)) for text in row.dropped.split(" / ")]
+    count = str(each[0]) if len(set(each)) == 1 else f"{min(each)} to {max(each)}"
+    return f"{count}: {row.dropped}" if any(each) else "none"
 
 
 def columns(comparison: Comparison) -> list[Column]:
