@@ -21,8 +21,8 @@ import click
 import numpy as np
 import torch
 
+from lmms_topoprune import registry
 from lmms_topoprune.comparison.statistics import Interval
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.plan import format_layers
 
 REPAIRS = ("none", "linear", "rescale")

@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibrating import calibrate, describe, load, states_read
@@ -17,7 +18,6 @@ from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
@@ -197,8 +197,8 @@ def resolved(options: PruningOptions) -> PruningOptions:
     criterion = registry.get(options.criterion)
     selection = options.selection
     if selection == "auto":
-        free = criterion.rule_without_sparsity if options.sparsity == 0 else None
-        selection = free or criterion.rule
+        free = criterion.selection_without_sparsity if options.sparsity == 0 else None
+        selection = free or criterion.selection
     if selection == "threshold" and options.sparsity > 0:
         raise OptionError(
             f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "

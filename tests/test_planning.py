@@ -13,9 +13,8 @@ import pytest
 from families.properties import build
 from families.table import FAMILIES
 
-from lmms_topoprune import calibrating, planning
+from lmms_topoprune import calibrating, planning, registry
 from lmms_topoprune._util.cache import Cache
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan

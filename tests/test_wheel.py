@@ -11,6 +11,8 @@ import pytest
 
 import lmms_topoprune
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[1]
 CODE = """
 import sys

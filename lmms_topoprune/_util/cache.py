@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from lmms_topoprune._util import files
 from lmms_topoprune._util.lock import locked
@@ -32,20 +33,14 @@ def default_folder() -> Path | None:
     if asked is not None and asked.lower() in OFF:
         return None
     try:
-        return _platform_folder() if asked is None else Path(asked).expanduser()
+        if asked is None:
+            # Where nobody is at home platformdirs makes up a folder in the working directory.
+            _ = os.environ.get("XDG_CACHE_HOME") or Path.home()
+            return Path(platformdirs.user_cache_dir("topoprune", appauthor=False, opinion=False))
+        return Path(asked).expanduser()
     except RuntimeError as error:  # no such user, or one without a home, as in some containers
         log.warning("scores are not cached: %s", error)
         return None
-
-
-def _platform_folder() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "topoprune"
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows: nobody waits
-    fcntl = None  # type: ignore[assignment]
+import filelock
 
 log = logging.getLogger(__name__)
 
 POLL = 0.05
+
+
+class _Lock(filelock.FileLock):  # type: ignore[misc]
+    """A class of its own: lmms-eval makes one object per path of filelock's, which locks nobody out of it."""
 
 
 @contextmanager
@@ -31,72 +29,44 @@ def locked(path: Path, seconds: float) -> Iterator[bool | None]:
     Yields:
         Whether it is held; False after waiting in vain, None where files cannot be locked.
     """
-    handle, possible = None, True
+    lock = _Lock(path, poll_interval=POLL)
     try:
+        held = _acquired(lock, path, seconds)
+        yield held
+    finally:
         try:
-            handle = _opened(path, seconds)
-        except OSError:
-            possible = False
-        yield handle is not None if possible else None
-        _release(path, handle)
-    except BaseException:
-        # Ctrl-C may come between any two steps: whatever is held or made by now, the file goes unless
-        # somebody else holds it.
-        if handle is not None:
-            handle.close()
-        if fcntl is not None:
-            with suppress(OSError):
-                _release(path, _tried(path))
-        raise
+            _remove(lock, path)
+        except KeyboardInterrupt:
+            _remove(lock, path)
+            raise
 
 
-def _release(path: Path, handle: IO[bytes] | None) -> None:
-    if handle is None:
-        return
-    # Deleted while it is held: whoever waits for this file notices and opens the next one.
-    with suppress(OSError):
-        path.unlink()
-    handle.close()
+def _remove(lock: _Lock, path: Path) -> None:
+    """Delete the file unless somebody else holds it: Ctrl-C may come between any two steps of taking a lock.
 
-
-def _opened(path: Path, seconds: float) -> IO[bytes] | None:
-    """A handle that holds the lock, or None.
-
-    Raises:
-        OSError: files cannot be locked here.
+    Deleted while it is held: whoever waits for it notices and makes the next one.
     """
-    if fcntl is None:
-        raise OSError("no locks on this system")
-    end, told = time.monotonic() + seconds, False
-    while True:
-        handle = _tried(path)
-        if handle is not None or not seconds:
-            return handle
-        if time.monotonic() > end:
-            log.warning("another process computes the same scores for %.0f s; not waiting longer", seconds)
-            return None
-        if not told:
-            log.info("another process computes the same scores; waiting for them")
-            told = True
-        time.sleep(POLL)
+    with suppress(OSError, filelock.Timeout):
+        if not lock.is_locked and path.exists():
+            lock.acquire(timeout=0)
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
+            lock.release()
 
 
-def _tried(path: Path) -> IO[bytes] | None:
-    """One attempt; None if somebody else holds the lock.
-
-    Raises:
-        OSError: the folder cannot be written, or its file system has no locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("ab")
+def _acquired(lock: _Lock, path: Path, seconds: float) -> bool | None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
-            return handle
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        handle.close()
-        raise
-    handle.close()
-    return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0)
+            return True
+        if not seconds:
+            return False
+        log.info("another process computes the same scores; waiting for them")
+        lock.acquire(timeout=seconds)
+        return True
+    except filelock.Timeout:
+        log.warning("another process computes the same scores for %.0f s; not waiting longer", seconds)
+        return False
+    except OSError:  # the folder cannot be written, or its file system has no locks
+        return None

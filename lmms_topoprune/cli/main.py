@@ -10,8 +10,9 @@ import traceback
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
-from lmms_topoprune._util.signals import farewell, finish_undisturbed, stoppable, unmasked
+from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
@@ -29,6 +30,8 @@ COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",
     "doctor": "Say what works on this machine and how to mend what does not.",
     "tasks": "Print the folder of the embedded tasks and list them.",
+    "criteria": "List the criteria, one a line.",
+    "models": "List the models that lmms-eval gets to know, one a line.",
     "score": "Score every layer by several criteria, with one calibration pass.",
     "plan": "Decide which layers go and write that to a plan file.",
     "export": "Write the pruned model as an ordinary model folder.",
@@ -36,6 +39,8 @@ COMMANDS = {
     "eval": "Run lmms-eval with the embedded tasks at hand.",
     "sweep": "Evaluate criteria x sparsities x seeds on one loaded model; resumable.",
     "compare": "A leaderboard over result folders, with intervals and tests.",
+    "leaderboard": "Several models side by side, by what each keeps of its own dense score.",
+    "publish": "One small file of results and plans, for other people's leaderboards.",
     "report": "One HTML file with plots and tables that opens anywhere.",
     "regress": "Fail when a run is worse than its baseline by more than noise.",
     "cache": "List or clear the kept layer scores.",
@@ -81,11 +86,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from lmms_topoprune.errors import unknown
 
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands from COMMANDS, without importing any."""
+        found = [CompletionItem(n, help=text) for n, text in COMMANDS.items() if n.startswith(incomplete)]
+        return found or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from COMMANDS, without importing any."""
@@ -123,11 +133,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         with stoppable():
             code = _run(arguments)
             if alone:
-                finish_undisturbed()
+                ignore_signals()
     except KeyboardInterrupt as stop:
         if alone:
-            finish_undisturbed()
-        text, code = farewell(stop)
+            ignore_signals()
+        text, code = exit_of(stop)
         click.echo(f"topoprune: {text}", err=True)
     sys.exit(code)
 
@@ -136,7 +146,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command and say what went wrong; returns the exit code."""
     as_json = "--json" in arguments
     try:
-        with unmasked():
+        with interruptions_first():
             result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # what fails while the interpreter shuts down is told by nobody

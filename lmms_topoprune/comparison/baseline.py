@@ -13,6 +13,7 @@ from lmms_topoprune._util.malformed import checked, read_object, understood
 from lmms_topoprune._util.output import write
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan_schema import problem
 from lmms_topoprune.results.reading import RESULTS, Run, read_run
 from lmms_topoprune.results.scores import UnitScores
 
@@ -121,6 +122,8 @@ def _plan(entry: dict[str, Any] | None) -> PruningPlan | None:
     """The plan without what only its own file needs."""
     if entry is None:
         return None
+    if wrong := problem(entry):
+        raise ValueError(f"its plan {wrong}")
     fields = {k: v for k, v in entry.items() if k in PruningPlan.__dataclass_fields__ and k != "stages"}
     scores = fields.get("scores")
     lists = {"dropped": tuple(fields["dropped"]), "scores": None if scores is None else tuple(scores)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
+from lmms_topoprune._util import escape
 from lmms_topoprune.comparison.columns import interval, p_value, percent
 from lmms_topoprune.comparison.comparable import differences
 from lmms_topoprune.comparison.side_by_side import LEVEL, Cell, compare
@@ -32,8 +33,7 @@ def regress(
     """Compare a run with its baseline, document by document.
 
     A score fails if it is lower by more than `tolerance`, and the paired test has p <= 0.05. Other versions
-    of packages are allowed: to guard against
-    them is the purpose.
+    of packages are allowed: to guard against them is the purpose.
 
     Args:
         baseline, run: the runs.
@@ -130,11 +130,11 @@ def _markdown(
                 f"{100 * cell.difference:+.1f}",
             ]
             lines.append(
-                f"| {check.name} | {' | '.join(numbers)} | {interval(cell.difference_interval)} | "
-                f"{p_value(cell.p)} | {verdict} |"
+                f"| {escape.markdown(check.name)} | {' | '.join(numbers)} | "
+                f"{interval(cell.difference_interval)} | {p_value(cell.p)} | {verdict} |"
             )
         else:
-            lines.append(f"| {check.message} | | | | | | {verdict} |")
+            lines.append(f"| {escape.markdown(check.message)} | | | | | | {verdict} |")
     lines.append("")
     lines.append(
         f"Scores in percent. A score fails if it drops by more than {percent(tolerance)} points, and the "
@@ -158,21 +158,15 @@ def junit(checks: Sequence[Check]) -> str:
     ElementTree.indent(suite)
     # XML knows no control characters, not even escaped ones.
     for element in suite.iter():
-        element.attrib.update({name: _printable(value) for name, value in element.attrib.items()})
-        element.text = element.text and _printable(element.text)
+        element.attrib.update({name: escape.xml(value) for name, value in element.attrib.items()})
+        element.text = element.text and escape.xml(element.text)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def github_annotations(checks: Sequence[Check]) -> str:
     """Workflow commands by which GitHub marks a run: one error a failed check."""
     failed = [check for check in checks if not check.passed]
-    return "".join(f"::error title={_escape(c.name, True)}::{_escape(c.message)}\n" for c in failed)
-
-
-def _escape(text: str, in_property: bool = False) -> str:
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return text.replace(":", "%3A").replace(",", "%2C") if in_property else text
+    return "".join(
+        f"::error title={escape.workflow_command(c.name, True)}::{escape.workflow_command(c.message)}\n"
+        for c in failed
+    )

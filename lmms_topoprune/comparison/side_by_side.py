@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmms_topoprune._util.escape import number
 from lmms_topoprune.comparison import statistics
 from lmms_topoprune.comparison.align import align
 from lmms_topoprune.comparison.comparable import check_comparable, remarks
@@ -69,6 +70,7 @@ class Row:
         cost: see `results.costs`.
         path: its results file, the first one of several.
         plan_hash: of its plan; None without one.
+        layers: decoder layers before deletion; 0 where no plan tells.
         runs: labels of its runs -> overall score.
     """
 
@@ -81,6 +83,7 @@ class Row:
     cost: Mapping[str, float]
     path: str
     plan_hash: str | None = None
+    layers: int = 0
     runs: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -97,6 +100,7 @@ class Comparison:
         notes: what a reader has to know.
         own_scale: tasks whose scores are no shares of 1.
         averaged: tasks that `overall` is the mean of.
+        together: the rows with calibration seeds put together; those of `rows` unless every seed has one.
     """
 
     rows: tuple[Row, ...]
@@ -109,6 +113,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     own_scale: tuple[str, ...] = ()
     averaged: tuple[str, ...] = ()
+    together: tuple[Row, ...] = ()
 
     @property
     def overall(self) -> str:
@@ -116,7 +121,10 @@ class Comparison:
         return OVERALL if OVERALL not in self.tasks else "mean of tasks"
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": "topoprune-comparison/1", "overall": self.overall, **_plain(asdict(self))}
+        told = asdict(self)
+        if self.together == self.rows:
+            del told["together"]
+        return {"schema": "topoprune-comparison/1", "overall": self.overall, **_plain(told)}
 
 
 def compare(
@@ -146,7 +154,10 @@ def compare(
     """
     if rounds < MIN_ROUNDS:
         raise OptionError(f"rounds is {rounds}; allowed: whole numbers from {MIN_ROUNDS}")
-    groups = [(run.label, [i]) for i, run in enumerate(runs)] if every_seed else _by_seed(runs)
+    by_seed: Groups = _by_seed(runs)
+    groups = [(run.label, [i]) for i, run in enumerate(runs)] if every_seed else list(by_seed)
+    shown = len(groups)
+    groups += [group for group in by_seed if group[1] not in [members for _, members in groups]]
     base = _pick(runs, groups, dense, "dense")
     against = base if reference is None else _pick(runs, groups, reference, "reference")
     first = runs[groups[base][1][0]]
@@ -157,10 +168,12 @@ def compare(
     }
     shares, averaged_note = _averaged(tables)
     rows = [_row(runs, groups, (g, base, against), tables, shares, seed) for g in range(len(groups))]
-    rows = _correct(rows, groups[against][0])
-    rows.sort(key=lambda row: (row.label != groups[base][0], -np.nan_to_num(row.overall.score, nan=-1e9)))
+    names = {label for label, _ in by_seed}
     return Comparison(
-        rows=tuple(rows),
+        rows=_sorted(_correct(rows[:shown], groups[against][0]), groups[base][0]),
+        together=_sorted(
+            _correct([row for row in rows if row.label in names], groups[against][0]), groups[base][0]
+        ),
         tasks={task: table.scores.metric for task, table in tables.items()},
         dense=groups[base][0],
         reference=groups[against][0],
@@ -170,6 +183,13 @@ def compare(
         notes=(*remarks(first, runs), *averaged_note, *_no_interval(tables)),
         own_scale=tuple(task for task, table in tables.items() if table.scores.own_scale),
         averaged=tuple(shares),
+    )
+
+
+def _sorted(rows: Sequence[Row], dense: str) -> tuple[Row, ...]:
+    """Dense first, then by overall score."""
+    return tuple(
+        sorted(rows, key=lambda row: (row.label != dense, -np.nan_to_num(row.overall.score, nan=-1e9)))
     )
 
 
@@ -318,6 +338,7 @@ def _row(
         cost={n: float(np.mean([run.cost[n] for run in members])) for n in set.intersection(*names)},
         path=str(first.path),
         plan_hash=None if plan is None else plan.hash,
+        layers=max(0 if r.plan is None else r.plan.layers for r in members),
         runs=means,
     )
 
@@ -419,7 +440,7 @@ def _corrected_interval(drawn: Floats, dense: Floats, chance: float) -> Interval
     return statistics.percentile_interval(statistics.corrected_retention(drawn, dense, chance))
 
 
-def _correct(rows: list[Row], reference: str) -> list[Row]:
+def _correct(rows: Sequence[Row], reference: str) -> list[Row]:
     """Holm over the runs: once for the overall column, once over all single tasks together."""
     tested = [row.label != reference for row in rows]
     overall = iter(statistics.holm([row.overall.p for row, t in zip(rows, tested, strict=True) if t]))
@@ -438,11 +459,11 @@ def _correct(rows: list[Row], reference: str) -> list[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no nan: it becomes null."""
+    """JSON has no nan: it becomes null; what rounding leaves goes."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return number(value) if np.isfinite(value) else None
     return value

@@ -78,17 +78,27 @@ def resample(
     Annals of Statistics 1981): unlike counts these never leave a round without the few units that differ.
     Every run of a task is averaged with the same rows: that is what makes the bootstrap paired. Clusters are
     drawn within their stratum (U,), whose share of the score is fixed: MME has as many categories as it
-    has; strata of few clusters are drawn together.
+    has; strata of few clusters are drawn together. Where clusters weigh differently, their mean weights are
+    kept.
     """
     rng = np.random.default_rng(seed)
     own = codes(clusters, len(weights))
-    shares = rng.standard_exponential((rounds, own.max() + 1))
-    shares = (shares if not len(clusters) else shares[:, own]) * weights
     stratum = _drawn_together(strata, own)
-    for number in range(stratum.max() + 1):
-        members = stratum == number if len(strata) else slice(None)
-        shares[:, members] *= weights[members].sum() / shares[:, members].sum(axis=1, keepdims=True)
-    return shares
+    sums = np.bincount(own, weights=weights)
+    shares = np.empty((rounds, len(sums)))
+    of_cluster = np.zeros(len(sums), dtype=np.int64)
+    of_cluster[own] = stratum
+    for number in range(of_cluster.max() + 1):
+        members = np.flatnonzero(of_cluster == number)
+        total = sums[members].sum()
+        shape = sums[members] * total / (sums[members] ** 2).sum()  # 1 where all weigh the same
+        even = np.allclose(shape, 1)
+        size = (rounds, len(members))
+        drawn = rng.standard_exponential(size) if even else rng.gamma(shape, size=size)
+        shares[:, members] = drawn * (total / drawn.sum(axis=1, keepdims=True))
+    if not len(clusters):
+        return shares
+    return shares[:, own] * (weights / sums[own])
 
 
 def _drawn_together(strata: Sequence[str], clusters: Ints) -> Ints:

@@ -39,8 +39,10 @@ class Failure:
         shown = ", ".join(map(str, self.documents[:8])) + (", ..." if len(self.documents) > 8 else "")
         return f"generation failed in task {self.task!r}, document {shown}: {self.error}"
 
-    def raised(self) -> GenerationError:
-        return GenerationError(f"{self}; on_error=record counts failures instead of stopping")
+    def raised(self, can_record: bool = True) -> GenerationError:
+        """The error that stops the run; `can_record` says whether on_error=record would let it go on."""
+        advice = "; on_error=record counts failures instead of stopping"
+        return GenerationError(f"{self}{advice if can_record else ''}")
 
 
 @dataclass

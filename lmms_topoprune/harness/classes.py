@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from lmms_topoprune.errors import InputError, MissingExtraError
+from lmms_topoprune.errors import MissingExtraError
+from lmms_topoprune.families import Registered, registered
 from lmms_topoprune.harness.compat import decord_optional
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.registration import Registered, registered
+from lmms_topoprune.registry import load
 
 
 def __getattr__(name: str) -> type:
@@ -27,7 +27,7 @@ def build_class(model: Registered, kind: str) -> type:
 
     Raises:
         MissingExtraError: lmms-eval's wrapper needs a package that is not installed.
-        InputError: the declared generation loop does not exist.
+        OptionError: the declared generation loop does not exist.
     """
     from lmms_topoprune.harness.wrapper import PrunedModel
 
@@ -48,11 +48,5 @@ def _wrapped_class(model: Registered, kind: str) -> type:
 
 
 def _generation(model: Registered) -> Any:
-    path = model.generation or "lmms_topoprune.harness.guarded:GuardedGeneration"
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise InputError(
-            f"plugin.toml: generation of {model.name} is {path!r}; allowed: module:class"
-        ) from None
+    place = model.generation or "lmms_topoprune.harness.guarded:GuardedGeneration"
+    return load(place, f"generation of {model.name} is {place!r}")

@@ -19,11 +19,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from lmms_topoprune._util.compat import Touched, replaced, replaced_names
 from lmms_topoprune._util.files import digest
-from lmms_topoprune.errors import InputError, MissingExtraError
+from lmms_topoprune.errors import InputError
 
 _MADE_FOR = "lmms-eval 0.7.3"
 _EVALUATOR, _UTILS = "lmms_eval.evaluator", "lmms_eval.utils"
@@ -52,6 +52,11 @@ TOUCHED = tuple(
         (_MANAGER, "_get_tasklist", _NO_CHECK),
         (_MANAGER, "task_index", _NO_CHECK),
         (_MANAGER, "all_subtasks", _NO_CHECK),
+        (
+            "lmms_eval.api.task:ConfigurableMessagesTask",
+            "construct_requests",
+            "chat models answer no choices",
+        ),
         ("lmms_eval.api.instance:Instance", "metadata", "answers that only even out processes are counted"),
         ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
         ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
@@ -146,6 +151,8 @@ def _noted(simple_evaluate: Callable[..., Any]) -> Callable[..., Any]:
             results = simple_evaluate(*args, **kwargs)
         if isinstance(results, dict) and running.model is not None:
             results["plan"] = running.model.plan.to_json()
+            # lmms-eval notes its own option, also where model_args said another size.
+            results["config"]["batch_size"] = running.model.batch_size
         return results
 
     evaluate.topoprune_noted = True  # type: ignore[attr-defined]
@@ -274,6 +281,26 @@ def tell_plans_apart() -> None:
 # Tasks --------------------------------------------------------------------------------------------
 
 
+def ask_for_likelihoods() -> None:
+    """Let tasks ask chat models for likelihoods as they ask simple ones.
+
+    By itself lmms-eval asserts that chat models only generate, so no multiple choice runs with them.
+    """
+    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+
+    original = ConfigurableMessagesTask.construct_requests
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def construct_requests(self: Any, doc_id: int, ctx: str, **kwargs: Any) -> Any:
+        if self.OUTPUT_TYPE in ("loglikelihood", "multiple_choice"):
+            return ConfigurableTask.construct_requests(self, doc_id, ctx, **kwargs)
+        return original(self, doc_id, ctx, **kwargs)
+
+    ConfigurableMessagesTask.construct_requests = construct_requests
+
+
 def task_config(manager: Any, name: str) -> dict[str, Any]:
     """A task's YAML file with what it includes; empty for a task written in Python."""
     try:
@@ -300,13 +327,6 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
 # Wrappers' imports and model classes --------------------------------------------------------------
 
 
-def _no_decord(*_: Any, **__: Any) -> NoReturn:
-    raise MissingExtraError(
-        "this wrapper of lmms-eval opens videos with decord, which is not installed; pip install decord "
-        "(eva-decord on a Mac)"
-    )
-
-
 @contextmanager
 def decord_optional() -> Iterator[None]:
     """Within this block `import decord` succeeds; afterwards sys.modules is as it was.
@@ -321,10 +341,10 @@ def decord_optional() -> Iterator[None]:
     import lmms_eval.protocol  # noqa: F401
     from transformers.utils.import_utils import is_decord_available
 
+    from lmms_topoprune.harness.videos import stand_in
+
     is_decord_available()
-    stand_in = ModuleType("decord", "Raises one clear sentence when a video is opened.")
-    stand_in.VideoReader = stand_in.cpu = stand_in.gpu = _no_decord  # type: ignore[attr-defined]
-    sys.modules["decord"] = stand_in
+    sys.modules["decord"] = stand_in()
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,18 +16,18 @@ from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.compat import evaluation, tell_plans_apart
+from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
 from lmms_topoprune.harness.evaluated_documents import marked
 from lmms_topoprune.harness.foresight import foresee
 from lmms_topoprune.harness.partial_load import Lean
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.registration import Registered
 from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
@@ -64,17 +65,16 @@ class PrunedModel(lmms):  # type: ignore[misc]
                 self._load(arguments, dtype)
             self._prune(samples)
             tell_plans_apart()
+            ask_for_likelihoods()
 
     @classmethod
     def create_from_arg_string(
-        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
     ) -> PrunedModel:
         """What lmms-eval calls; also arranges for the plan to be written beside its results."""
         with one_sentence():
-            given = sorting.parse(arg_string)
-        extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        # The command's --batch_size is 1 by default, so what stands in model_args counts.
-        model = cls(**{**extra, **given})
+            given = sorting.completed(sorting.parse(arg_string), additional_config or {})
+        model = cls(**given)
         evaluation().model = model
         results.leave_plan(model, evaluation().tracker)
         return model
@@ -115,6 +115,10 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self._delete(samples)
             self.lean.remember(self.plan)
         self.plan = marked(self.plan)
+        if not self.plan.dropped and self.registered.criterion != "dense":
+            logger.warning(
+                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+            )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)

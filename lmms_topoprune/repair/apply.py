@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from lmms_topoprune import registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibrating import load
@@ -22,7 +23,7 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError, unknown
-from lmms_topoprune.options import REPAIRS, PruningOptions
+from lmms_topoprune.options import NO_REPAIR, PruningOptions
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.repair.moments import CutRecorder, Moments
 from lmms_topoprune.repair.passes import BatchPasses, Finder, Outcome, Passes, SamplePasses
@@ -80,8 +81,8 @@ def repair(
         SurgeryError: a layer cannot be deleted, or the model's structure does not allow this repair;
             nothing was changed.
     """
-    if method not in REPAIRS:
-        raise unknown("repair", method, REPAIRS)
+    if method not in (allowed := (NO_REPAIR, *registry.repair_names())):
+        raise unknown("repair", method, allowed)
     if not ridge >= 0:
         raise OptionError(f"ridge is {ridge}; allowed: 0 or more")
     passes: Passes = (

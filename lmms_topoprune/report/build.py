@@ -57,7 +57,7 @@ def summary(comparison: Comparison) -> str:
     if not pruned:
         return f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks; none of them is pruned."
     best, dense = pruned[0], comparison.rows[0]
-    lost = [row for row in pruned if row.overall.difference_interval.high < 0]
+    lost = [row for row in pruned if row.overall.worse]
     ours, theirs, chance = (
         percent(x) for x in (best.overall.score, dense.overall.score, best.overall.chance)
     )
@@ -67,5 +67,5 @@ def summary(comparison: Comparison) -> str:
         f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks. The best pruned run is "
         f"{best.label}{others} with {ours} % overall (dense: {theirs} %, chance: {chance} %). "
         f"{len(lost)} of {len(pruned)} pruned runs are worse than {comparison.reference} by more than noise "
-        "(95 % interval of the paired difference)."
+        "(paired test, Holm-corrected, p <= 0.05)."
     )

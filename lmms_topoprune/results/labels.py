@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 
-GRID = ("version", "sparsity", "seed")
+GRID = ("version", "code", "sparsity", "seed")
 """Parameters that say which cell of a grid it is, or nothing that was asked for."""
 
 
@@ -36,7 +36,7 @@ def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
         return False  # an explicit list of layers, or a criterion this version does not know
     if name == "token" and criterion.state == "none":
         return False  # it reads no state, so no token
-    own = {"selection": criterion.rule, "state": criterion.state}
+    own = {"selection": criterion.selection, "state": criterion.state}
     default = (
         own.get(name, "auto") if getattr(options, name, None) == "auto" else getattr(options, name, value)
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 from lmms_topoprune._util.malformed import DamagedError, read_object, understood
 from lmms_topoprune.errors import InputError, unknown
+from lmms_topoprune.families import registered
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
-from lmms_topoprune.registration import registered
 from lmms_topoprune.results.costs import costs
 from lmms_topoprune.results.labels import plan_label
 from lmms_topoprune.results.samples import Samples, read_columns, read_samples

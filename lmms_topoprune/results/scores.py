@@ -66,7 +66,9 @@ class UnitScores:
 
     @property
     def score(self) -> float:
-        return float(self.scores @ self.weights) if self.units else float(self.reported or 0.0)
+        if not self.units:
+            return float(self.reported or 0.0)
+        return float(self.scores @ self.weights if self.strata else self.scores.mean())
 
     def of(self, units: Sequence[str]) -> UnitScores:
         """The same for some of the units, in their order."""
@@ -262,9 +264,7 @@ def _aggregate(
     names = {n: v for n, v in reported.items() if not wanted or n == wanted}
     better = {n: v for n, v in names.items() if higher.get(n) is not False} or names
     if not better:
-        return UnitScores(
-            f"nothing that can be scored{suffix}", (), np.empty(0), 0.0, reported=float("nan"), task=task
-        )
+        raise InputError(f"task {task!r} has no metric that is a number, of a document or of all")
     name = _preferred(dict.fromkeys(better, 1))
     value, label, own_scale = _upward(name, np.array([better[name]]), higher.get(name) is False)
     label = f"{label} as lmms-eval reports it, no documents{suffix}"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util import files
+from lmms_topoprune.families import registered
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.registration import registered
 from lmms_topoprune.results.samples import Samples, read_samples
 from lmms_topoprune.results.scores import UnitScores
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
@@ -124,11 +124,10 @@ class Serial:
     def run(self, jobs: Sequence[Job], reports: Reports) -> None:
         for job in jobs:
             reports.evaluating(job)
-            try:
-                with unmasked():
-                    evaluate(self.evaluator, job, partial(reports.answered, job))
-            except OF_ONE_CELL as error:
-                reports.failed(job, error)
+            with errors_kept(OF_ONE_CELL) as failure:
+                evaluate(self.evaluator, job, partial(reports.answered, job))
+            if failure.error is not None:
+                reports.failed(job, failure.error)
             else:
                 reports.evaluated(job)
 

@@ -272,6 +272,15 @@ def sweeps_at(path: Path | str) -> list[Path]:
     return [folder for folder in found if not set(found) & set(folder.parents)]
 
 
+def shapes_below(paths: Iterable[Path | str]) -> dict[str, Shape]:
+    """Criterion -> what it saw of the states, from all sweeps at or below some paths."""
+    found: dict[str, Shape] = {}
+    for path in paths:
+        for sweep in sweeps_at(path):
+            found |= SweepFolder(sweep).shapes()
+    return found
+
+
 def read_sweep(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> list[Run]:
     """One run a finished cell: dense, then by name; arguments as for `read_run`.
 

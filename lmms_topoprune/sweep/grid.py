@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError, unknown
 from lmms_topoprune.options import PruningOptions
 
@@ -119,10 +119,9 @@ class Grid:
                 )
         for text in self.criteria:
             name, _ = parse_variant(text)
-            if registry.get(name).score is None:
-                raise unknown(
-                    "criterion", name, [name for name, known in registry.criteria().items() if known.score]
-                )
+            if name == DENSE:
+                raise unknown("criterion", name, (n for n in registry.criterion_names() if n != DENSE))
+            registry.get(name)
         for cell in self.cells():
             cell.options(self.shared)
 

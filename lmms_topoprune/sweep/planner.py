@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune import planning
+from lmms_topoprune import planning, registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibrating import Reading, calibrate_together, describe, load, pass_key, states_read
@@ -17,7 +17,6 @@ from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states_file import Kept, name_of
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions

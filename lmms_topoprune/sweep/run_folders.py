@@ -26,6 +26,13 @@ def read_runs(
     Raises:
         InputError: a path holds no results or only a part of a sweep, or a file cannot be used.
     """
+    return distinct(sorted(every_run(paths, tasks, metric), key=lambda run: not run.is_dense))
+
+
+def every_run(
+    paths: Iterable[Path | str], tasks: Collection[str] = (), metric: str | None = None
+) -> list[Run]:
+    """As `read_runs`, in any order, with labels as they come."""
     found: list[Run] = []
     for path in map(Path, paths):
         sweeps = sweeps_at(path)
@@ -33,7 +40,7 @@ def read_runs(
             found += read_sweep(sweep, tasks, metric)
         if path not in sweeps:
             found += [read_run(file, tasks, metric) for file in _plain_results(path, sweeps)]
-    return distinct(sorted(found, key=lambda run: not run.is_dense))
+    return found
 
 
 def _plain_results(path: Path, sweeps: list[Path]) -> list[Path]:

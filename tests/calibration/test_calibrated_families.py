@@ -21,6 +21,8 @@ from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import make_plan
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = mixed_samples()
 TEXTS = [Sample(sample.instruction) for sample in SAMPLES]
 TOKENS = ("last", "mean", "mean_text", "mean_image")

@@ -13,12 +13,11 @@ from families.table import FAMILIES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lmms_topoprune import calibrating, planning
+from lmms_topoprune import calibrating, planning, registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.states_file import Kept
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.sweep.planner import Planner

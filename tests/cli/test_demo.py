@@ -8,6 +8,8 @@ import pytest
 
 from lmms_topoprune.results.reading import read_run, read_samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):

@@ -16,6 +16,8 @@ from lmms_topoprune.embedded.recipe import Recipe, VisionRecipe
 from lmms_topoprune.embedded.train import grow, train
 from lmms_topoprune.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TINY = Recipe(
     size=Size(layers=4, width=32, mlp=32, heads=2, vision_layers=1, vision_width=32),
     vision=VisionRecipe(steps=20, batch=2),

@@ -19,6 +19,8 @@ from lmms_eval.tasks import TaskManager
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.plan import PruningPlan
 
+pytestmark = pytest.mark.slow
+
 MODEL_ARGS = "pretrained=embedded,sparsity=0.2,samples=24,k=3,device=cpu"
 TASK = "topoprune_yesno"
 LAUNCHERS = {

@@ -13,6 +13,8 @@ from lmms_eval import models
 
 from lmms_topoprune.harness.compat import decord_optional
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("llava_next", "llava_onevision")
 KINDS = ("simple", "chat")
 # Other sizes, other tiles: the images of a batch have different numbers of tokens.

@@ -60,7 +60,7 @@ import lmms_eval.models
 metadata.entry_points = found
 from lmms_eval.evaluator import simple_evaluate as early
 import lmms_eval.evaluator
-from lmms_topoprune.registration import manifests
+from lmms_topoprune.harness.manifests import manifests
 for manifest in manifests():
     lmms_eval.evaluator.models.MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
 """

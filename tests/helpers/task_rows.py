@@ -311,7 +311,6 @@ CASES = (
         "No",
         None,
     ),
-    Case("stvqa", "stvqa.utils:stvqa_process_results", {"question_id": 1}, "a", "b", None),
 )
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from scene import Scene, damaged
 from lmms_topoprune._util import files
 from lmms_topoprune.plan import PruningPlan
 
+pytestmark = pytest.mark.slow
+
 SLOW = {
     "hub lost in the middle of a download",  # half a minute of the hub client's own retries
     "killed or failing process among three",  # tests/calibration/test_ranks.py

@@ -35,6 +35,7 @@ def _no_handler_of_others():
     signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     command = [sys.executable, HERE / "interrupts.py", "--model", tiny_folder, "--work", tmp_path]
     more = ["--count", "8", "--seed", "1", "--commands", "plan,export,sweep"]
@@ -47,6 +48,7 @@ def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     assert found["wrong"] == [] and found["tried"] == 8
 
 
+@pytest.mark.slow
 def test_a_command_of_its_own_says_one_line(tiny_folder, tmp_path):
     """From the interpreter's start to its end, not forked."""
     arguments = ["plan", "--pretrained", str(tiny_folder), "--samples", "64", "--sparsity", "0.4"]

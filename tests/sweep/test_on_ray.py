@@ -18,6 +18,8 @@ from lmms_topoprune.sweep.ray_cluster import RayCluster, layout
 from lmms_topoprune.sweep.runner import sweep
 from lmms_topoprune.sweep.workers import Processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("nodes", "workers", "expected"),

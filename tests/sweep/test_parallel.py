@@ -19,6 +19,8 @@ from lmms_topoprune.sweep.grid import Grid
 from lmms_topoprune.sweep.runner import Watcher, sweep
 from lmms_topoprune.sweep.workers import Processes, devices, threads
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(("last_n", "uniform"), (0.34, 0.5))
 CELLS = {"none", "3-4", "2-4", "2+4", "1+3-4"}
 

@@ -10,6 +10,8 @@ from lmms_topoprune.results.reading import read_run
 from lmms_topoprune.sweep.folder import SETTINGS, SweepFolder
 from lmms_topoprune.sweep.run_folders import read_runs
 
+pytestmark = pytest.mark.slow
+
 DENSE = folders.plan((), "dense")
 CELLS = {name: folders.plan((3, 4), name) for name in ("angular", "cosine", "last_n")}
 

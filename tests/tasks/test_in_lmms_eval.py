@@ -14,6 +14,8 @@ from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.embedded import build
 from lmms_topoprune.embedded.make_tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 def load(folder: Path, kind: str) -> dict[str, Any]:
     """Task name -> task of the group, for chat or simple models."""

@@ -12,6 +12,8 @@ import standins
 
 from lmms_topoprune.results.reading import read_run
 
+pytestmark = pytest.mark.slow
+
 COMMAND = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded --tasks mme,gqa"
 
 

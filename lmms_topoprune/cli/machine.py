@@ -7,18 +7,36 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
-
-from lmms_topoprune.cli.checkup import Finding
 
 OPTIONAL = {
     "decord": ("decord", "only videos need it: pip install decord (eva-decord on a Mac)"),
-    "matplotlib": ("matplotlib", "only plots of barcodes need it: pip install 'lmms-topoprune[plots]'"),
-    "ray": ("ray", "only sweeps on a cluster need it: pip install 'lmms-topoprune[ray]'"),
+    "matplotlib": ("matplotlib", "only plots of barcodes need it: pip install '.[plots]'"),
+    "ray": ("ray", "only sweeps on a cluster need it: pip install '.[ray]'"),
     "datasets": ("datasets", "only calibration sets from a hub need it: pip install datasets"),
 }
 PATIENCE = 3.0
 """Seconds to wait for the hub, name resolution and a proxy that swallows packets included."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: its name.
+        works: whether it does.
+        needed: whether the package is of no use without it.
+        detail: version, place or reason.
+        mend: what to do if it does not work.
+    """
+
+    what: str
+    works: bool
+    needed: bool
+    detail: str
+    mend: str = ""
 
 
 def accelerator() -> Finding:

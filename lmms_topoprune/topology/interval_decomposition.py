@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune.topology.bits import ONE, add, kernel, lowest
+from lmms_topoprune.topology._kernels.bits import ONE, add, lowest
+from lmms_topoprune.topology._kernels.compiled import kernel
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]

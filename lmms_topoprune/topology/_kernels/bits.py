@@ -1,30 +1,11 @@
-"""Sets as rows of 64-bit words; how kernels are compiled."""
+"""Sets as rows of 64-bit words."""
 
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile for one signature when the module is imported, and keep the result on disk.
-
-    Given signatures halve the time to compile. numba writes beside the package, to the user's cache folder
-    if that is read-only, and nowhere if both are: then each process compiles anew.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return njit(signature, cache=True, nogil=True, error_model="numpy")(function)
-        except RuntimeError:  # no folder to write to
-            return njit(signature, nogil=True, error_model="numpy")(function)
-
-    return compiled
-
+from lmms_topoprune.topology._kernels.compiled import kernel
 
 ONE = np.uint64(1)
 ZERO = np.uint64(0)

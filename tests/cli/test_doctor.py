@@ -9,7 +9,7 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from lmms_topoprune.cli import checkup, surroundings
+from lmms_topoprune.cli import doctor, machine
 from lmms_topoprune.errors import MissingExtraError
 from lmms_topoprune.harness import classes as models
 
@@ -19,8 +19,8 @@ def test_a_version_that_is_too_old_is_named_with_what_is_needed(monkeypatch):
     monkeypatch.setattr(
         metadata, "version", lambda name: "4.1.0" if name == "transformers" else version(name)
     )
-    (wanted,) = (text for text in checkup._requirements() if text.startswith("transformers"))
-    finding = checkup._package(wanted)
+    (wanted,) = (text for text in doctor._requirements() if text.startswith("transformers"))
+    finding = doctor._package(wanted)
     assert finding.needed and not finding.works
     assert (
         finding.detail == "4.1.0, but >=5.0 is needed" and finding.mend == "pip install 'transformers>=5.0'"
@@ -28,13 +28,13 @@ def test_a_version_that_is_too_old_is_named_with_what_is_needed(monkeypatch):
 
 
 def test_a_package_that_is_absent():
-    finding = checkup._package("no-such-package>=2")
+    finding = doctor._package("no-such-package>=2")
     assert (finding.works, finding.detail) == (False, "not installed")
     assert finding.mend == "pip install 'no-such-package>=2'"
 
 
 def test_requirements_are_those_of_the_package_without_extras():
-    names = [Requirement(text).name for text in checkup._requirements()]
+    names = [Requirement(text).name for text in doctor._requirements()]
     assert {"lmms-eval", "torch", "gudhi"} <= set(names) and "pytest" not in names and "ray" not in names
 
 
@@ -50,50 +50,50 @@ def test_one_wrapper_that_lacks_a_package_spoils_no_other(monkeypatch):
     for kind in ("chat", "simple"):
         monkeypatch.delattr(models, f"dense_qwen2_vl_{kind}", raising=False)
     monkeypatch.setattr(models, "_wrapped_class", broken)
-    findings = {finding.what.split()[1]: finding for finding in checkup._wrapped_models()}
+    findings = {finding.what.split()[1]: finding for finding in doctor._wrapped_models()}
     assert not findings["qwen2_vl"].works and findings["qwen2_vl"].mend == "pip install qwen-vl-utils"
     assert findings["llava"].works and "chat and simple" in findings["llava"].detail
 
 
 def test_a_hub_that_never_answers_costs_little(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(surroundings, "PATIENCE", 0.2)
-    monkeypatch.setattr(surroundings, "_ask", lambda address: time.sleep(5))
+    monkeypatch.setattr(machine, "PATIENCE", 0.2)
+    monkeypatch.setattr(machine, "_ask", lambda address: time.sleep(5))
     start = time.perf_counter()
-    finding = surroundings.hub()
+    finding = machine.hub()
     assert time.perf_counter() - start < 3
     assert not finding.works and not finding.needed and "no answer within 0.2 s" in finding.detail
 
 
 def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(surroundings, "_ask", lambda address: pytest.fail("asked"))
-    assert "switched off by HF_HUB_OFFLINE" in surroundings.hub().detail
+    monkeypatch.setattr(machine, "_ask", lambda address: pytest.fail("asked"))
+    assert "switched off by HF_HUB_OFFLINE" in machine.hub().detail
 
 
 def test_a_driver_without_a_suitable_torch_is_told(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    finding = surroundings.accelerator()
+    finding = machine.accelerator()
     assert "an NVIDIA driver is here" in finding.detail and "build of torch" in finding.mend
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert surroundings.accelerator().detail.startswith("none; ")
+    assert machine.accelerator().detail.startswith("none; ")
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TOPOPRUNE_CACHE", str(tmp_path / "file" / "below"))
-    assert "cannot be written" in surroundings.cache().detail
+    assert "cannot be written" in machine.cache().detail
     monkeypatch.setenv("TOPOPRUNE_CACHE", str(tmp_path / "new"))
-    assert surroundings.cache().works
+    assert machine.cache().works
     monkeypatch.setenv("TOPOPRUNE_CACHE", "off")
-    assert "switched off" in surroundings.cache().detail
+    assert "switched off" in machine.cache().detail
 
 
 def test_optional_packages_say_what_they_are_for(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    findings = list(surroundings.optional_packages())
+    findings = list(machine.optional_packages())
     assert {f.what for f in findings} >= {"decord", "matplotlib", "ray"}
     assert all(not f.works and not f.needed and "pip install" in f.mend for f in findings)
 
@@ -102,5 +102,5 @@ def test_nothing_raises_when_a_look_fails(monkeypatch):
     def broken():
         raise RuntimeError("no\nidea")
 
-    finding = checkup._guarded(broken)
+    finding = doctor._guarded(broken)
     assert (finding.what, finding.works, finding.detail) == ("broken", False, "RuntimeError: no idea")
