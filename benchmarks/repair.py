@@ -67,24 +67,22 @@ def tasks(
     output: Path,
 ) -> None:
     """What is kept over chance (percent, 95 % interval), and what a repair changes (points of the score)."""
-    from lmms_topoprune.cli.sweep import run, with_repairs
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import save
+    from lmms_topoprune.sweep.recipe import Recipe, run_sweep
     from lmms_topoprune.sweep.run_folders import distinct
 
-    runs = run(
-        criteria=",".join(with_repairs(listed(criteria), list(REPAIRS))),
-        sparsities=sparsities,
-        seeds=seeds,
-        tasks=tasks,
+    recipe = Recipe(
+        models=[{"model": "llava", "pretrained": pretrained}],
+        criteria=listed(criteria),
+        sparsities=[float(part) for part in listed(sparsities)],
+        seeds=[int(part) for part in listed(seeds)],
+        repairs=REPAIRS,
+        tasks=listed(tasks),
         limit=limit,
-        batch_size=16,
-        output=str(output),
-        pretrained=pretrained,
-        dtype=None,
-        device=None,
-        shared={"samples": samples},
+        options={"samples": samples},
     )
+    runs = run_sweep(recipe, output)
     runs = distinct(runs)
     comparison = compare(runs)
     save(comparison, output / "comparison.json")

@@ -56,7 +56,7 @@ def command(
     from lmms_topoprune.sweep.run_folders import read_runs
 
     runs = read_runs(folders)
-    comparison = compare(runs, dense=dense, reference=reference, force=force)
+    comparison = compare(runs, dense=dense, reference=reference, force=force, every_seed=True)
     shapes = {
         name: shape
         for folder in folders

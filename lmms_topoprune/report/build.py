@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import barcodes, layers, verdict
-from lmms_topoprune.report.groups import Group, groups, series
+from lmms_topoprune.report.groups import Group, dense_row, groups, series, together
 from lmms_topoprune.report.leaderboard import leaderboard
 from lmms_topoprune.report.provenance import provenance
 from lmms_topoprune.report.render import Section, figures, page
 from lmms_topoprune.report.retention import retention_figure
 from lmms_topoprune.report.similarity_maps import similarity_figures
 from lmms_topoprune.report.speed import Speed, speed_figure, speeds
-from lmms_topoprune.report.tables import csv_table
 from lmms_topoprune.report.trials import trial_figures
 from lmms_topoprune.report.wrong_answers import wrong_answers
 from lmms_topoprune.results.reading import Run
@@ -30,16 +29,18 @@ def report(
     """The report's HTML.
 
     Args:
-        comparison: what `compare` made of the runs.
+        comparison: what `compare` made of the runs, with a row for every seed if these are to unfold.
         runs: the same runs; their plans and answers are shown.
         title: heading of the page.
         shapes: criterion -> what it saw of the states.
         tolerance: share of the quality over chance that may be lost, for the verdict.
     """
-    order = {row.label: place for place, row in enumerate(comparison.rows)}
+    order = {
+        label: place for place, label in enumerate(label for row in comparison.rows for label in row.runs)
+    }
     known = sorted((run for run in runs if run.label in order), key=lambda run: order[run.label])
     found, names = groups(comparison), series(comparison)
-    speed, size = speeds(comparison, found), verdict.sizes(comparison, found)
+    speed, size = speeds(found, known), verdict.sizes(found, known)
     reached = verdict.reaches(found, tolerance)
     quality = [retention_figure(found, names), speed_figure(found, speed, names)]
     sections = [
@@ -47,7 +48,7 @@ def report(
         figures("quality", "Quality kept", quality),
         *_layers(known, names, reached, shapes or {}),
         _answers(comparison, known, found),
-        leaderboard(comparison, csv_table(comparison)),
+        leaderboard(comparison),
         provenance(known),
     ]
     summary = verdict.sentence(comparison, reached, speed, size, tolerance)
@@ -100,10 +101,6 @@ def _marked(strips: Sequence[layers.Strip], reached: Sequence[verdict.Reach]) ->
 
 
 def _answers(comparison: Comparison, runs: Sequence[Run], found: Sequence[Group]) -> Section | None:
-    dense = next((run for run in runs if run.label == comparison.dense), None)
-    if dense is None:
-        return None
-    lost = wrong_answers(dense, {str(run.path): run for run in runs}, found)
-    if lost is None:
-        return None
-    return Section("answers", "Right before, wrong now", "answers.html", lost)
+    first = next((run for run in runs if run.label in dense_row(comparison).runs), None)
+    lost = None if first is None else wrong_answers(first, {run.label: run for run in runs}, found)
+    return None if lost is None else Section("answers", "Right before, wrong now", "answers.html", lost)

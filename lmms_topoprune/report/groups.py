@@ -1,34 +1,34 @@
-"""Pruned runs of one criterion and one number of dropped layers: its calibration seeds, put together."""
+"""Pruned models of one criterion and one number of dropped layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmms_topoprune.comparison.side_by_side import Comparison, Row
-from lmms_topoprune.comparison.statistics import Interval
+from lmms_topoprune.comparison.statistics import Interval, corrected_retention
 from lmms_topoprune.plan import parse_layers
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed.
+    """A row of the comparison as the figures need it.
 
     Attributes:
         criterion: its variant.
-        dropped: number of layers.
+        dropped: number of layers; the rounded mean where seeds differ.
         sparsity: their share.
-        rows: one a seed.
-        kept: chance-corrected retention, mean over seeds.
+        runs: labels of its runs, one a seed -> chance-corrected retention.
+        kept: the same of their mean.
         interval: of `kept`, 95 %, over documents and seeds.
     """
 
     criterion: str
     dropped: int
     sparsity: float
-    rows: tuple[Row, ...]
+    runs: Mapping[str, float]
     kept: float
     interval: Interval
 
@@ -38,23 +38,47 @@ class Group:
 
 
 def groups(comparison: Comparison) -> list[Group]:
-    """All groups, by criterion and then by the number of layers."""
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in pruned(comparison):
-        found.setdefault((row.criterion, len(parse_layers(row.dropped))), []).append(row)
-    return [_group(*key, rows) for key, rows in sorted(found.items())]
+    """All groups, by criterion and then by the number of layers; of equal ones that with the most runs."""
+    found: dict[str, Group] = {}
+    for row in sorted(pruned(comparison), key=lambda row: len(row.runs)):
+        group = _group(row, comparison)
+        found[group.name] = group
+    return sorted(found.values(), key=lambda group: (group.criterion, group.dropped))
+
+
+def together(comparison: Comparison) -> Sequence[Row]:
+    """The rows, with calibration seeds put together."""
+    return comparison.together or comparison.rows
 
 
 def pruned(comparison: Comparison) -> list[Row]:
-    return [row for row in comparison.rows if row.criterion != "dense"]
+    return [row for row in together(comparison) if row.criterion != "dense"]
 
 
-def _group(criterion: str, dropped: int, rows: Sequence[Row]) -> Group:
-    cells = [row.overall for row in rows]
-    ends = [[cell.corrected_interval.low, cell.corrected_interval.high] for cell in cells]
-    low, high = np.mean(ends, axis=0)
-    kept = float(np.mean([cell.corrected for cell in cells]))
-    return Group(criterion, dropped, rows[0].sparsity, tuple(rows), kept, Interval(float(low), float(high)))
+def _group(row: Row, comparison: Comparison) -> Group:
+    cell = row.overall
+    dense = dense_row(comparison).overall
+    scores, most = np.array(list(row.runs.values())), np.asarray(dense.score)
+    kept = corrected_retention(scores, most, cell.chance).tolist()
+    return Group(
+        row.criterion,
+        layers_dropped(row),
+        row.sparsity,
+        dict(zip(row.runs, kept, strict=True)),
+        cell.corrected,
+        cell.corrected_interval,
+    )
+
+
+def dense_row(comparison: Comparison) -> Row:
+    """The row that retention refers to."""
+    return next(row for row in (*comparison.rows, *comparison.together) if row.label == comparison.dense)
+
+
+def layers_dropped(row: Row) -> int:
+    """Number of layers; the rounded mean where the seeds of a threshold differ."""
+    counts = [0 if text == "none" else len(parse_layers(text)) for text in row.dropped.split(" / ")]
+    return round(float(np.mean(counts)))
 
 
 def by_criterion(found: Iterable[Group]) -> dict[str, list[Group]]:

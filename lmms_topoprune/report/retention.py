@@ -37,7 +37,7 @@ def retention_figure(groups: Sequence[Group], names: Mapping[str, int]) -> Figur
             f"{100 * group.sparsity:.0f} %",
             percent(group.kept),
             interval(group.interval),
-            str(len(group.rows)),
+            str(len(group.runs)),
         ]
         for group in shown
     ]
@@ -51,7 +51,7 @@ def retention_figure(groups: Sequence[Group], names: Mapping[str, int]) -> Figur
 
 
 def _caption(groups: Sequence[Group], single: bool) -> str:
-    seeds = "Small marks are single seeds. " if any(len(group.rows) > 1 for group in groups) else ""
+    seeds = "Small marks are single seeds. " if any(len(group.runs) > 1 for group in groups) else ""
     return seeds + ("" if single else "Criteria are moved apart sideways by a few pixels.")
 
 
@@ -106,10 +106,8 @@ def _line(axes: Axes, groups: Sequence[Group], number: int, shift: float, clear:
     axes.line(start + [(100 * g.sparsity, 100 * g.kept) for g in groups], svg.stroke(number), shift)
     for group in groups:
         x = 100 * group.sparsity
-        for row in group.rows if len(group.rows) > 1 else ():
-            kept = row.overall.corrected
-            said = f"{row.label}: {percent(kept)} % ({interval(row.overall.corrected_interval)})"
-            axes.mark(x, 100 * kept, number, said, (shift, 0.0), 2.5)
+        for label, kept in _seeds(group).items():
+            axes.mark(x, 100 * kept, number, f"{label}: {percent(kept)} %", (shift, 0.0), 2.5)
         axes.mark(x, 100 * group.kept, number, _said(group), (shift, 0.0))
 
 
@@ -138,10 +136,14 @@ def _dots(groups: Sequence[Group], names: Mapping[str, int], width: int) -> Mark
             ends = group.interval
             if math.isfinite(ends.low):
                 axes.interval((100 * ends.low, 100 * ends.high), (i, i), svg.stroke(number))
-            for row in group.rows if len(group.rows) > 1 else ():
-                axes.mark(100 * row.overall.corrected, i, number, row.label, (0.0, DODGE), 2.5)
+            for label, kept in _seeds(group).items():
+                axes.mark(100 * kept, i, number, f"{label}: {percent(kept)} %", (0.0, DODGE), 2.5)
             axes.mark(100 * group.kept, i, number, _said(group))
     return axes.render()
+
+
+def _seeds(group: Group) -> Mapping[str, float]:
+    return group.runs if len(group.runs) > 1 else {}
 
 
 def _said(group: Group) -> str:

@@ -6,19 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 from scipy import stats
 
 from lmms_topoprune.comparison.columns import interval, percent
-from lmms_topoprune.comparison.side_by_side import Comparison, Row
 from lmms_topoprune.comparison.statistics import Interval
-from lmms_topoprune.plan import parse_layers
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.axes import Axes, padded
 from lmms_topoprune.report.groups import Group, by_criterion
 from lmms_topoprune.report.render import Figure, Table
+from lmms_topoprune.results.reading import Run
 
 NAME = "Quality against speed"
 COST = "latency_seconds"
@@ -37,34 +37,40 @@ class Speed:
         return f"{self.value:.2f}× ({self.interval.low:.2f} to {self.interval.high:.2f})"
 
 
-def speeds(comparison: Comparison, groups: Sequence[Group]) -> dict[str, Speed]:
-    """Group -> its speed-up, where it and the dense model were timed.
+def speeds(groups: Sequence[Group], runs: Sequence[Run]) -> dict[str, Speed]:
+    """Group -> its speed-up, where it and a dense run were timed.
 
     Runs that drop as many layers do the same work, so they time it repeatedly: the spread of the logarithm
     of their latency, pooled over the numbers of layers, is the noise of one timing. Student's interval.
     """
     # Number of layers -> results file -> log latency; cells of a sweep share evaluations.
-    timed: dict[int, dict[str, float]] = defaultdict(dict)
-    for row in comparison.rows:
-        if COST in row.cost:
-            timed[_count(row)][row.path] = math.log(row.cost[COST])
-    samples = [list(runs.values()) for runs in timed.values()]
-    freedom = sum(len(values) - 1 for values in samples)
-    squares = sum(float(np.var(values)) * len(values) for values in samples)
-    noise = math.sqrt(squares / freedom) if freedom else float("nan")
-    reach = float(stats.t.ppf(0.975, freedom)) * noise if freedom else float("nan")
-    found = {}
+    timed: dict[int, dict[Path, float]] = defaultdict(dict)
+    for run in runs:
+        if COST in run.cost:
+            timed[_layers(run)][run.path] = math.log(run.cost[COST])
+    reach = _reach([list(own.values()) for own in timed.values()])
+    dense, found = list(timed[0].values()), {}
     for group in groups:
-        own = list({row.path: math.log(row.cost[COST]) for row in group.rows if COST in row.cost}.values())
-        if own and timed[0]:
-            dense = list(timed[0].values())
+        places = {run.path: _layers(run) for run in runs if run.label in group.runs}
+        own = [timed[count][path] for path, count in places.items() if path in timed[count]]
+        if own and dense:
             log, error = np.mean(dense) - np.mean(own), reach * math.sqrt(1 / len(own) + 1 / len(dense))
-            found[group.name] = Speed(math.exp(log), Interval(math.exp(log - error), math.exp(log + error)))
+            ends = Interval(math.exp(log - error), math.exp(log + error))
+            found[group.name] = Speed(math.exp(log), ends)
     return found
 
 
-def _count(row: Row) -> int:
-    return 0 if row.dropped == "none" else len(parse_layers(row.dropped))
+def _reach(samples: Sequence[Sequence[float]]) -> float:
+    """Half the 95 % interval of one value of log latency, from repeated timings; nan without any."""
+    freedom = sum(len(values) - 1 for values in samples if values)
+    if not freedom:
+        return float("nan")
+    squares = sum(float(np.var(values)) * len(values) for values in samples if values)
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(squares / freedom)
+
+
+def _layers(run: Run) -> int:
+    return 0 if run.plan is None else len(run.plan.dropped)
 
 
 def speed_figure(

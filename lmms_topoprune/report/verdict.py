@@ -12,10 +12,11 @@ from markupsafe import Markup
 from lmms_topoprune.comparison.columns import percent
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import svg
-from lmms_topoprune.report.groups import Group, by_criterion
+from lmms_topoprune.report.groups import Group, by_criterion, together
 from lmms_topoprune.report.layers import LABEL
 from lmms_topoprune.report.render import Figure, Table
 from lmms_topoprune.report.speed import Speed
+from lmms_topoprune.results.reading import Run
 
 TOLERANCE = 0.05
 """Share of the quality over chance that may be lost."""
@@ -73,7 +74,8 @@ def sentence(
     tolerance: float,
 ) -> str:
     """What a reader in a hurry needs, in words."""
-    counted = f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks"
+    count, tasks = sum(max(len(row.runs), 1) for row in together(comparison)), len(comparison.tasks)
+    counted = f"{count} runs on {tasks} task{'s' if tasks > 1 else ''}"
     if not found:
         return f"{counted}; none of them is pruned."
     asked = f"at most {percent(tolerance, 0)} % of the quality over chance lost (95 % interval)"
@@ -112,10 +114,11 @@ def _listed(parts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def sizes(comparison: Comparison, groups: Sequence[Group]) -> dict[str, float]:
+def sizes(groups: Sequence[Group], runs: Sequence[Run]) -> dict[str, float]:
     """Group -> its share of the dense model's parameters, where both are known."""
-    dense = next((row.cost.get("parameters") for row in comparison.rows if row.criterion == "dense"), None)
-    known = {group.name: group.rows[0].cost.get("parameters") for group in groups}
+    dense = next((run.cost.get("parameters") for run in runs if run.is_dense), None)
+    cost = {run.label: run.cost.get("parameters") for run in runs}
+    known = {group.name: cost.get(next(iter(group.runs), "")) for group in groups}
     return {name: own / dense for name, own in known.items() if own and dense}
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.report.groups import Group
-from lmms_topoprune.results.reading import Run, read_samples
+from lmms_topoprune.results.reading import Run
+from lmms_topoprune.results.samples import read_samples
 from lmms_topoprune.results.scores import PREFERRED
 
 SHOWN = 24
@@ -95,7 +96,7 @@ def wrong_answers(
 
     Args:
         dense: the dense run.
-        runs: results file -> run.
+        runs: label -> run.
         groups: the pruned runs; of several seeds the first is shown.
         count: how many documents are drawn, evenly from the tasks.
         seed: of the draw.
@@ -103,7 +104,7 @@ def wrong_answers(
     Returns:
         None where no answer was kept or none was lost.
     """
-    shown = [(group, runs[group.rows[0].path]) for group in groups if group.rows[0].path in runs]
+    shown = [(group, runs[label]) for group in groups for label in [*group.runs][:1] if label in runs]
     found: list[tuple[str, list[Document]]] = []
     right = lost = 0
     for task in dense.tasks:
@@ -135,8 +136,12 @@ class _Samples:
 
     @classmethod
     def of(cls, run: Run, task: str) -> _Samples:
-        rows = {str(row["doc_id"]): row for row in read_samples(run.path, task)}
-        scores = {name: _score(row, run.tasks[task].metric) for name, row in rows.items()}
+        """Of a task, or of one of its filters; scored as the comparison does, but by question, not image."""
+        units = run.tasks[task]
+        rows = {str(row["doc_id"]): row for row in read_samples(run.path, units.task or task)}
+        if set(units.units) <= set(rows) and not units.own_scale:
+            return cls(rows, dict(zip(units.units, units.scores.tolist(), strict=True)))
+        scores = {name: _score(row) for name, row in rows.items()}
         return cls(rows, {name: score for name, score in scores.items() if score is not None})
 
     def lost(self, name: str, dense: _Samples) -> bool:
@@ -146,10 +151,10 @@ class _Samples:
         return _text(self.rows[name].get("filtered_resps")) if name in self.rows else "–"
 
 
-def _score(row: Mapping[str, Any], metric: str) -> float | None:
-    """The document's score: of the metric by which runs are compared, else of the first that has one."""
+def _score(row: Mapping[str, Any]) -> float | None:
+    """The document's score, of the first metric that has one for it."""
     scored = [value for value in row.values() if isinstance(value, Mapping) and "score" in value]
-    for value in (*map(row.get, (metric, *PREFERRED)), *scored):
+    for value in (*map(row.get, PREFERRED), *scored):
         number = value.get("score") if isinstance(value, Mapping) else value
         if isinstance(number, (bool, int, float)):
             return float(number)

@@ -98,4 +98,4 @@ def shapes() -> dict[str, Shape]:
 
 def page(folder: Path, criteria: tuple[str, ...] = CRITERIA) -> str:
     runs = read_runs([write_sweep(folder, criteria)])
-    return report(compare(runs), runs, shapes=shapes())
+    return report(compare(runs, every_seed=True), runs, shapes=shapes())

@@ -19,7 +19,7 @@ from lmms_topoprune.results.similarity import Shape
 
 
 def group(criterion: str, dropped: int, low: float, high: float) -> Group:
-    return Group(criterion, dropped, dropped / 10, (), (low + high) / 2, Interval(low, high))
+    return Group(criterion, dropped, dropped / 10, {}, (low + high) / 2, Interval(low, high))
 
 
 def marks(svg: str) -> list[ElementTree.Element]:

@@ -196,7 +196,7 @@ def test_costs_are_in_the_leaderboard(page):
 
 def test_the_whole_comparison_is_saved_as_csv(tmp_path):
     runs = read_runs([pages.write_sweep(tmp_path, ("topology", '"a,b"'))])
-    comparison = compare(runs)
+    comparison = compare(runs, every_seed=True)
     saved = re.search(r'href="data:text/csv;charset=utf-8,([^"]*)"', report(comparison, runs))
     assert unquote(saved[1]) == csv_table(comparison)
     assert len(list(csv.DictReader(io.StringIO(unquote(saved[1]))))) == 2 * len(comparison.rows)
@@ -226,3 +226,12 @@ def test_labels_move_apart_no_more_than_needed():
     for _ in range(50):
         moved = spread(rng.uniform(0, 100, 6).tolist(), 15, 0, 100)
         assert min(np.diff(sorted(moved))) > 15 - 1e-9 and min(moved) >= 0 and max(moved) <= 100
+
+
+def test_seeds_put_together_keep_their_own_lines(tmp_path):
+    runs = read_runs([pages.write_sweep(tmp_path, ("topology", "cosine"))])
+    page = report(compare(runs, every_seed=True), runs)
+    assert page.count('<tr class="seed" hidden>') == 3 * 3  # three sparsities of three seeds
+    assert re.search(r'class="seeds" aria-expanded="false">topology 20 % \(3 seeds\)<', page)
+    apart = report(compare(runs), runs)  # without a row for each seed there is nothing to unfold
+    assert apart.count('<tr class="seed" hidden>') == 0 and "topology 20 % (3 seeds)" in apart

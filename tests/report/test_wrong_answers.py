@@ -27,7 +27,7 @@ def write(folder, **more):
     runs = read_runs([folder])
     comparison = compare(runs)
     dense = next(run for run in runs if run.is_dense)
-    return wrong_answers(dense, {str(run.path): run for run in runs}, groups(comparison))
+    return wrong_answers(dense, {run.label: run for run in runs}, groups(comparison))
 
 
 def test_only_what_was_right_before_and_is_wrong_now(tmp_path):
@@ -44,7 +44,7 @@ def test_the_draw_is_the_same_each_time_and_takes_tasks_in_turn(tmp_path):
         samples = {"long": folders.exact([score] * 40), "short": folders.exact([score] * 3)}
         folders.write(tmp_path / name, samples, folders.plan(dropped, "topology" if dropped else "dense"))
     runs = read_runs([tmp_path])
-    asked = runs[0], {str(run.path): run for run in runs}, groups(compare(runs))
+    asked = runs[0], {run.label: run for run in runs}, groups(compare(runs))
     found = wrong_answers(*asked, count=8)
     assert [document.task for document in found.documents][:4] == ["long", "short", "long", "short"]
     assert len(found.documents) == 8 and found.lost == 43
@@ -93,4 +93,4 @@ def test_without_samples_there_is_nothing_to_show(tmp_path):
     found = groups(compare(runs))
     for file in tmp_path.rglob("*samples*"):
         file.unlink()
-    assert wrong_answers(runs[0], {str(run.path): run for run in runs}, found) is None
+    assert wrong_answers(runs[0], {run.label: run for run in runs}, found) is None
