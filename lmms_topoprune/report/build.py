@@ -35,10 +35,8 @@ def report(
         shapes: criterion -> what it saw of the states.
         tolerance: share of the quality over chance that may be lost, for the verdict.
     """
-    order = {
-        label: place for place, label in enumerate(label for row in comparison.rows for label in row.runs)
-    }
-    known = sorted((run for run in runs if run.label in order), key=lambda run: order[run.label])
+    own = {run.label: run for run in runs}
+    known = [own[label] for row in together(comparison) for label in row.runs if label in own]
     found, names = groups(comparison), series(comparison)
     speed, size = speeds(found, known), verdict.sizes(found, known)
     reached = verdict.reaches(found, tolerance)
