@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Several models side by side, by what each keeps of its own dense score.
 
-    PATHS are result folders as for `topoprune compare`, of any models, each with its dense run among them, and
-    files that others made with `topoprune publish`. Scores of different models are never compared.
+    PATHS are result folders as for `topoprune compare`, of any models, each with its dense run among them,
+    and files that others made with `topoprune publish`. Scores of different models are never compared.
 
     \b
     Example:

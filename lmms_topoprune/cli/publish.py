@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """One small file of results, plans, fingerprints and versions, for other people's leaderboards.
 
-    FOLDERS are as for `topoprune compare`, of one model or several, each with its dense run. The file holds no
-    questions and no answers.
+    FOLDERS are as for `topoprune compare`, of one model or several, each with its dense run. The file holds
+    no questions and no answers.
 
     \b
     Example:

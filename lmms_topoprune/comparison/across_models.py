@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,11 @@ class Leaderboard:
 
     def caption(self) -> str:
         tasks = {tuple(sorted(model.tasks)) for model in self.models}
-        note = "" if len(tasks) == 1 else " The models were not evaluated on the same tasks: " + "; ".join(
-            f"{model.name}: {', '.join(model.tasks)}" for model in self.models
+        note = (
+            ""
+            if len(tasks) == 1
+            else " The models were not evaluated on the same tasks: "
+            + "; ".join(f"{model.name}: {', '.join(model.tasks)}" for model in self.models)
         )
         return (
             "Percent of each model's own dense score over chance that is kept, with 95 % intervals over "
@@ -148,28 +152,30 @@ def leaderboard(models: Sequence[Model]) -> Leaderboard:
     """
     if not models:
         raise InputError("there is no model to put on a leaderboard")
-    names = [model.name for model in models]
-    told = [
-        model
-        if names.count(model.name) == 1
-        else model.model_copy(update={"name": f"{model.name} ({(model.fingerprint or str(i))[:6]})"})
-        for i, model in enumerate(models)
-    ]
-    again: dict[str, int] = {}
-    distinct = []
-    for model in told:
-        again[model.name] = again.get(model.name, 0) + 1
-        number = again[model.name]
-        distinct.append(model if number == 1 else model.model_copy(update={"name": f"{model.name} #{number}"}))
-    cells = {(entry.label, model.name): entry for model in distinct for entry in model.entries}
-    labels = list(dict.fromkeys(label for label, _ in cells))
-    found = Leaderboard(tuple(distinct), (), cells)
+    named = _distinct(models)
+    cells = {(entry.label, model.name): entry for model in named for entry in model.entries}
 
     def best(label: str) -> tuple[int, float]:
-        own = [e.corrected for m in distinct if (e := cells.get((label, m.name))) and e.corrected is not None]
-        return (-len(own), -float(np.mean(own)) if own else 0.0)
+        found = [cells[label, model.name].corrected for model in named if (label, model.name) in cells]
+        kept = [share for share in found if share is not None]
+        return (-len(kept), -float(np.mean(kept)) if kept else 0.0)
 
-    return Leaderboard(found.models, tuple(sorted(labels, key=best)), cells)
+    return Leaderboard(
+        tuple(named), tuple(sorted(dict.fromkeys(label for label, _ in cells), key=best)), cells
+    )
+
+
+def _distinct(models: Sequence[Model]) -> list[Model]:
+    """Models under names of their own: with their weights' hash where two share a name, else numbered."""
+    shared = Counter(model.name for model in models)
+    seen, found = Counter[str](), []
+    for model in models:
+        weights = f" ({model.fingerprint[:6]})" if shared[model.name] > 1 and model.fingerprint else ""
+        seen[model.name + weights] += 1
+        number = seen[model.name + weights]
+        name = f"{model.name}{weights}" + (f" #{number}" if number > 1 else "")
+        found.append(model.model_copy(update={"name": name}))
+    return found
 
 
 def models_of(runs: Iterable[Run], distinct: Any, **options: Any) -> list[Model]:
@@ -204,8 +210,12 @@ def _model(comparison: Comparison, runs: Sequence[Run]) -> Model:
     plans = {run.label: run.plan for run in runs if run.plan is not None}
     first = next(iter(plans.values()), None)
     rows = [row for row in comparison.rows if row.label != comparison.dense]
-    name = first.model if first is not None else str(runs[0].facts.get("model_args pretrained") or runs[0].label)
-    told = {n.removesuffix(" version"): str(v) for n, v in runs[0].facts.items() if n.endswith(" version") and v}
+    name = (
+        first.model if first is not None else str(runs[0].facts.get("model_args pretrained") or runs[0].label)
+    )
+    told = {
+        n.removesuffix(" version"): str(v) for n, v in runs[0].facts.items() if n.endswith(" version") and v
+    }
     return Model(
         name=Path(name.removeprefix("pretrained=").split(",")[0]).name or name,
         fingerprint=None if first is None else first.fingerprint,
@@ -232,7 +242,7 @@ def _entry(row: Row, plans: Mapping[str, Any]) -> Entry:
         p=_known(cell.p_holm),
         scores=_scores(row),
         cost=dict(row.cost),
-        plan=None if plan is None else plan.to_json(),
+        plan=None if plan is None else json.loads(json.dumps(plan.to_json())),
     )
 
 

@@ -12,48 +12,17 @@ from lmms_topoprune._util.escape import number
 from lmms_topoprune.comparison import statistics
 from lmms_topoprune.comparison.align import align
 from lmms_topoprune.comparison.comparable import check_comparable, remarks
-from lmms_topoprune.comparison.statistics import NONE, Draws, Floats, Interval
+from lmms_topoprune.comparison.paired import LEVEL, Cell, Groups, Table, Three, cell_of
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.results.labels import seed_of, series, variant
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.results.scores import UnitScores
 
+__all__ = ["LEVEL", "OVERALL", "Cell", "Comparison", "Row", "compare"]
+
 OVERALL = "overall"
 MIN_ROUNDS = 100
 """Fewer say nothing about the outer 2.5 %."""
-LEVEL = 0.05
-"""Of the paired test: the one verdict of tables, report and regress."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run, or the mean of its calibration seeds, on one task or on all of them with equal weight.
-
-    Attributes:
-        score, chance: in 0..1, or on the task's own scale.
-        retention: score / dense score.
-        corrected: (score - chance) / (dense score - chance); nan where dense does not beat chance.
-        difference: score minus the reference's score.
-        p, p_holm: paired test against the reference, and Holm's correction over the runs; nan where there
-            are no documents.
-    """
-
-    score: float
-    chance: float
-    retention: float
-    corrected: float
-    difference: float
-    score_interval: Interval
-    retention_interval: Interval
-    corrected_interval: Interval
-    difference_interval: Interval
-    p: float
-    p_holm: float = float("nan")
-
-    @property
-    def worse(self) -> bool:
-        """Whether the score is below the reference's by more than noise."""
-        return self.difference < 0 and self.p_holm <= LEVEL
 
 
 @dataclass(frozen=True)
@@ -163,9 +132,7 @@ def compare(
     first = runs[groups[base][1][0]]
     if not force:
         check_comparable(first, runs)
-    tables = {
-        name: _Table.of(rows, groups, rounds, seed + i) for i, (name, rows) in enumerate(_aligned(runs))
-    }
+    tables = {name: Table.of(rows, groups, rounds, seed + i) for i, (name, rows) in enumerate(_aligned(runs))}
     shares, averaged_note = _averaged(tables)
     rows = [_row(runs, groups, (g, base, against), tables, shares, seed) for g in range(len(groups))]
     names = {label for label, _ in by_seed}
@@ -191,10 +158,6 @@ def _sorted(rows: Sequence[Row], dense: str) -> tuple[Row, ...]:
     return tuple(
         sorted(rows, key=lambda row: (row.label != dense, -np.nan_to_num(row.overall.score, nan=-1e9)))
     )
-
-
-Groups = Sequence[tuple[str, Sequence[int]]]
-"""(label, places of its runs) of every row."""
 
 
 def _by_seed(runs: Sequence[Run]) -> Groups:
@@ -242,46 +205,7 @@ def _aligned(runs: Sequence[Run]) -> list[tuple[str, list[UnitScores]]]:
     return list(align([{t: s for t, s in run.tasks.items() if t not in left_out} for run in runs]).items())
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One task: the unit scores of every row, drawn again and again.
-
-    Attributes:
-        scores: of one run, for units, weights and names that all share.
-        rows: (G, U) unit scores, the mean over seeds.
-        members: scores of each row's seeds.
-        draws: bootstrap scores; None for a task without units.
-        clusters: (U,) number of each unit's cluster.
-    """
-
-    scores: UnitScores
-    rows: Floats
-    members: Sequence[Sequence[float]]
-    draws: Draws | None
-    clusters: Any
-
-    @classmethod
-    def of(cls, runs: Sequence[UnitScores], groups: Groups, rounds: int, seed: int) -> _Table:
-        one = runs[0]
-        members = [[runs[i].score for i in places] for _, places in groups]
-        if not one.units:
-            return cls(one, np.empty((len(groups), 0)), members, None, None)
-        rows = np.stack([np.mean([runs[i].scores for i in places], axis=0) for _, places in groups])
-        bounded = not one.own_scale
-        draws = Draws.of(rows, one.weights, rounds, seed, one.strata, one.clusters, bounded)
-        own = statistics.codes(one.clusters, len(one.units)) if one.clusters else ()
-        return cls(one, rows, members, draws, own)
-
-    @property
-    def has_interval(self) -> bool:
-        if self.draws is None:
-            return False
-        if not self.scores.own_scale:
-            return True
-        return self.draws.clusters >= statistics.FEWEST and bool(np.ptp(self.rows, axis=1).max() > 0)
-
-
-def _averaged(tables: Mapping[str, _Table]) -> tuple[dict[str, float], list[str]]:
+def _averaged(tables: Mapping[str, Table]) -> tuple[dict[str, float], list[str]]:
     """Task -> its share of the overall score, and a note where some tasks have none.
 
     Every task weighs the same, and so do the filters of one; what is no share of 1, or has no documents,
@@ -299,7 +223,7 @@ def _averaged(tables: Mapping[str, _Table]) -> tuple[dict[str, float], list[str]
     return shares, note
 
 
-def _no_interval(tables: Mapping[str, _Table]) -> list[str]:
+def _no_interval(tables: Mapping[str, Table]) -> list[str]:
     """Why some tasks have no interval."""
     found = []
     for name, table in tables.items():
@@ -310,22 +234,18 @@ def _no_interval(tables: Mapping[str, _Table]) -> list[str]:
     return found
 
 
-Three = tuple[int, int, int]
-"""Places of (row, dense row, reference row)."""
-
-
 def _row(
     runs: Sequence[Run],
     groups: Groups,
     three: Three,
-    tables: Mapping[str, _Table],
+    tables: Mapping[str, Table],
     shares: Mapping[str, float],
     seed: int,
 ) -> Row:
     label, places = groups[three[0]]
     members = [runs[i] for i in places]
     first, plan = members[0], members[0].plan
-    cells = {task: _cell([(table, 1.0)], three, seed) for task, table in tables.items()}
+    cells = {task: cell_of([(table, 1.0)], three, seed) for task, table in tables.items()}
     means = {run.label: _mean_score(shares, tables, three[0], i) for i, run in enumerate(members)}
     names = [set(run.cost) for run in members]
     return Row(
@@ -334,7 +254,7 @@ def _row(
         sparsity=float(np.mean([0.0 if r.plan is None else r.plan.sparsity for r in members])),
         dropped=" / ".join(dict.fromkeys(run.dropped for run in members)),
         cells=cells,
-        overall=_cell([(tables[task], share) for task, share in shares.items()], three, seed),
+        overall=cell_of([(tables[task], share) for task, share in shares.items()], three, seed),
         cost={n: float(np.mean([run.cost[n] for run in members])) for n in set.intersection(*names)},
         path=str(first.path),
         plan_hash=None if plan is None else plan.hash,
@@ -343,101 +263,10 @@ def _row(
     )
 
 
-def _mean_score(shares: Mapping[str, float], tables: Mapping[str, _Table], row: int, member: int) -> float:
+def _mean_score(shares: Mapping[str, float], tables: Mapping[str, Table], row: int, member: int) -> float:
     if not shares:
         return float("nan")
     return float(sum(share * tables[task].members[row][member] for task, share in shares.items()))
-
-
-def _cell(parts: Sequence[tuple[_Table, float]], three: Three, seed: int) -> Cell:
-    """The mean of some tasks, with their shares of it, for (row, dense row, reference row)."""
-    if not parts:
-        nan = float("nan")
-        return Cell(nan, nan, nan, nan, nan, NONE, NONE, NONE, NONE, nan)
-    run, dense, against = (
-        np.asarray(sum(share * float(np.mean(table.members[i])) for table, share in parts)) for i in three
-    )
-    chance = float(sum(share * table.scores.chance for table, share in parts))
-    found = Cell(
-        score=float(run),
-        chance=chance,
-        retention=float(statistics.retention(run, dense)),
-        corrected=float(statistics.corrected_retention(run, dense, chance)),
-        difference=0.0 if three[0] == three[2] else float(run - against),
-        score_interval=NONE,
-        retention_interval=NONE,
-        corrected_interval=NONE,
-        difference_interval=Interval(0.0, 0.0) if three[0] == three[2] else NONE,
-        p=1.0 if three[0] == three[2] else float("nan"),
-    )
-    return _with_intervals(found, parts, three, seed) if all(t.has_interval for t, _ in parts) else found
-
-
-def _with_intervals(cell: Cell, parts: Sequence[tuple[_Table, float]], three: Three, seed: int) -> Cell:
-    row, dense, against = three
-    rounds = len(parts[0][0].draws.mass) if parts[0][0].draws else 0
-    seeds = np.sum([share * np.asarray(t.members[row]) for t, share in parts], axis=0).tolist()
-    noise = statistics.seed_noise(seeds, rounds, seed)
-    ours, base = _pair(parts, row, dense)
-    own, other = (ours, base) if against == dense else _pair(parts, row, against)
-    ours, own = ours + noise, own + noise
-    if not any(table.scores.own_scale for table, _ in parts):
-        ours = np.clip(ours, 0.0, 1.0)
-    kept = Interval(1.0, 1.0) if row == dense else _retention_interval(ours, base)
-    cell = replace(
-        cell,
-        score_interval=_to_the_bounds(statistics.percentile_interval(ours), parts, row),
-        retention_interval=kept,
-        corrected_interval=NONE if row == dense else _corrected_interval(ours, base, cell.chance),
-    )
-    if row == against:
-        return cell
-    interval = statistics.percentile_interval(own - other)
-    return replace(cell, difference_interval=interval, p=_p(parts, row, against, seed, seeds))
-
-
-def _pair(parts: Sequence[tuple[_Table, float]], one: int, other: int) -> tuple[Floats, Floats]:
-    pairs = [(t.draws.pair(one, other), share) for t, share in parts if t.draws is not None]
-    first = sum((share * pair[0] for pair, share in pairs), np.zeros(1))
-    return first, sum((share * pair[1] for pair, share in pairs), np.zeros(1))
-
-
-def _to_the_bounds(found: Interval, parts: Sequence[tuple[_Table, float]], row: int) -> Interval:
-    """Jeffreys' interval ends at a bound that every document has reached."""
-    if any(table.scores.own_scale for table, _ in parts):
-        return found
-    low = 0.0 if all(table.rows[row].max() <= statistics.ROUNDING for table, _ in parts) else found.low
-    high = 1.0 if all(table.rows[row].min() >= 1 - statistics.ROUNDING for table, _ in parts) else found.high
-    return Interval(low, high)
-
-
-def _p(
-    parts: Sequence[tuple[_Table, float]], row: int, against: int, seed: int, seeds: Sequence[float]
-) -> float:
-    """The paired test over all documents of some tasks; with several seeds, the noise between them too."""
-    moved: list[Floats] = []
-    clusters: list[Any] = []
-    clustered = False
-    for table, share in parts:
-        own = table.scores.weights * statistics.changes(table.rows[row], table.rows[against])
-        moved.append(share * own)
-        names = table.clusters if len(table.clusters) else np.arange(len(own))
-        clusters.append(names + sum(int(c.max()) + 1 for c in clusters))
-        clustered = clustered or len(table.clusters) > 0
-    noise = statistics.seed_noise(seeds, statistics.FLIPS, seed) if np.ptp(seeds) > 0 else None
-    grouped = np.concatenate(clusters) if clustered else ()
-    return statistics.sign_flip_p(np.concatenate(moved), seed, grouped, noise)
-
-
-def _retention_interval(drawn: Floats, dense: Floats) -> Interval:
-    return statistics.percentile_interval(statistics.retention(drawn, dense))
-
-
-def _corrected_interval(drawn: Floats, dense: Floats, chance: float) -> Interval:
-    """Without ends where the dense model may itself be guessing: the ratio then means nothing."""
-    if (dense <= chance).mean() > 0.025:
-        return NONE
-    return statistics.percentile_interval(statistics.corrected_retention(drawn, dense, chance))
 
 
 def _correct(rows: Sequence[Row], reference: str) -> list[Row]:
