@@ -72,10 +72,12 @@ def write_run(
     }
     scores = tuple(rng.random(LAYERS)) if dropped else None
     calibration = {"seed": seed, "token": "last"}
-    plan = folders.plan(dropped, criterion, scores=scores, stages=seconds, calibration=calibration)
+    asked = {"sparsity": len(dropped) / LAYERS}
+    known = {"scores": scores, "stages": seconds, "calibration": calibration, "parameters": asked}
+    plan = folders.plan(dropped, criterion, **known)
     rows = folders.exact((rng.random(DOCUMENTS) < share).astype(float).tolist())
-    asked = {"target": "yes", "input_media": [PICTURE]}
-    rows = [row | asked | {"filtered_resps": "yes" if row["exact_match"] else "no"} for row in rows]
+    about = {"target": "yes", "input_media": [PICTURE]}
+    rows = [row | about | {"filtered_resps": "yes" if row["exact_match"] else "no"} for row in rows]
     folders.write(folder, {"vqa": rows}, plan, {"vqa": 0.3}, record=RECORD)
 
 
