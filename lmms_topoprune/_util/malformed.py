@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from lmms_topoprune.errors import InputError, TopopruneError
 
@@ -32,6 +34,24 @@ def understood(path: Path, what: str) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{str(path)!r} is no {what}, or is damaged ({reason})") from None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(schema: type[Model], value: Any, path: Path, what: str) -> Model:
+    """A value from a file as its schema has it.
+
+    Raises:
+        InputError: names the file, and the first field that is wrong.
+    """
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        said = " ".join(f"{place}: {first['msg']}".split())
+        raise InputError(f"{str(path)!r} is no {what}, or is damaged ({said[:300]})") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

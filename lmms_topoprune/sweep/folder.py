@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from lmms_topoprune._util.malformed import DamagedError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.labels import plan_label, variant
-from lmms_topoprune.results.reading import Run, find_files, read_run
+from lmms_topoprune.results.reading import Run, check_whole, find_files, read_run
 from lmms_topoprune.results.similarity import Shape, read_shape
 from lmms_topoprune.sweep.grid import DENSE
 
@@ -191,7 +191,7 @@ class SweepFolder:
         """
         draft, final = self.draft(plan), self.evaluation(plan)
         try:
-            read_run(draft)
+            check_whole(draft)
         except InputError as error:
             obstacle = _obstacle(self.path)
             reason = f"{str(self.path)!r} cannot be written: {obstacle}" if obstacle else error.args[0]
@@ -203,18 +203,35 @@ class SweepFolder:
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
-    def read(self, plan: PruningPlan) -> Run:
-        """What an evaluation came to.
+    def check(self, plan: PruningPlan) -> Path:
+        """The folder of an evaluation that is all there, whatever its scores may mean.
 
         Raises:
             InputError: it is damaged.
         """
         try:
-            return read_run(self.evaluation(plan))
+            check_whole(self.evaluation(plan))
         except InputError as error:
             raise DamagedError(error.args[0], AGAIN) from None
+        return self.evaluation(plan)
 
-    def runs(self, plans: Iterable[PruningPlan]) -> list[Run]:
+    def read(self, plan: PruningPlan, tasks: Collection[str] = (), metric: str | None = None) -> Run:
+        """What an evaluation came to; arguments as for `read_run`.
+
+        Raises:
+            InputError: it is damaged, or none of its tasks can be scored.
+        """
+        try:
+            return read_run(self.evaluation(plan), tasks, metric)
+        except DamagedError as error:
+            raise DamagedError(error.args[0], AGAIN) from None
+        except InputError:
+            self.check(plan)
+            raise
+
+    def runs(
+        self, plans: Iterable[PruningPlan], tasks: Collection[str] = (), metric: str | None = None
+    ) -> list[Run]:
         """One run a plan that is evaluated; plans with the same layers share their results.
 
         Raises:
@@ -225,7 +242,7 @@ class SweepFolder:
         for plan in plans:
             place = self.evaluation(plan)
             if place.is_dir():
-                results[place] = results.get(place) or self.read(plan)
+                results[place] = results.get(place) or self.read(plan, tasks, metric)
                 found.append(_as_cell(results[place], plan))
         return found
 
@@ -255,8 +272,17 @@ def sweeps_at(path: Path | str) -> list[Path]:
     return [folder for folder in found if not set(found) & set(folder.parents)]
 
 
-def read_sweep(path: Path | str) -> list[Run]:
-    """One run a finished cell: dense, then by name.
+def shapes_below(paths: Iterable[Path | str]) -> dict[str, Shape]:
+    """Criterion -> what it saw of the states, from all sweeps at or below some paths."""
+    found: dict[str, Shape] = {}
+    for path in paths:
+        for sweep in sweeps_at(path):
+            found |= SweepFolder(sweep).shapes()
+    return found
+
+
+def read_sweep(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> list[Run]:
+    """One run a finished cell: dense, then by name; arguments as for `read_run`.
 
     Raises:
         InputError: the folder holds no finished cell, or a file in it is broken.
@@ -266,7 +292,7 @@ def read_sweep(path: Path | str) -> list[Run]:
         (file.stem for file in (folder.path / "plans").glob("*.json")), key=lambda n: (n != DENSE, n)
     )
     plans = [folder.plan(name) for name in names]
-    runs = folder.runs(plan for plan in plans if plan is not None)
+    runs = folder.runs((plan for plan in plans if plan is not None), tasks, metric)
     if not runs:
         raise InputError(f"{str(path)!r} holds no finished cell yet")
     return runs

@@ -237,7 +237,7 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
 
 
 def _finished(plan: PruningPlan, store: SweepFolder, watcher: Watcher) -> bool:
-    return store.evaluation(plan).is_dir() and _sound(partial(store.read, plan), watcher) is not None
+    return store.evaluation(plan).is_dir() and _sound(partial(store.check, plan), watcher) is not None
 
 
 def _sound(read: Callable[[], T | None], watcher: Watcher) -> T | None:
