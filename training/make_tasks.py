@@ -1,4 +1,4 @@
-"""`python -m lmms_topoprune.embedded.make_tasks`: draw the embedded tasks' questions and images.
+"""`python -m training.make_tasks`: draw the embedded tasks' questions and images.
 
 The questions go to tasks/data/*.jsonl, the images, shared by the three tasks, to tasks/data/images.zip.
 The same seed gives the same files.
@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from lmms_topoprune import files
-from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.question import LETTERS, Question, as_choice
 from lmms_topoprune.shared_files import shared_path
 
 # A multiple of 42 gives every kind equally many questions in every task and half.
@@ -26,7 +26,7 @@ IMAGES = 294
 SEED = 0
 TASKS = ("yesno", "vqa", "choice")
 HALVES = ("development", "confirmation")
-CHOICE_KINDS = tuple(kind for kind in scenes.KINDS if kind != "existence")
+CHOICE_KINDS = tuple(kind for kind in questions.KINDS if kind != "existence")
 # Not uniform: scenes with four or five of a sort are rare, and none of a sort is easy.
 COUNTS = ("0", "1", "1", "2", "2", "3", "3", "4", "5")
 ANSWERS: dict[str, tuple[str, ...]] = {
@@ -89,14 +89,14 @@ def _rows(
     """Two questions of each task about the scene; None where it does not allow one."""
     half = HALVES[number % 2]
     shared = {"image_id": f"{number:03d}", "half": half}
-    kind = scenes.KINDS[number % len(scenes.KINDS)]
+    kind = questions.KINDS[number % len(questions.KINDS)]
     order = ["yes", "no"]
     rng.shuffle(order)
     for answer in order:
         question = _find(rng, scene, kind, True, answer)
         yield None if question is None else ("yesno", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
-        kind = scenes.KINDS[position % len(scenes.KINDS)]
+        kind = questions.KINDS[position % len(questions.KINDS)]
         wanted = targets.next("vqa", kind, half)
         question = _find(rng, scene, kind, False, wanted)
         yield None if question is None else ("vqa", {**shared, **_row(question)})
@@ -110,16 +110,16 @@ def _rows(
 
 def _find(
     rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str
-) -> scenes.Question | None:
+) -> Question | None:
     """A question with this answer, if the scene has one and a few tries find it."""
     for _ in range(30):
-        question = scenes.ask(rng, scene, kind, yesno)
+        question = questions.ask(rng, scene, kind, yesno)
         if question is not None and question.answer == answer:
             return question
     return None
 
 
-def _row(question: scenes.Question) -> Row:
+def _row(question: Question) -> Row:
     return {
         "kind": question.kind,
         "question": question.text,
@@ -128,11 +128,11 @@ def _row(question: scenes.Question) -> Row:
     }
 
 
-def _choice(rng: random.Random, question: scenes.Question, place: int) -> Row:
+def _choice(rng: random.Random, question: Question, place: int) -> Row:
     """The question with options, the right one at `place` (counted round and round)."""
     while True:
-        text, options, letter = scenes.as_choice(rng, question)
-        if letter == scenes.LETTERS[place % len(options)]:
+        text, options, letter = as_choice(rng, question)
+        if letter == LETTERS[place % len(options)]:
             return {"kind": question.kind, "question": text, "options": options, "answer": letter}
 
 
@@ -156,9 +156,9 @@ def main(target: Path | None, images: int, seed: int) -> None:
     folder = target or shared_path("tasks") / "data"
     drawn, rows = draw(images, seed)
     for task, asked in rows.items():
-        files.write_text(folder / f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
         click.echo(f"{task}: {len(asked)} questions")
-    files.write_bytes(folder / "images.zip", _zip(drawn))
+    (folder / "images.zip").write_bytes(_zip(drawn))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from lmms_topoprune.embedded import scenes
+from training.conversations import EARLY, LATE, SUFFIXES, conversation
 
 IMAGE_TOKEN = "<image>"
 END = "</s>"
@@ -37,19 +39,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 
-SUFFIXES = {
-    "short": "\nAnswer the question using a single word or phrase.",
-    "yesno": " Please answer yes or no.",
-    "choice": "\nAnswer with the option's letter from the given choices directly.",
-}
-DESCRIBE = "Describe the scene."
-
 
 @dataclass(frozen=True)
 class Size:
     """Width and depth of the embedded architecture."""
 
-    layers: int = 24
+    layers: int = 12
     width: int = 192
     mlp: int = 512
     heads: int = 4
@@ -63,18 +58,19 @@ def turn(question: str, answer: str | None = None, image: bool = False) -> str:
     return f"{start}{question} ASSISTANT:" + ("" if answer is None else f" {answer}{END}")
 
 
+def wording(question: str, answer: str, image: bool) -> tuple[str, str]:
+    """Prompt and answer of one exchange, as `training.batches.Batches` takes them."""
+    return turn(question, image=image), f" {answer}{END}"
+
+
 def _corpus(scene_count: int = 3000) -> list[str]:
     rng = random.Random(0)
-    texts = [DESCRIBE, *SUFFIXES.values()] * 50
-    for _ in range(scene_count):
+    texts = [scenes.DESCRIBE, *SUFFIXES.values()] * 50
+    for number in range(scene_count):
         scene = scenes.random_scene(rng, "train")
-        texts.append(turn(DESCRIBE, scenes.caption(scene)).replace(END, ""))
-        texts.append(turn(*scenes.drill(rng, scene)).replace(END, ""))
-        for kind in scenes.KINDS:
-            question = scenes.ask(rng, scene, kind, rng.random() < 0.5)
-            if question:
-                text, _, letter = scenes.as_choice(rng, question)
-                texts += [turn(question.text, question.answer).replace(END, ""), f"{text} {letter}"]
+        texts.append(turn(scenes.DESCRIBE, scenes.caption(scene)).replace(END, ""))
+        exchanges = islice(conversation(rng, scene, (EARLY, LATE)[number % 2]), 12)
+        texts += [turn(*exchange).replace(END, "") for exchange in exchanges]
     return texts
 
 
