@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.embedded import build, scenes
+from lmms_topoprune.embedded import questions, scenes
+
+# Behind everything else: where the package is installed, its tests read what is installed.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from training.embedded import build
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
@@ -46,6 +53,6 @@ def samples() -> list[Sample]:
     found: list[Sample] = []
     while len(found) < 32:
         scene = scenes.random_scene(rng, "train")
-        if question := scenes.ask(rng, scene, rng.choice(scenes.KINDS), rng.random() < 0.5):
+        if question := questions.ask(rng, scene, rng.choice(questions.KINDS), rng.random() < 0.5):
             found.append(Sample(question.text, scenes.render(scene)))
     return found

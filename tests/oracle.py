@@ -1,4 +1,4 @@
-"""Answers a question about a scene by reading its text: an implementation independent of scenes.ask."""
+"""Answers a question about a scene by reading its text: an implementation independent of questions.ask."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "comparison": {"calibration", "criteria", "surgery", "topology", "embedded", "harness"},
     "cli": {"calibration", "criteria", "surgery", "topology", "embedded", "harness", "comparison"},
 }
-ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli", "embedded"}}
+ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}}
 NO_TORCH = (
     "lmms_topoprune",
     "lmms_topoprune.registration",

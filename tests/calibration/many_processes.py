@@ -23,8 +23,11 @@ from two_ranks import samples
 from lmms_topoprune import calibrating, planning
 from lmms_topoprune.calibration import cache as caching
 from lmms_topoprune.calibration.cache import Cache
-from lmms_topoprune.embedded import build
 from lmms_topoprune.options import PruningOptions
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
 
 COUNT = 20
 

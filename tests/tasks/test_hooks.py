@@ -11,9 +11,9 @@ import pytest
 import yaml
 from lmms_eval.tasks.mme.utils import mme_aggregate_results
 
-from lmms_topoprune.embedded.build import END
-from lmms_topoprune.embedded.make_tasks import TASKS
 from lmms_topoprune.shared_files import shared_path
+from training.embedded.build import END
+from training.make_tasks import TASKS
 
 Rows = Callable[[str], list[dict[str, Any]]]
 

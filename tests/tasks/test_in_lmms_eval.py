@@ -10,9 +10,9 @@ import pytest
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from lmms_topoprune.embedded import build
-from lmms_topoprune.embedded.make_tasks import TASKS
 from lmms_topoprune.shared_files import shared_path
+from training.embedded import build
+from training.make_tasks import TASKS
 
 
 def load(folder: Path, kind: str) -> dict[str, Any]:
