@@ -99,9 +99,9 @@ def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def muon_and_adamw(model: nn.Module, *, muon_lr: float, lr: float, weight_decay: float) -> Optimizer:
-    """Muon for the hidden matrices, AdamW for the rest of what is trained."""
+    """Muon for the layers' matrices, AdamW for the rest of what is trained."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in trained if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+    hidden = [p for n, p in trained if p.ndim == 2 and ".layers." in n]
     taken = {id(p) for p in hidden}
     rest = [p for _, p in trained if id(p) not in taken]
     muon = Muon(hidden, lr=muon_lr, weight_decay=weight_decay)

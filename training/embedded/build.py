@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from torch import nn
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
@@ -24,6 +25,7 @@ from training.conversations import EARLY, LATE, SUFFIXES, conversation
 IMAGE_TOKEN = "<image>"
 END = "</s>"
 PAD = "<pad>"
+EMBEDDING_STD = 0.1
 
 # Content is a string on lmms-eval's simple path and a list of parts on its chat path.
 CHAT_TEMPLATE = (
@@ -45,9 +47,9 @@ class Size:
     """Width and depth of the embedded architecture."""
 
     layers: int = 12
-    width: int = 192
-    mlp: int = 512
-    heads: int = 4
+    width: int = 160
+    mlp: int = 432
+    heads: int = 5
     vision_layers: int = 3
     vision_width: int = 128
 
@@ -131,6 +133,7 @@ def build_model(processor: LlavaProcessor, size: Size, seed: int) -> LlavaForCon
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         max_position_embeddings=512,
+        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -141,8 +144,12 @@ def build_model(processor: LlavaProcessor, size: Size, seed: int) -> LlavaForCon
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=scenes.GRID**2,
         vision_feature_layer=-1,
+        tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    # Words far enough apart to stay what they are while the decoder learns to tell them.
+    nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    return model

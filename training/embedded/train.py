@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration
 
+from training.align import align
 from training.batches import Batches, loss_of
 from training.conversations import EARLY, LATE
 from training.embedded import build, vision
@@ -54,6 +55,7 @@ def train(
     model.set_attn_implementation("eager")
     if newest(folder, schedule) is None:
         vision.pretrain(model.model.vision_tower, processor, recipe.vision, recipe.seed, say)
+        align(model, processor, places=True, seed=recipe.seed, say=say)
     model.model.vision_tower.requires_grad_(False)
     optimizer = muon_and_adamw(
         model, muon_lr=recipe.muon_lr, lr=recipe.lr, weight_decay=recipe.weight_decay

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration
 
+from training.align import align
 from training.batches import Batches, loss_of
 from training.conversations import EARLY, LATE
 from training.evaluate import first_token_accuracy
 from training.loop import Run, Say, newest
 from training.lvlm import build
-from training.lvlm.align import align
 from training.optimizer import Schedule, adamw
 
 
@@ -33,9 +33,9 @@ class Recipe:
         seed: draws the projector, the scenes and the questions.
     """
 
-    early: int = 300
+    early: int = 400
     warmup: int = 30
-    batch: int = 8
+    batch: int = 4
     context: int = 128
     decoder_lr: float = 2e-4
     projector_lr: float = 5e-4
@@ -78,7 +78,7 @@ def train(
     model.model.vision_tower.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(False)
     if newest(folder, schedule) is None:
-        align(model, processor, recipe.seed, say)
+        align(model, processor, places=False, seed=recipe.seed, say=say)
     optimizer = adamw(
         [
             (model.model.language_model, recipe.decoder_lr),

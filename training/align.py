@@ -1,8 +1,9 @@
-"""Alignment of the projector, before anything else is trained: a cell's feature becomes its words.
+"""Alignment of the projector, before the decoder is trained: a cell's feature becomes its words.
 
 LLaVA trains its projector on captions first (Liu et al. 2023, arXiv 2304.08485). What is in a cell of a
-scene is known, so here the projector's output is fitted to the embeddings of the words for it; that
-needs no pass through the decoder and takes seconds.
+scene is known, so here the projector's output is fitted to the embeddings of the words for it. That needs
+no pass through the decoder and takes seconds; afterwards a question's words and the image's tokens that
+they mean are alike, so that attention finds one by the other from the first step.
 """
 
 from __future__ import annotations
@@ -28,31 +29,46 @@ def words(scene: scenes.Scene) -> list[str]:
     return [named.get(divmod(cell, scenes.GRID), EMPTY) for cell in range(scenes.GRID**2)]
 
 
-def align(model: LlavaForConditionalGeneration, processor: LlavaProcessor, seed: int, say: Say) -> None:
-    """Fit the projector in place."""
+def align(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, *, places: bool, seed: int, say: Say
+) -> None:
+    """Fit the projector in place.
+
+    Args:
+        model: its vision tower and its word embeddings stay as they are.
+        processor: the model's.
+        places: add a random vector for each row and each column to the words' embeddings. A pretrained
+            decoder knows places by the tokens' order; one that starts from nothing is helped by them.
+        seed: draws the scenes and the places' vectors.
+        say: receives three lines of progress.
+    """
     embeddings = model.get_input_embeddings().weight.detach()  # (V, d)
     spread = embeddings.var(0).sum()
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.randn(2, scenes.GRID, embeddings.shape[1], generator=generator) * embeddings.std() * places
+    cells = (axes[0][:, None] + axes[1][None]).flatten(0, 1)  # (GRID * GRID, d)
 
     def meaning(text: str) -> torch.Tensor:
         ids = processor.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
         return embeddings[ids].sum(0)
 
+    names = [f"{size} {color} {shape}" for size in scenes.SIZES for color in scenes.COLORS for shape in scenes.SHAPES]
+    known = {name: meaning(name) for name in (*names, EMPTY)}
     projector = model.model.multi_modal_projector
     optimizer = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS, pct_start=0.1)
-    known: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
         rng = random.Random(f"align-{seed}-{step}")
         drawn = [scenes.random_scene(rng, "train") for _ in range(SCENES)]
-        names = [name for scene in drawn for name in words(scene)]
-        targets = torch.stack([known.setdefault(n, known[n] if n in known else meaning(n)) for n in names])
-        images = pixels(processor, [scenes.render(s) for s in drawn])
+        called = [words(scene) for scene in drawn]
+        targets = torch.stack([torch.stack([known[name] for name in row]) + cells for row in called])
         with torch.no_grad():
+            images = pixels(processor, [scenes.render(s) for s in drawn])
             tower = model.model.vision_tower(pixel_values=images, output_hidden_states=True)
-        features = projector(tower.hidden_states[-1][:, 1:]).flatten(0, 1)  # (cells, d)
-        errors = (features - targets).pow(2).sum(1) / spread
+        features = projector(tower.hidden_states[-1][:, 1:])  # (SCENES, GRID * GRID, d)
+        errors = (features - targets).pow(2).sum(-1) / spread
         # Empty cells are three quarters of all; the loss counts them a tenth.
-        weights = torch.tensor([0.1 if name == EMPTY else 1.0 for name in names])
+        weights = torch.tensor([[0.1 if name == EMPTY else 1.0 for name in row] for row in called])
         loss = (errors * weights).sum() / weights.sum()
         loss.backward()
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
