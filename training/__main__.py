@@ -12,10 +12,7 @@ import click
 from lmms_topoprune.errors import TopopruneError
 
 FOLDER = click.Path(path_type=Path)
-
-
-def _say(line: str) -> None:
-    click.echo(line)
+EXISTING = click.Path(path_type=Path, exists=True)
 
 
 def _in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,13 +46,15 @@ def embedded(run: Path, steps: int, decay: int, every: int, seed: int, compiled:
     from training.embedded.recipe import Recipe
     from training.embedded.train import train
 
-    train(Recipe(seed=seed), run, steps=steps, decay=decay, every=every, compiled=compiled, say=_say)
+    train(Recipe(seed=seed), run, steps=steps, decay=decay, every=every, compiled=compiled, say=click.echo)
 
 
 @main.command()
 @click.argument("run", type=FOLDER)
 @click.option("--language", type=FOLDER, required=True, help="A folder with SmolLM2-135M-Instruct.")
-@click.option("--vision", type=FOLDER, default=None, help="A folder with the embedded model; the shipped one.")
+@click.option(
+    "--vision", type=FOLDER, default=None, help="A folder with the embedded model; the shipped one."
+)
 @click.option("--steps", default=2000, show_default=True, help="Optimizer steps in all.")
 @click.option("--decay", default=200, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
@@ -63,7 +62,14 @@ def embedded(run: Path, steps: int, decay: int, every: int, seed: int, compiled:
 @click.option("--compiled", is_flag=True, help="Compile the decoder layers (needs a C++ compiler).")
 @_in_one_sentence
 def lvlm(
-    run: Path, language: Path, vision: Path | None, steps: int, decay: int, every: int, seed: int, compiled: bool
+    run: Path,
+    language: Path,
+    vision: Path | None,
+    steps: int,
+    decay: int,
+    every: int,
+    seed: int,
+    compiled: bool,
 ) -> None:
     """Train the pretrained LVLM in the folder RUN, going on from its last checkpoint."""
     from lmms_topoprune.embedded.locate import model_path
@@ -78,8 +84,66 @@ def lvlm(
         decay=decay,
         every=every,
         compiled=compiled,
-        say=_say,
+        say=click.echo,
     )
+
+
+@main.command("release-embedded")
+@click.argument("run", type=EXISTING)
+@click.argument("target", type=FOLDER)
+@click.option(
+    "--per-cell", default=100, show_default=True, help="Questions of a form and kind, for the card."
+)
+@_in_one_sentence
+def release_embedded(run: Path, target: Path, per_cell: int) -> None:
+    """Write the finished run RUN as a model folder TARGET with its card."""
+    from training.embedded.release import release
+
+    _print(release(run, target, per_cell=per_cell))
+
+
+@main.command("release-lvlm")
+@click.argument("run", type=EXISTING)
+@click.argument("target", type=FOLDER)
+@click.option("--language", type=EXISTING, required=True, help="A folder with SmolLM2-135M-Instruct.")
+@click.option(
+    "--vision", type=EXISTING, default=None, help="A folder with the embedded model; the shipped one."
+)
+@click.option("--checkpoint", type=EXISTING, default=None, help="Not the finished one but this.")
+@click.option("--per-cell", default=40, show_default=True, help="Questions of a form and kind, for the card.")
+@_in_one_sentence
+def release_lvlm(
+    run: Path, target: Path, language: Path, vision: Path | None, checkpoint: Path | None, per_cell: int
+) -> None:
+    """Write the run RUN as a model folder TARGET with its card."""
+    from lmms_topoprune.embedded.locate import model_path
+    from training.lvlm.release import release
+
+    vision = vision or model_path()
+    _print(release(run, target, language=language, vision=vision, per_cell=per_cell, checkpoint=checkpoint))
+
+
+@main.command()
+@click.option("--model", default="embedded", show_default=True, help="A folder, or the shipped model.")
+@click.option("--per-cell", default=100, show_default=True, help="Questions of a form and kind.")
+@_in_one_sentence
+def evaluate(model: str, per_cell: int) -> None:
+    """Exact match by form and kind of question on unseen scenes."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from lmms_topoprune.embedded.locate import model_path
+    from training.evaluate import generated_accuracy
+
+    folder = model_path() if model == "embedded" else Path(model)
+    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+    _print(generated_accuracy(loaded, AutoProcessor.from_pretrained(folder), per_cell))
+
+
+def _print(figures: dict[str, float]) -> None:
+    from training.cards import figures_table
+
+    click.echo(figures_table(figures))
+    click.echo(f"overall {100 * figures['overall']:.1f} %")
 
 
 if __name__ == "__main__":

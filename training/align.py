@@ -19,7 +19,6 @@ from training.batches import pixels
 from training.loop import Say
 
 EMPTY = "nothing"
-STEPS = 300
 SCENES = 32
 
 
@@ -30,7 +29,13 @@ def words(scene: scenes.Scene) -> list[str]:
 
 
 def align(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, *, places: bool, seed: int, say: Say
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    *,
+    places: bool,
+    steps: int,
+    seed: int,
+    say: Say,
 ) -> None:
     """Fit the projector in place.
 
@@ -39,6 +44,7 @@ def align(
         processor: the model's.
         places: add a random vector for each row and each column to the words' embeddings. A pretrained
             decoder knows places by the tokens' order; one that starts from nothing is helped by them.
+        steps: optimizer steps.
         seed: draws the scenes and the places' vectors.
         say: receives three lines of progress.
     """
@@ -52,12 +58,17 @@ def align(
         ids = processor.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
         return embeddings[ids].sum(0)
 
-    names = [f"{size} {color} {shape}" for size in scenes.SIZES for color in scenes.COLORS for shape in scenes.SHAPES]
+    names = [
+        f"{size} {color} {shape}"
+        for size in scenes.SIZES
+        for color in scenes.COLORS
+        for shape in scenes.SHAPES
+    ]
     known = {name: meaning(name) for name in (*names, EMPTY)}
     projector = model.model.multi_modal_projector
     optimizer = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS, pct_start=0.1)
-    for step in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
         rng = random.Random(f"align-{seed}-{step}")
         drawn = [scenes.random_scene(rng, "train") for _ in range(SCENES)]
         called = [words(scene) for scene in drawn]

@@ -19,7 +19,7 @@ IGNORE = -100
 MISFITS = 4
 """So many turns may be too long for what is left of a row before it is given up and padded."""
 
-# Prompt and answer of one turn, worded as the model's chat template words them. Of the answer, all is learned.
+# (question, answer, whether the image comes first) -> prompt and answer as the chat template words them.
 Wording = Callable[[str, str, bool], tuple[str, str]]
 
 
@@ -37,7 +37,7 @@ class Batches:
 
     Args:
         processor: its tokenizer and the normalization of its images are used.
-        wording: (question, answer, whether the image comes first) -> the texts of prompt and answer.
+        wording: puts turns into the model's words.
         seed: draws scenes and conversations.
         size: scenes a batch.
         context: tokens a scene, filled with as many turns as fit.

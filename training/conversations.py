@@ -22,7 +22,7 @@ Turn = tuple[str, str]
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of captions (of first turns), drills and multiple choice (of questions), and the kinds drawn from."""
+    """Shares of captions (of first turns), of drills and of multiple choice (of questions); kinds to draw."""
 
     captions: float
     drills: float

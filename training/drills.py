@@ -32,7 +32,10 @@ def beside(rng: random.Random, scene: Scene) -> tuple[str, str]:
     side = rng.choice(tuple(steps.SIDES))
     found = steps.beside(scene, side, anchor)
     if len(found) == 1 and rng.random() < 0.7:
-        return f"Describe the object {side} the {phrase}.", f"{found[0].size} {found[0].name} at {place(found[0])}"
+        return (
+            f"Describe the object {side} the {phrase}.",
+            f"{found[0].size} {found[0].name} at {place(found[0])}",
+        )
     places = ", ".join(place(t) for t in found)
     return f"Where are the objects {side} the {phrase}?", f"{len(found)} at {places}" if found else "0"
 

@@ -20,7 +20,9 @@ FORMS = ("yesno", "open", "choice")
 
 def cells(kinds: tuple[str, ...] = KINDS) -> tuple[str, ...]:
     """Every form and kind that can be asked, as "open:color"; existence is yes or no alone."""
-    return tuple(f"{form}:{kind}" for form in FORMS for kind in kinds if kind != "existence" or form == "yesno")
+    return tuple(
+        f"{form}:{kind}" for form in FORMS for kind in kinds if kind != "existence" or form == "yesno"
+    )
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ def generate(
         for item in asked
     ]
     inputs = processor(
-        images=[item.image for item in asked], text=prompts, padding=True, padding_side="left", return_tensors="pt"
+        images=[item.image for item in asked],
+        text=prompts,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
     )
     out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

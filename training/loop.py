@@ -86,7 +86,8 @@ class Run:
             if self.step % 20 == 0:
                 pace = (time.monotonic() - started) / len(losses)
                 left = pace * (self.schedule.steps - self.step) / 60
-                say(f"step {self.step} loss {np.mean(losses[-20:]):.4f}, {pace:.2f} s a step, {left:.0f} min left")
+                mean = np.mean(losses[-20:])
+                say(f"step {self.step} loss {mean:.4f}, {pace:.2f} s a step, {left:.0f} min left")
             if self.step % every == 0 or self.step in (trunk, self.schedule.steps):
                 self.curve.append({"step": self.step, "loss": round(float(np.mean(losses[-every:])), 4)})
                 with torch.compiler.set_stance("force_eager"):
@@ -134,7 +135,11 @@ def finished(folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    ends = [path for path in folder.glob("step-*") if (end := _state(path)["end"]) and _state(path)["step"] == end[0]]
+    ends = [
+        path
+        for path in folder.glob("step-*")
+        if (end := _state(path)["end"]) and _state(path)["step"] == end[0]
+    ]
     if not ends:
         raise InputError(f"{folder} holds no finished run; train it to the end first")
     return max(ends)
@@ -149,7 +154,9 @@ def load_parameters(model: nn.Module, checkpoint: Path) -> None:
     stored = load_file(checkpoint / "model.safetensors")
     own = dict(model.named_parameters())
     if stored.keys() != own.keys():
-        raise InputError(f"{checkpoint} holds another model's parameters: {sorted(stored.keys() ^ own.keys())[:3]}")
+        raise InputError(
+            f"{checkpoint} holds another model's parameters: {sorted(stored.keys() ^ own.keys())[:3]}"
+        )
     with torch.no_grad():
         for name, value in stored.items():
             own[name].copy_(value)

@@ -108,9 +108,7 @@ def _rows(
         yield None if question is None else ("choice", {**shared, **_choice(rng, question, place)})
 
 
-def _find(
-    rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str
-) -> Question | None:
+def _find(rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str) -> Question | None:
     """A question with this answer, if the scene has one and a few tries find it."""
     for _ in range(30):
         question = questions.ask(rng, scene, kind, yesno)

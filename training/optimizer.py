@@ -64,7 +64,9 @@ class Muon(torch.optim.Optimizer):
     units takes as long as the backward pass; here it is float32, and equal shapes go together.
     """
 
-    def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -80,7 +80,9 @@ def beside(scene: Scene, side: str, anchor: Thing) -> list[Thing]:
 
 def hops(scene: Scene) -> list[tuple[str, Thing]]:
     """Descriptions such as "object left of the red one" that point at exactly one object."""
-    ways = [(f"object {side} the {name}", beside(scene, side, t)) for name, t in anchors(scene) for side in SIDES]
+    ways = [
+        (f"object {side} the {name}", beside(scene, side, t)) for name, t in anchors(scene) for side in SIDES
+    ]
     return [(phrase, found[0]) for phrase, found in ways if len(found) == 1]
 
 

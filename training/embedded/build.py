@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 import torch
-from torch import nn
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -76,8 +77,9 @@ def _corpus(scene_count: int = 3000) -> list[str]:
     return texts
 
 
-def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: the questions' words are single tokens, any other text falls back to bytes."""
+@cache
+def _trained_tokenizer(vocab_size: int) -> str:
+    """A byte-level BPE as JSON: the questions' words are single tokens, any other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -88,8 +90,13 @@ def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
+    return tokenizer.to_str()
+
+
+def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
+    """The embedded model's tokenizer; training it takes seconds, once a process."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(_trained_tokenizer(vocab_size)),
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=[AddedToken(IMAGE_TOKEN, special=True)],

@@ -24,6 +24,7 @@ class Recipe:
     Attributes:
         size: the architecture; all layers are there from the first step.
         vision: how the vision tower is pretrained, before it is frozen.
+        align: steps of the projector's alignment.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
         batch: scenes a step.
@@ -35,6 +36,7 @@ class Recipe:
 
     size: Size = field(default_factory=Size)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
+    align: int = 300
     early: int = 2000
     warmup: int = 100
     batch: int = 16

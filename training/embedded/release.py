@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from lmms_topoprune import files
-from lmms_topoprune.embedded import build
-from lmms_topoprune.embedded.evaluate import generated_accuracy
-from lmms_topoprune.embedded.recipe import Recipe
-from lmms_topoprune.errors import InputError
+from training.cards import curve_table, figures_table
+from training.embedded import build
+from training.embedded.recipe import Recipe
+from training.evaluate import generated_accuracy
+from training.loop import finished, load_parameters
 
 CARD = """---
 license: apache-2.0
@@ -23,9 +22,10 @@ pipeline_tag: image-text-to-text
 ---
 # The embedded vision-language model
 
-A small LLaVA that answers questions about rendered scenes (shape, color, size, count, existence,
-left/right/above/below, extremes; open, yes/no and multiple choice). It exists so that pruning can be
-tried, tested and compared without a hub and without a GPU. It knows nothing of the real world.
+A small LLaVA that answers questions about rendered scenes: what an object looks like, how many there are,
+where they are to one another, and questions that need several steps (comparing two counts, finding one
+object by way of another); open, yes/no and multiple choice. It exists so that pruning can be tried,
+tested and compared without a hub and without a GPU. It knows nothing of the real world.
 
 - Architecture: `LlavaForConditionalGeneration`, {vision} CLIP layers of width {vision_width} on {image} x
   {image} pixels (16 image tokens), a Llama decoder of {layers} layers of width {width};
@@ -37,79 +37,62 @@ tried, tested and compared without a hub and without a GPU. It knows nothing of 
 
 ## Training
 
-    {command}
+    python -m training embedded runs/embedded --steps {steps} --decay {decay} --compiled
+    python -m training release-embedded runs/embedded lmms_topoprune/embedded/model
 
-The vision tower is pretrained for {vision_steps} steps to tell what is in each cell, then frozen. The
-decoder is trained with {shallow} layers for {shallow_steps} steps, grown to {layers} by stacking, and
-trained on for {deep_steps} steps: {batch} scenes of {context} tokens a step, Muon for the hidden matrices
-and AdamW for the rest. There is no layer dropout and no other measure that would make it robust to the
-removal of layers.
+The vision tower is pretrained for {vision_steps} steps to tell what is in each cell, then frozen; the
+projector is aligned with the words of what is in a cell. All {layers} layers of the decoder are trained
+from the start, {steps} steps of {batch} scenes and {context} tokens each, with Muon for the layers' matrices
+and AdamW for the rest. No layer is a copy of another, there is no layer dropout and no other measure that
+would make it robust to the removal of layers.
 
-| step | decoder layers | loss | accuracy, first token | multiple choice |
-|---:|---:|---:|---:|---:|
 {curve}
 
-Accuracy in this table: unseen calibration-split scenes, 60 questions a kind, mean over the kinds.
+Accuracy in this table: first tokens on unseen calibration-split scenes, means over the kinds of each form.
 
 ## Figures
 
-Exact match of generated answers, {per_kind} questions a kind on unseen test-split scenes, bfloat16 weights
-computed in float32:
+Exact match of generated answers in percent, {per_cell} questions each on unseen test-split scenes,
+bfloat16 weights computed in float32:
 
-| kind | accuracy |
-|---|---:|
 {figures}
 
-"Overall" is the mean over the kinds, multiple choice left out.
-Reproduce them with `python -m lmms_topoprune.embedded evaluate`.
+Overall: {overall:.1f} %, the mean of all. Reproduce them with `python -m training evaluate`.
 """
 
 
-def release(
-    run: Path, target: Path, *, command: str, per_kind: int = 300
-) -> tuple[LlavaForConditionalGeneration, dict[str, float]]:
+def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:
     """Write the model folder: weights, processor, template, and the card with measured figures.
+
+    Returns:
+        Accuracy by cell, as in `generated_accuracy`.
 
     Raises:
         InputError: the run is not finished.
     """
-    recipe = _finished(run)
+    checkpoint = finished(run)
+    recipe = Recipe.from_json(json.loads((run / "recipe.json").read_text()))
+    state = json.loads((checkpoint / "state.json").read_text())
     processor = build.build_processor()
     model = build.build_model(processor, recipe.size, recipe.seed)
-    model.load_state_dict(load_file(run / f"model-{recipe.steps}.safetensors"))
+    load_parameters(model, checkpoint)
     model.to(torch.bfloat16).save_pretrained(target)
     processor.save_pretrained(target)
     loaded = LlavaForConditionalGeneration.from_pretrained(target, dtype=torch.float32).eval()
-    figures = generated_accuracy(loaded, processor, per_kind)
-    curve = json.loads((run / "checkpoint.json").read_text())["curve"]
-    text = _card(recipe, loaded, processor, curve, figures, command, per_kind)
-    files.write_text(target / "README.md", text)
-    return loaded, figures
-
-
-def _finished(run: Path) -> Recipe:
-    recipe = Recipe.from_json(json.loads((run / "recipe.json").read_text()))
-    step = json.loads((run / "checkpoint.json").read_text())["step"]
-    if step != recipe.steps:
-        raise InputError(f"{run} stands at step {step} of {recipe.steps}; train it to the end first")
-    return recipe
+    figures = generated_accuracy(loaded, processor, per_cell)
+    (target / "README.md").write_text(_card(recipe, loaded, processor, state, figures, per_cell))
+    return figures
 
 
 def _card(
     recipe: Recipe,
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    curve: list[dict[str, Any]],
+    state: dict[str, Any],
     figures: dict[str, float],
-    command: str,
-    per_kind: int,
+    per_cell: int,
 ) -> str:
     size = recipe.size
-    rows = [
-        f"| {p['step']} | {recipe.shallow_layers if p['step'] <= recipe.shallow_steps else size.layers} "
-        f"| {p['loss']:.3f} | {100 * p['overall']:.1f} % | {100 * p['choice']:.1f} % |"
-        for p in curve
-    ]
     return CARD.format(
         vision=size.vision_layers,
         vision_width=size.vision_width,
@@ -118,14 +101,13 @@ def _card(
         width=size.width,
         parameters=model.num_parameters() / 1e6,
         vocab=len(processor.tokenizer),
-        command=command,
         vision_steps=recipe.vision.steps,
-        shallow=recipe.shallow_layers,
-        shallow_steps=recipe.shallow_steps,
-        deep_steps=recipe.deep_steps,
+        steps=state["end"][0],
+        decay=state["end"][1],
         batch=recipe.batch,
         context=recipe.context,
-        curve="\n".join(rows),
-        per_kind=per_kind,
-        figures="\n".join(f"| {kind} | {100 * value:.1f} % |" for kind, value in figures.items()),
+        curve=curve_table(state["curve"]),
+        per_cell=per_cell,
+        figures=figures_table(figures),
+        overall=100 * figures["overall"],
     )

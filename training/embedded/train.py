@@ -55,18 +55,14 @@ def train(
     model.set_attn_implementation("eager")
     if newest(folder, schedule) is None:
         vision.pretrain(model.model.vision_tower, processor, recipe.vision, recipe.seed, say)
-        align(model, processor, places=True, seed=recipe.seed, say=say)
+        align(model, processor, places=True, steps=recipe.align, seed=recipe.seed, say=say)
     model.model.vision_tower.requires_grad_(False)
-    optimizer = muon_and_adamw(
-        model, muon_lr=recipe.muon_lr, lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
+    optimizer = muon_and_adamw(model, muon_lr=recipe.muon_lr, lr=recipe.lr, weight_decay=recipe.weight_decay)
     run = Run(folder, asdict(recipe), schedule, model, optimizer)
     if compiled:
         for layer in model.model.language_model.layers:
             layer.compile()
-    batches = Batches(
-        processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context
-    )
+    batches = Batches(processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     run.train(
         lambda step: loss_of(model, batches.draw(step, EARLY if step < recipe.early else LATE)),
         lambda: first_token_accuracy(model, processor, build.wording, per_cell),

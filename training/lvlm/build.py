@@ -30,7 +30,8 @@ CHAT_TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\\n' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}"
     "{{ '<|im_end|>\\n' }}"
     "{% endfor %}"
@@ -53,7 +54,11 @@ def build_processor(language: Path, vision: Path) -> LlavaProcessor:
     """
     tokenizer = AutoTokenizer.from_pretrained(language)
     tokenizer.add_special_tokens(
-        {"additional_special_tokens": [AddedToken(IMAGE_TOKEN, special=True)], "pad_token": PAD, "eos_token": END}
+        {
+            "additional_special_tokens": [AddedToken(IMAGE_TOKEN, special=True)],
+            "pad_token": PAD,
+            "eos_token": END,
+        }
     )
     tokenizer.image_token = IMAGE_TOKEN
     tokenizer.padding_side = "left"
@@ -68,7 +73,9 @@ def build_processor(language: Path, vision: Path) -> LlavaProcessor:
     )
 
 
-def build_model(processor: LlavaProcessor, language: Path, vision: Path, seed: int) -> LlavaForConditionalGeneration:
+def build_model(
+    processor: LlavaProcessor, language: Path, vision: Path, seed: int
+) -> LlavaForConditionalGeneration:
     """Both trained parts in one model; the projector is random, the same for the same seed."""
     tokenizer = processor.tokenizer
     decoder = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32)

@@ -25,6 +25,7 @@ class Recipe:
     """Everything that decides the weights, but for the parts it starts from and how long it is trained.
 
     Attributes:
+        align: steps of the projector's alignment.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
         batch: scenes a step.
@@ -33,6 +34,7 @@ class Recipe:
         seed: draws the projector, the scenes and the questions.
     """
 
+    align: int = 300
     early: int = 400
     warmup: int = 30
     batch: int = 4
@@ -78,7 +80,7 @@ def train(
     model.model.vision_tower.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(False)
     if newest(folder, schedule) is None:
-        align(model, processor, places=False, seed=recipe.seed, say=say)
+        align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
     optimizer = adamw(
         [
             (model.model.language_model, recipe.decoder_lr),
