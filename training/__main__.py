@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -137,6 +138,23 @@ def evaluate(model: str, per_cell: int) -> None:
     folder = model_path() if model == "embedded" else Path(model)
     loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     _print(generated_accuracy(loaded, AutoProcessor.from_pretrained(folder), per_cell))
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, type=EXISTING)
+@click.option("--texts", type=EXISTING, default=None, help="A folder of JSON files, lists of paragraphs.")
+@click.option("--windows", default=4, show_default=True, help="Windows of 256 tokens of every text.")
+@click.option("--per-cell", default=20, show_default=True, help="Questions of a form and kind.")
+@click.option("--out", type=FOLDER, required=True, help="A JSON file; the tables go beside it, as .md.")
+@_in_one_sentence
+def depth(models: tuple[Path, ...], texts: Path | None, windows: int, per_cell: int, out: Path) -> None:
+    """What leaving out each layer of MODELS costs, in answers and in English text, side by side."""
+    from training.depth_report import measure, tables
+
+    measured = {model.name: measure(model, texts, windows, per_cell) for model in models}
+    out.write_text(json.dumps(measured, indent=1))
+    out.with_suffix(".md").write_text(tables(measured))
+    click.echo(tables(measured))
 
 
 def _print(figures: dict[str, float]) -> None:

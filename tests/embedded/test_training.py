@@ -74,7 +74,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
 
 def test_a_prolonged_run_ends_as_if_it_had_been_that_long_from_the_start(tmp_path: Path) -> None:
     tiny_run(tmp_path / "prolonged", steps=4)
+    shorter = weights(finished(tmp_path / "prolonged"))
     longer = tiny_run(tmp_path / "prolonged", steps=5)
+    changed = {name for name, p in weights(longer).items() if not torch.equal(p, shorter[name])}
+    # The vision tower is frozen; of the rest, nothing stands still.
+    assert changed == {name for name in shorter if "vision_tower" not in name}
     assert same(longer, tiny_run(tmp_path / "long", steps=5))
     curve = json.loads((longer / "state.json").read_text())["curve"]
     assert [point["step"] for point in curve] == [1, 2, 3, 4, 5]
@@ -90,11 +94,15 @@ def test_an_unfinished_run_has_no_result(tmp_path: Path) -> None:
         finished(tmp_path)
 
 
-def test_the_vision_tower_stays_what_it_was_and_no_layer_is_a_copy(whole: Path) -> None:
+def test_no_layer_is_a_copy_of_another(whole: Path) -> None:
     trained = weights(finished(whole))
     first, second = (
         torch.cat(
-            [p.flatten() for name, p in trained.items() if f"layers.{i}." in name and "language" in name]
+            [
+                p.flatten()
+                for name, p in trained.items()
+                if f"language_model.layers.{i}." in name and p.ndim == 2
+            ]
         )
         for i in range(2)
     )
@@ -126,9 +134,7 @@ def test_rates_rise_stay_and_fall() -> None:
     schedule = Schedule(steps=100, warmup=10, decay=20)
     rates = [schedule(step) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and set(rates[9:81]) == {1.0}
-    assert rates[-1] == pytest.approx(0.05) and all(
-        a > b for a, b in zip(rates[80:], rates[81:], strict=False)
-    )
+    assert rates[-1] == pytest.approx(0.05) and rates[80:] == sorted(rates[80:], reverse=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (3, 20, 8), (2, 8, 8)])

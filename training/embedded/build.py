@@ -79,7 +79,7 @@ def _corpus(scene_count: int = 3000) -> list[str]:
 
 @cache
 def _trained_tokenizer(vocab_size: int) -> str:
-    """A byte-level BPE as JSON: the questions' words are single tokens, any other text falls back to bytes."""
+    """A byte-level BPE as JSON: the questions' words are single tokens, other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
