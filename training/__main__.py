@@ -40,14 +40,28 @@ def main() -> None:
 @click.option("--decay", default=600, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, help="Draws weights, scenes and questions.")
+@click.option(
+    "--source", type=EXISTING, default=None, help="The earlier release to start from; the shipped one."
+)
 @click.option("--compiled", is_flag=True, help="Compile the decoder layers (needs a C++ compiler).")
 @_in_one_sentence
-def embedded(run: Path, steps: int, decay: int, every: int, seed: int, compiled: bool) -> None:
+def embedded(
+    run: Path, steps: int, decay: int, every: int, seed: int, source: Path | None, compiled: bool
+) -> None:
     """Train the embedded model in the folder RUN, going on from its last checkpoint."""
     from training.embedded.recipe import Recipe
     from training.embedded.train import train
 
-    train(Recipe(seed=seed), run, steps=steps, decay=decay, every=every, compiled=compiled, say=click.echo)
+    train(
+        Recipe(seed=seed),
+        run,
+        steps=steps,
+        decay=decay,
+        every=every,
+        source=source,
+        compiled=compiled,
+        say=click.echo,
+    )
 
 
 @main.command()

@@ -22,10 +22,13 @@ Turn = tuple[str, str]
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of captions (of first turns), of drills and of multiple choice (of questions); kinds to draw."""
+    """Shares of captions (of first turns), of drills, of basic ones among them, and of multiple choice (of
+    questions that allow it); the kinds to draw from.
+    """
 
     captions: float
     drills: float
+    basic: float
     choices: float
     kinds: tuple[str, ...] = KINDS
 
@@ -33,12 +36,13 @@ class Mix:
 # Captions and drills supervise what one-word answers need in passing; without them colors and
 # shapes are told apart, but hardly ever found by one another. Once they are found, what is left is
 # comparing, counting and choosing.
-EARLY = Mix(captions=0.25, drills=0.45, choices=0.4)
+EARLY = Mix(captions=0.25, drills=0.45, basic=0.5, choices=0.4)
 LATE = Mix(
-    captions=0.05,
-    drills=0.2,
-    choices=0.55,
-    kinds=(*KINDS, "count", "count", "relation", "compare", "compare", "hop", "hop"),
+    captions=0.03,
+    drills=0.25,
+    basic=0.2,
+    choices=0.6,
+    kinds=(*KINDS, "count", "compare", "compare", "compare", "hop", "hop", "hop"),
 )
 
 
@@ -47,7 +51,7 @@ def conversation(rng: random.Random, scene: scenes.Scene, mix: Mix) -> Iterator[
     if rng.random() < mix.captions:
         yield scenes.DESCRIBE, scenes.caption(scene)
     while True:
-        yield drill(rng, scene) if rng.random() < mix.drills else ask(rng, scene, mix)
+        yield drill(rng, scene, mix.basic) if rng.random() < mix.drills else ask(rng, scene, mix)
 
 
 def ask(rng: random.Random, scene: scenes.Scene, mix: Mix) -> Turn:

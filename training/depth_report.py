@@ -69,7 +69,7 @@ def answer_cost(measured: Mapping[str, Any], index: int) -> float | None:
 def tables(measured: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a row a model with its dense figures, then a row a layer with the costs of all models."""
     names = list(measured)
-    head = "| model | layers | right answers | perplexity of text | inner layers under 1 point | nearest layers |"
+    head = "| model | layers | right answers | perplexity | inner layers under 1 point | nearest layers |"
     lines = [head, "|---|---:|---:|---:|---:|---:|"]
     for name in names:
         found = measured[name]

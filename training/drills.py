@@ -14,16 +14,16 @@ from lmms_topoprune.embedded.scenes import COLORS, NUMBERS, SHAPES, SIZES, Scene
 OPTIONS = (SHAPES, tuple(COLORS), SIZES, NUMBERS, steps.ORDERS, ("left", "right"), ("above", "below"))
 
 
-def drill(rng: random.Random, scene: Scene) -> tuple[str, str]:
-    """A prompt and its answer: half of them about single objects and groups, the others a step further."""
-    draw = rng.random()
-    if draw < 0.5:
+def drill(rng: random.Random, scene: Scene, basic: float) -> tuple[str, str]:
+    """A prompt and its answer; a share `basic` is about single objects and groups, the others go further."""
+    if rng.random() < basic:
         return questions.drill(rng, scene)
-    if draw < 0.62:
+    draw = rng.random()
+    if draw < 0.3:
         return beside(rng, scene)
-    if draw < 0.72:
+    if draw < 0.5:
         return two_counts(rng, scene)
-    return letter(rng) if draw < 0.86 else spelled_choice(rng, scene)
+    return letter(rng) if draw < 0.7 else spelled_choice(rng, scene)
 
 
 def beside(rng: random.Random, scene: Scene) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from training.optimizer import Schedule, orthogonal
 TINY = Recipe(
     size=build.Size(layers=2, width=32, mlp=32, heads=2, vision_layers=1, vision_width=32),
     vision=VisionRecipe(steps=5, batch=2),
+    start=(),
     align=5,
     early=2,
     warmup=1,

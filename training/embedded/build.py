@@ -48,9 +48,9 @@ class Size:
     """Width and depth of the embedded architecture."""
 
     layers: int = 12
-    width: int = 160
-    mlp: int = 432
-    heads: int = 5
+    width: int = 192
+    mlp: int = 512
+    heads: int = 4
     vision_layers: int = 3
     vision_width: int = 128
 
@@ -140,7 +140,6 @@ def build_model(processor: LlavaProcessor, size: Size, seed: int) -> LlavaForCon
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -151,12 +150,13 @@ def build_model(processor: LlavaProcessor, size: Size, seed: int) -> LlavaForCon
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=scenes.GRID**2,
         vision_feature_layer=-1,
-        tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
-    # Words far enough apart to stay what they are while the decoder learns to tell them.
+    # Words far enough apart to stay what they are while the decoder learns to tell them; the head is
+    # a copy that goes its own way.
     nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    model.lm_head.weight.data.copy_(model.get_input_embeddings().weight)
     return model

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration
 
+from lmms_topoprune.embedded.locate import model_path
 from training.align import align
 from training.batches import Batches, loss_of
 from training.conversations import EARLY, LATE
 from training.embedded import build, vision
 from training.embedded.recipe import Recipe
+from training.embedded.start import start_from
 from training.evaluate import first_token_accuracy
 from training.loop import Run, Say, newest
 from training.optimizer import Schedule, muon_and_adamw
@@ -29,6 +31,7 @@ def train(
     steps: int,
     decay: int,
     every: int = 100,
+    source: Path | None = None,
     compiled: bool = False,
     per_cell: int = 40,
     say: Say = print,
@@ -41,6 +44,7 @@ def train(
         steps: optimizer steps in all.
         decay: the last of them, over which the learning rates fall to zero.
         every: steps between checkpoints and accuracy figures.
+        source: an earlier release's folder, for recipes that start from one; the shipped one if None.
         compiled: use torch.compile on the decoder layers (needs a C++ compiler).
         per_cell: questions of every form and kind for the learning curve's figures.
         say: receives lines of progress.
@@ -53,7 +57,9 @@ def train(
     model = build.build_model(processor, recipe.size, recipe.seed)
     # On short sequences plain matrix products beat the fused attention kernel.
     model.set_attn_implementation("eager")
-    if newest(folder, schedule) is None:
+    if newest(folder, schedule) is None and recipe.start:
+        start_from(source or model_path(), model, processor, recipe.start)
+    elif newest(folder, schedule) is None:
         vision.pretrain(model.model.vision_tower, processor, recipe.vision, recipe.seed, say)
         align(model, processor, places=True, steps=recipe.align, seed=recipe.seed, say=say)
     model.model.vision_tower.requires_grad_(False)
