@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlavaForConditionalGeneration
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.calibration.collect import by_length, collect, evaluation_mode, forward
 from lmms_topoprune.calibration.decoder import last_logits
 from lmms_topoprune.calibration.prompts import Prompter

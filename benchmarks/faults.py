@@ -29,7 +29,7 @@ from faults import FAULTS  # noqa: E402
 from scene import Scene, save_model  # noqa: E402
 from strings import Tally, tally  # noqa: E402
 
-from lmms_topoprune import files  # noqa: E402
+from lmms_topoprune._util import files  # noqa: E402
 
 FEWER = {  # processes of their own each time
     "hub lost in the middle of a download": 10,

@@ -27,7 +27,7 @@ import torch
 from surgery import build, dropped, machine, peak_bytes, prompt
 from transformers import LlavaForConditionalGeneration
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, fingerprint, load_pruned
 

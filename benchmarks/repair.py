@@ -21,8 +21,8 @@ import click
 import numpy as np
 import torch
 
+from lmms_topoprune import registry
 from lmms_topoprune.comparison.statistics import Interval
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.plan import format_layers
 
 REPAIRS = ("none", "linear", "rescale")
@@ -68,8 +68,9 @@ def tasks(
 ) -> None:
     """What is kept over chance (percent, 95 % interval), and what a repair changes (points of the score)."""
     from lmms_topoprune.cli.sweep import run, with_repairs
-    from lmms_topoprune.comparison import compare, save
-    from lmms_topoprune.comparison.runs import distinct
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.report.tables import save
+    from lmms_topoprune.sweep.run_folders import distinct
 
     runs = run(
         criteria=",".join(with_repairs(listed(criteria), list(REPAIRS))),
@@ -151,11 +152,11 @@ def text(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lmms_topoprune import files
+    from lmms_topoprune._util import files
     from lmms_topoprune.calibration.samples import Sample
-    from lmms_topoprune.comparison.planner import Planner
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repairing import RIDGE, repair
+    from lmms_topoprune.repair.apply import RIDGE, repair
+    from lmms_topoprune.sweep.planner import Planner
 
     columns = {name: (name, RIDGE) for name in REPAIRS}
     columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}

@@ -25,7 +25,7 @@ import torch
 import transformers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.surgery import decoder_layers, delete_layers
 
 SPARSITIES = (0.0, 0.1, 0.3, 0.5)

@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from lmms_topoprune import files
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune._util import files
+from lmms_topoprune._util.packaged import shared_path
 
 CRITERIA = ("topology_angle_influence", "cosine", "block_influence", "angular", "gardinazzi")
 SPARSITIES = (0.1, 0.2, 0.3, 0.4)

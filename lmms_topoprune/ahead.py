@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmms_topoprune.calibration.cache import Cache
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
+from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.planning import (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune import registry
+from lmms_topoprune._util import files
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.likelihood import Likelihood
@@ -18,7 +19,6 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.samples import fingerprint as samples_fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
 from lmms_topoprune.calibration.vision import check
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers, undeletable
 

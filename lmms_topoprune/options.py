@@ -6,16 +6,18 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError, shown, unknown
 from lmms_topoprune.plan import parse_layers
 
-SELECTIONS = ("auto", "rank", "block", "path", "threshold")
-STATES = ("auto", "residual", "norm")
-TOKENS = ("last", "ret", "mean_image", "mean_text", "mean")
-METRICS = ("euclidean", "cosine")
-ON_ERROR = ("raise", "record")
-REPAIRS = ("none", "linear", "rescale")
+CHOICES = {
+    "selection": ("auto", "rank", "block", "path", "threshold"),
+    "state": ("auto", "residual", "norm"),
+    "token": ("last", "ret", "mean_image", "mean_text", "mean"),
+    "metric": ("euclidean", "cosine"),
+    "on_error": ("raise", "record"),
+}
+NO_REPAIR = "none"
 LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
@@ -31,7 +33,7 @@ class _Own:
 
 
 def _own(general: Any) -> Any:
-    """A default that plugin.toml may replace for a criterion."""
+    """A default that a criterion may replace by its own."""
     return _Own(general)
 
 
@@ -46,7 +48,8 @@ class PruningOptions:
         sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go.
         layers: an explicit list such as "3-5+9" instead of a criterion.
         plan: a plan file to reuse instead of a criterion.
-        criterion: a name declared in plugin.toml.
+        criterion: a name that `topoprune criteria` lists, "reverse:NAME", "package.module:function" or
+            "file.py:function".
         selection: how scores become a set of layers; "auto" is the criterion's own rule.
         dimension: homology dimension, 0 or 1.
         k: neighbours in the k-nearest-neighbour graph; several joined by +, such as "5+10".
@@ -110,16 +113,10 @@ class PruningOptions:
             given.insert(0, "sparsity")
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} are given together; pass one of them")
-        for name, allowed in (
-            ("selection", SELECTIONS),
-            ("state", STATES),
-            ("token", TOKENS),
-            ("metric", METRICS),
-            ("repair", REPAIRS),
-            ("on_error", ON_ERROR),
-        ):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name, getattr(self, name), allowed)
+        self._check_repair()
         if self.dimension not in (0, 1):
             raise OptionError(f"dimension is {self.dimension}; allowed: 0, 1")
         if not 0 < self.eps <= 1:
@@ -131,6 +128,12 @@ class PruningOptions:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
         if min(self.ks) < 1 or max(self.ks) >= self.samples:
             raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < samples ({shown(self.samples)})")
+
+    def _check_repair(self) -> None:
+        if ":" in self.repair:
+            registry.get_repair(self.repair)
+        elif self.repair != NO_REPAIR and self.repair not in registry.repair_names():
+            raise unknown("repair", self.repair, (NO_REPAIR, *registry.repair_names()))
 
     def _check_type(self, name: str, wanted: str) -> None:
         """Accept what a command line or model_args can hand over, and nothing looser."""
@@ -171,10 +174,10 @@ def own_defaults(criterion: str) -> dict[str, Any]:
     """The options that hang on the criterion, as it has them when nothing is given.
 
     Raises:
-        OptionError: no such criterion, or plugin.toml gives it a default that no criterion can have.
+        OptionError: no such criterion, or it has a default of its own that no criterion can have.
     """
     general = {f.name: f.default.general for f in fields(PruningOptions) if isinstance(f.default, _Own)}
-    own = registry.get(criterion).defaults
+    own = dict(registry.get(criterion).defaults)
     for name in own:
         if name not in general:
             raise unknown(f"a default of criterion {criterion}", name, general)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 SCHEMA = "topoprune-plan/1"
@@ -135,24 +135,25 @@ class PruningPlan:
         """Read a plan file.
 
         Raises:
-            InputError: no such file, not JSON, another schema, missing fields, or edited after saving.
+            InputError: no such file, not JSON, another schema, a field that plan_schema.py does not allow
+                (named), or edited after saving.
         """
+        from lmms_topoprune.plan_schema import problem  # pydantic, only where a file is read
+
         name, data = shown(str(path)), _read(path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
             raise InputError(f"plan {name} has schema {shown(found)}; this version reads {SCHEMA!r}")
+        if wrong := problem(data):
+            raise InputError(f"plan {name} {wrong}")
         fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept", "run")}
         try:
-            lists = {"dropped": tuple(fields["dropped"]), "scores": _scores(fields.get("scores"))}
-            plan = cls(**{**fields, **lists})
-            for field_name in ("parameters", "calibration", "versions", "stages"):
-                if not isinstance(getattr(plan, field_name), dict):
-                    raise TypeError(f"{field_name} is no object")
-            same = data.get("hash") == plan.hash
+            plan = cls(**{**fields, "scores": _scores(fields.get("scores"))})
+            same = data["hash"] == plan.hash
         except InputError as error:
             raise InputError(f"plan {name} cannot be used: {error}") from None
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
-            raise InputError(f"plan {name} lacks or misnames a field: {shown(error)}") from None
+        except (ValueError, RecursionError) as error:  # NaN or too deep, in what the hash is made of
+            raise InputError(f"plan {name} cannot be used: {shown(error)}") from None
         if not same:
             raise InputError(f"plan {name} was changed after it was saved: its hash does not match")
         return plan

@@ -10,20 +10,20 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lmms_topoprune import registry
+from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibrating import calibrate, describe, load, states_read
-from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score, score_parameters, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
-from lmms_topoprune.repairing import planned
+from lmms_topoprune.repair.apply import planned
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
-from lmms_topoprune.stages import Stages, measured
 from lmms_topoprune.surgery import decoder_layers, refusal, undeletable
 from lmms_topoprune.surgery import fingerprint as model_fingerprint
 
@@ -197,8 +197,8 @@ def resolved(options: PruningOptions) -> PruningOptions:
     criterion = registry.get(options.criterion)
     selection = options.selection
     if selection == "auto":
-        free = criterion.rule_without_sparsity if options.sparsity == 0 else None
-        selection = free or criterion.rule
+        free = criterion.selection_without_sparsity if options.sparsity == 0 else None
+        selection = free or criterion.selection
     if selection == "threshold" and options.sparsity > 0:
         raise OptionError(
             f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "

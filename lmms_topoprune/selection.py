@@ -165,6 +165,14 @@ def layer_values(scores: LayerScores | PairScores) -> Floats:
     return scores.values if isinstance(scores, LayerScores) else np.diagonal(scores.values, 1)
 
 
+def reverse(scores: LayerScores | PairScores) -> LayerScores | PairScores:
+    """-s for scores of layers; 1 - s for similarities of states, which have to stay within 0..1."""
+    name = f"reverse {scores.name}"
+    if isinstance(scores, LayerScores):
+        return LayerScores(-scores.values, name)
+    return PairScores(1 - scores.values, name)
+
+
 def droppable(layers: int, first: int, last: int, forbidden: Iterable[int]) -> NDArray[np.bool_]:
     """(layers,): which layers may go."""
     if first < 0 or last < 0:

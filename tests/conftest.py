@@ -7,17 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.embedded import questions, scenes
+if TYPE_CHECKING:  # torch and transformers take seconds that numpy's tests do not need
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from lmms_topoprune.calibration.samples import Sample
 
 # Behind everything else: where the package is installed, its tests read what is installed.
 sys.path.append(str(Path(__file__).parents[1]))
-
-from training.embedded import build
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
@@ -32,12 +32,15 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture(scope="session")
 def embedded_processor() -> LlavaProcessor:
+    from training.embedded import build
+
     return build.build_processor()
 
 
 @pytest.fixture(scope="session")
 def tiny_llava(embedded_processor: LlavaProcessor) -> Callable[..., LlavaForConditionalGeneration]:
     """Makes random LLaVA models: tiny_llava(layers=6, seed=0)."""
+    from training.embedded import build
 
     def make(layers: int = 6, seed: int = 0) -> LlavaForConditionalGeneration:
         size = build.Size(layers=layers, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
@@ -49,6 +52,9 @@ def tiny_llava(embedded_processor: LlavaProcessor) -> Callable[..., LlavaForCond
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
     """32 questions of different length about different scenes."""
+    from lmms_topoprune.calibration.samples import Sample
+    from lmms_topoprune.embedded import questions, scenes
+
     rng = random.Random(0)
     found: list[Sample] = []
     while len(found) < 32:

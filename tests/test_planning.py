@@ -13,9 +13,8 @@ import pytest
 from families.properties import build
 from families.table import FAMILIES
 
-from lmms_topoprune import calibrating, planning
-from lmms_topoprune.calibration.cache import Cache
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import calibrating, planning, registry
+from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
@@ -196,7 +195,7 @@ def test_equal_settings_calibrate_once(model, embedded_processor, samples, monke
 
 def test_two_processes_make_the_plan_of_one(plan_for, tmp_path):
     """Real gloo processes share the samples; then one of them fails and both say so."""
-    command = [sys.executable, str(HERE / "calibration" / "two_ranks.py"), str(tmp_path)]
+    command = [sys.executable, str(HERE / "helpers" / "two_ranks.py"), str(tmp_path)]
     processes = [
         subprocess.Popen([*command, str(r)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for r in (0, 1)

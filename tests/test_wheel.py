@@ -11,13 +11,15 @@ import pytest
 
 import lmms_topoprune
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[1]
 CODE = """
 import sys
 from importlib.metadata import entry_points
 import lmms_topoprune
 from lmms_eval.models import MODEL_REGISTRY_V2
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune._util.packaged import shared_path
 assert any(e.name == "topoprune" for e in entry_points(group="lmms_eval.models"))
 assert MODEL_REGISTRY_V2.resolve("topopruned_llava").model_type == "chat"
 assert MODEL_REGISTRY_V2.resolve("dense_llava", force_simple=True).model_type == "simple"

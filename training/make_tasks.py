@@ -17,9 +17,9 @@ from typing import Any
 
 import click
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.embedded import questions, scenes
 from lmms_topoprune.embedded.question import LETTERS, Question, as_choice
-from lmms_topoprune.shared_files import shared_path
 
 # A multiple of 42 gives every kind equally many questions in every task and half.
 IMAGES = 294

@@ -19,7 +19,7 @@ from run import Choices, evaluate_all, evidence_and_clouds, targets
 from table import DECIDING
 from targets import Target
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.surgery import delete_layers
 
 RULES = "rank,rank-mean-topology~mean-angle~influence"

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import score
 from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.criteria.topology_angle_influence import chained
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import choose, resolved
 from lmms_topoprune.selection import PairScores, select
-from lmms_topoprune.topology import alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
+from lmms_topoprune.topology import Neighbors, alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
 from lmms_topoprune.topology.descriptors import jaccard_of_counts
-from lmms_topoprune.topology.neighbors import multiscale_graphs
 
 Floats = np.ndarray
 
@@ -58,8 +57,14 @@ class Clouds:
         """
         key = ("through", k, upper, token)
         if key not in self.memory:
-            low, high = multiscale_graphs(self.tokens[token], (k, upper), "euclidean")
-            climbs = np.stack([low, high, low], axis=1).reshape(-1, *low.shape[1:])
+            neighbors = Neighbors.of(self.tokens[token], upper)
+            climbs = np.stack(
+                [
+                    neighbors.graph(state, scale).matrix()
+                    for state in range(neighbors.states)
+                    for scale in (k, upper, k)
+                ]
+            )
             spanned = np.triu(alive(graphs_barcode(climbs, dimensions=(1,)), 1)[::3, 2::3])
             self.memory[key] = jaccard_of_counts(spanned + np.triu(spanned, 1).T)
         return self.memory[key]

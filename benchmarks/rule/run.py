@@ -17,7 +17,7 @@ import numpy as np
 from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_of
 from targets import Language, Target, Vision, name_of
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.calibrating import Reading, calibrate, calibrate_together
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.criteria.scoring import score

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
 from lmms_topoprune.calibration.evidence import Evidence
 from lmms_topoprune.calibration.listener import Enough, Listener
-from lmms_topoprune.calibration.progress import progress_bar
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample

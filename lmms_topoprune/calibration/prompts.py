@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from lmms_topoprune._util.signals import unmasked
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.stopping import unmasked
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
 RET_MARKER = " [RET]"
@@ -72,6 +72,23 @@ class Prompter:
         if not self.has_template:
             return self._as_text(sample) + self.suffix
         return self._templated(sample) + self.suffix
+
+    def worded(self, text: str, kinds: Sequence[str]) -> str:
+        """A user's turn, images ("image") and videos ("video") before the text, to where answers start."""
+        parts = [{"type": "text", "text": text}]
+        if not kinds:
+            found = self._worded(text, parts, text) if self.has_template else text
+        else:
+            marks = {"image": self.image_token, "video": getattr(self.processor, "video_token", "")}
+            found = marked = "".join(f"{marks[kind]}\n" for kind in kinds if marks[kind]) + text
+            if self.has_template:
+                bare = self._worded(text, parts)
+                found = self._worded(text, [*({"type": kind} for kind in kinds), *parts])
+                if found is None or found == bare:
+                    found = self._worded(text, marked)
+        if found is None:
+            raise InputError("the chat template of this model cannot word a question")
+        return found
 
     def _as_text(self, sample: Sample) -> str:
         marks = {"text": "", "image": self.image_token, "video": getattr(self.processor, "video_token", "")}

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from lmms_topoprune.calibration.collect import Collected
+from lmms_topoprune.calibration.rank_watch import Stage, Stopped
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.stage import Stage, Stopped
 from lmms_topoprune.errors import TopopruneError
 
 Result = TypeVar("Result")

@@ -48,7 +48,9 @@ def command(
       topoprune compare runs/dense runs/topology runs/cosine
       topoprune compare runs/sweep --reference "cosine 30 %" -o board.md -o board.csv
     """
-    from lmms_topoprune.comparison import compare, read_runs, render, save
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.report.tables import render, save
+    from lmms_topoprune.sweep.run_folders import read_runs
 
     comparison = compare(
         read_runs(folders), dense=dense, reference=reference, force=force, rounds=rounds, seed=seed
@@ -57,6 +59,6 @@ def command(
     if as_json:
         click.echo(render(comparison, "json"), nl=False)
         return
-    from lmms_topoprune.cli.board import show
+    from lmms_topoprune.cli.table import show
 
     show(comparison, "Leaderboard", costs=True)

@@ -1,20 +1,27 @@
-"""`topoprune doctor`."""
+"""`topoprune doctor`: what works on this machine, and how to mend what does not."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from importlib import metadata
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import machine, options
+from lmms_topoprune.cli.machine import Finding
+from lmms_topoprune.errors import TopopruneError, led_to
 
-if TYPE_CHECKING:
-    from lmms_topoprune.cli.checkup import Finding
+PACKAGE = "lmms-topoprune"
+INSTALL = "pip install ."
+"""README's line, in a clone."""
+FALLBACK = ("lmms-eval", "torch", "torchvision", "transformers", "gudhi", "numba", "numpy", "scipy")
+"""What is looked for where the package is not installed and names no requirements."""
 
 
 @click.command()
@@ -26,8 +33,6 @@ def command(as_json: bool) -> int:
     an accelerator, the hub and optional packages. The exit code is 1 if anything that is needed fails;
     what is optional is only told.
     """
-    from lmms_topoprune.cli.checkup import examine
-
     findings = []
     with _without_warnings():
         for finding in examine():
@@ -56,3 +61,157 @@ def _show(finding: Finding) -> None:
     click.echo(f"{mark} {finding.what}: {finding.detail}")
     if not finding.works and finding.mend:
         click.echo(f"       {finding.mend}")
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding at a time; nothing here raises."""
+    yield _python()
+    yield from map(_package, _requirements())
+    for look in (_declarations, _entry_point, _registered, _embedded_model, _tasks, _calibration):
+        yield _guarded(look)
+    try:
+        families = list(_wrapped_models())
+    except Exception as error:
+        families = [Finding("families", False, True, _reason(error), "repair plugin.toml")]
+    # One family is enough to be of use.
+    none_usable = not any(family.works for family in families)
+    yield from (replace(family, needed=none_usable) for family in families)
+    try:
+        yield from _of_others()
+    except Exception as error:
+        yield Finding(
+            "declared elsewhere", False, False, _reason(error), "topoprune doctor --json tells more"
+        )
+    for look in (machine.accelerator, machine.hub, machine.cache):
+        yield _guarded(look, needed=False)
+    yield from machine.optional_packages()
+
+
+def _guarded(look: Callable[[], Finding], needed: bool = True) -> Finding:
+    try:
+        return look()
+    except Exception as error:
+        what = look.__name__.strip("_").replace("_", " ")
+        return Finding(what, False, needed, _reason(error), f"{INSTALL} --force-reinstall")
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
+    return " ".join(reason.split())
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 10), True, version, "use Python 3.10 or newer")
+
+
+def _requirements() -> list[str]:
+    """What the package says it needs here, such as "torch>=2.6"; markers are heeded, extras left out."""
+    from packaging.requirements import Requirement
+
+    try:
+        declared = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
+    except metadata.PackageNotFoundError:
+        return list(FALLBACK)
+    here = [r for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [f"{r.name}{r.specifier}" for r in here]
+
+
+def _package(wanted: str) -> Finding:
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(wanted)
+    mend = f"pip install '{wanted}'"
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Finding(requirement.name, False, True, "not installed", mend)
+    if not requirement.specifier.contains(found, prereleases=True):
+        detail = f"{found}, but {requirement.specifier} is needed"
+        return Finding(requirement.name, False, True, detail, mend)
+    return Finding(requirement.name, True, True, found)
+
+
+def _declarations() -> Finding:
+    from lmms_topoprune.families import listed
+
+    return Finding("plugin.toml", True, True, f"declares {len(listed())} models")
+
+
+def _of_others() -> Iterator[Finding]:
+    """What other packages and files declare, where it cannot be used."""
+    from lmms_topoprune import families, registry
+    from lmms_topoprune.harness.listing import unwrapped_families
+
+    broken = [*registry.problems(registry.Criterion), *registry.problems(registry.Repair)]
+    for number, sentence in enumerate([*broken, *families.problems(), *unwrapped_families()], 1):
+        mend = "mend or remove the package or file that declares it"
+        yield Finding(f"declared elsewhere ({number})", False, False, sentence, mend)
+
+
+def _entry_point() -> Finding:
+    found = [e for e in metadata.entry_points(group="lmms_eval.models") if "topoprune" in e.value]
+    detail = found[0].value if found else "absent: the package is importable but not installed"
+    return Finding("entry point", bool(found), True, detail, INSTALL)
+
+
+def _registered() -> Finding:
+    """lmms-eval loads all plugins in one go and only logs what goes wrong, so ask it for our models."""
+    from lmms_topoprune.families import registered
+    from lmms_topoprune.harness.listing import known_models
+
+    known = known_models()
+    missing = sorted(m.name for m in registered().values() if m.wraps in known and m.name not in known)
+    detail = f"missing: {', '.join(missing)}" if missing else "lmms-eval knows all models"
+    others = ", ".join(
+        sorted({e.name for e in metadata.entry_points(group="lmms_eval.models")} - {"topoprune"})
+    )
+    mend = (
+        f"a broken plugin hides all others; uninstall them one by one: {others}"
+        if others
+        else f"{INSTALL} --force-reinstall"
+    )
+    return Finding("registered with lmms-eval", not missing, True, detail, mend)
+
+
+def _embedded_model() -> Finding:
+    from lmms_topoprune.embedded.locate import model_path
+
+    return Finding("embedded model", True, True, str(model_path()))
+
+
+def _tasks() -> Finding:
+    from lmms_topoprune._util.packaged import shared_path
+    from lmms_topoprune.cli.tasks import tasks
+
+    found = tasks()
+    return Finding("embedded tasks", bool(found), True, f"{', '.join(found)} in {shared_path('tasks')}")
+
+
+def _calibration() -> Finding:
+    from lmms_topoprune.calibration.sources import load_samples
+
+    count = len(load_samples("embedded", 8, 0))
+    return Finding("embedded calibration set", count == 8, True, "readable")
+
+
+def _wrapped_models() -> Iterator[Finding]:
+    from lmms_topoprune.families import families
+
+    for family, declared in families().items():
+        what = f"family {family} (wraps {declared.wraps})"
+        try:
+            module = importlib.import_module("lmms_topoprune.harness.classes")
+            kinds = [kind for kind in ("chat", "simple") if hasattr(module, f"dense_{family}_{kind}")]
+            detail = f"usable here ({' and '.join(kinds)} prompts)" if kinds else "cannot be built"
+            yield Finding(what, bool(kinds), True, detail, f"{INSTALL} --force-reinstall")
+        except Exception as error:
+            yield Finding(what, False, True, _reason(error), _what_is_missing(error))
+
+
+def _what_is_missing(failure: BaseException) -> str:
+    """How to get the module that an import failed for."""
+    for error in led_to(failure):
+        if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "lmms_topoprune":
+            return f"pip install {error.name.partition('.')[0].replace('_', '-')}"
+    return "install what it asks for"

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
-from lmms_topoprune.shared_files import shared_path
 
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
@@ -65,8 +65,8 @@ def _value(arguments: Sequence[str], name: str) -> str | None:
 @contextmanager
 def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     """Listens to what lmms-eval saves; prints that as JSON if asked, and fails where lmms-eval only warns."""
-    from lmms_topoprune.harness.results import as_json as written
-    from lmms_topoprune.harness.results import listening
+    from lmms_topoprune.harness.plan_file import as_json as written
+    from lmms_topoprune.harness.plan_file import listening
 
     first, gave_up = int(os.environ.get("RANK", 0)) == 0, True
     try:

@@ -66,7 +66,7 @@ def _dense(
     from lmms_topoprune import planning
     from lmms_topoprune.cli.loading import load, readers
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repairing import carry_out
+    from lmms_topoprune.repair.apply import carry_out
 
     # A repair belongs to the weights as `topoprune plan` loads them, and is fitted to these.
     model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device)

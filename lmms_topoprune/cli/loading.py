@@ -73,7 +73,7 @@ def load_lean(
 @contextmanager
 def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator[tuple[str, str, Any]]:
     """Where to load from, the device and the type; whatever loading raises becomes one sentence."""
-    from lmms_topoprune.device import find_device, find_dtype
+    from lmms_topoprune._util.device import find_device, find_dtype
     from lmms_topoprune.harness.pretrained import resolve, unloadable
 
     place = find_device(device)

@@ -10,7 +10,9 @@ import traceback
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
@@ -23,12 +25,13 @@ from lmms_topoprune.errors import (
     UnreachableError,
     out_of_memory,
 )
-from lmms_topoprune.stopping import farewell, finish_undisturbed, stoppable, unmasked
 
 COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",
     "doctor": "Say what works on this machine and how to mend what does not.",
     "tasks": "Print the folder of the embedded tasks and list them.",
+    "criteria": "List the criteria, one a line.",
+    "models": "List the models that lmms-eval gets to know, one a line.",
     "score": "Score every layer by several criteria, with one calibration pass.",
     "plan": "Decide which layers go and write that to a plan file.",
     "export": "Write the pruned model as an ordinary model folder.",
@@ -81,11 +84,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from lmms_topoprune.errors import unknown
 
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands from COMMANDS, without importing any."""
+        found = [CompletionItem(n, help=text) for n, text in COMMANDS.items() if n.startswith(incomplete)]
+        return found or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from COMMANDS, without importing any."""
@@ -123,11 +131,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         with stoppable():
             code = _run(arguments)
             if alone:
-                finish_undisturbed()
+                ignore_signals()
     except KeyboardInterrupt as stop:
         if alone:
-            finish_undisturbed()
-        text, code = farewell(stop)
+            ignore_signals()
+        text, code = exit_of(stop)
         click.echo(f"topoprune: {text}", err=True)
     sys.exit(code)
 
@@ -136,7 +144,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command and say what went wrong; returns the exit code."""
     as_json = "--json" in arguments
     try:
-        with unmasked():
+        with interruptions_first():
             result: Any = topoprune.main(args=arguments, prog_name="topoprune", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # what fails while the interpreter shuts down is told by nobody

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from lmms_topoprune.criteria import registry
+from lmms_topoprune import registry
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions, own_defaults
+from lmms_topoprune.options import CHOICES, NO_REPAIR, PruningOptions, own_defaults
 
 F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
@@ -43,6 +44,42 @@ def named(path: str, what: str) -> str:
 PATH = _Path()
 
 
+class _Named(click.ParamType):
+    """Text with names that a shell completes, after a comma too; and files, where one will do.
+
+    Attributes:
+        names: gives the names when they are asked for.
+        files: a file's name may stand there as well.
+    """
+
+    name = "text"
+
+    def __init__(self, names: Callable[[], Iterable[str]], files: bool = False) -> None:
+        self.names, self.files = names, files
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        found = [CompletionItem(before + comma + name) for name in self.names() if name.startswith(last)]
+        return found or ([CompletionItem(incomplete, type="file")] if self.files else [])
+
+
+def _repairs() -> tuple[str, ...]:
+    return (NO_REPAIR, *registry.repair_names())
+
+
+CRITERION = _Named(registry.criterion_names, files=True)
+REPAIR = _Named(_repairs, files=True)
+COMPLETED: dict[str, click.ParamType] = {
+    "criterion": CRITERION,
+    "repair": REPAIR,
+    "plan": _Named(tuple, files=True),
+    "calibration": _Named(lambda: ("embedded",), files=True),
+    **{name: _Named(lambda allowed=allowed: allowed) for name, allowed in CHOICES.items()},  # type: ignore[misc]
+}
+
+
 def _help_texts() -> dict[str, str]:
     """Option -> its sentence in PruningOptions' docstring."""
     text = (PruningOptions.__doc__ or "").partition("Attributes:")[2]
@@ -62,14 +99,30 @@ def pruning(*without: str) -> Callable[[F], F]:
                 continue
             kind = str(field.type).split(" ")[0]
             flag = "--" + field.name.replace("_", "-")
-            text = texts[field.name] + _default(field.name, field.default)
             # No click default: what the user leaves out is left to the criterion's own defaults.
-            function = click.option(flag, field.name, type=TYPES.get(kind, str), default=None, help=text)(
-                function
-            )
+            function = click.option(
+                flag,
+                field.name,
+                type=COMPLETED.get(field.name) or TYPES.get(kind, str),
+                cls=_PruningOption,
+                general=field.default,
+                help=texts[field.name],
+            )(function)
         return function
 
     return decorate
+
+
+class _PruningOption(click.Option):
+    """Asks the criteria for their defaults only when help is shown: that imports all of them."""
+
+    def __init__(self, *given: Any, general: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.general = general
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0], record[1] + _default(str(self.name), self.general))
 
 
 def _default(name: str, default: Any) -> str:

@@ -47,11 +47,11 @@ def command(
       topoprune regress runs/pruned --save-baseline baseline.json     # once, kept in the repository
       topoprune regress runs/pruned --baseline baseline.json --same-plan --junit regress.xml
     """
+    from lmms_topoprune._util.output import write_all
     from lmms_topoprune.comparison import baseline as stored
-    from lmms_topoprune.comparison import read_run
-    from lmms_topoprune.comparison.output import write_all
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
     from lmms_topoprune.errors import OptionError
+    from lmms_topoprune.results.reading import read_run
 
     if not 0 <= tolerance < 100:
         raise OptionError(f"tolerance is {tolerance:g}; allowed: 0 <= tolerance < 100, in points")

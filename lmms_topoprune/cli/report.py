@@ -40,10 +40,11 @@ def command(
     Example:
       topoprune report runs/sweep -o report.html
     """
-    from lmms_topoprune.comparison import compare, read_runs
-    from lmms_topoprune.comparison.cells import SweepFolder, sweeps_at
-    from lmms_topoprune.comparison.output import write
-    from lmms_topoprune.comparison.report import report
+    from lmms_topoprune._util.output import write
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.report.build import report
+    from lmms_topoprune.sweep.folder import SweepFolder, sweeps_at
+    from lmms_topoprune.sweep.run_folders import read_runs
 
     runs = read_runs(folders)
     comparison = compare(runs, dense=dense, reference=reference, force=force)

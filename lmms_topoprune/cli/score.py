@@ -40,7 +40,7 @@ def command(**arguments: Any) -> None:
       topoprune score --criteria topology --states states
       topoprune score --criteria gardinazzi --k 10 --states states     # no second pass
     """
-    from lmms_topoprune.comparison.grid import Grid
+    from lmms_topoprune.sweep.grid import Grid
 
     names = options.listed(arguments["criteria"], "criteria")
     shared = options.given(arguments)
@@ -50,8 +50,8 @@ def command(**arguments: Any) -> None:
     options.check_output(arguments["output"])
     options.check_output(arguments["states"], folder=True, what="states")
     from lmms_topoprune.cli.loading import load, readers
-    from lmms_topoprune.comparison.planner import Planner
-    from lmms_topoprune.comparison.tables import write
+    from lmms_topoprune.report.tables import write
+    from lmms_topoprune.sweep.planner import Planner
 
     model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
     strict = shared.get("calibration_strict")

@@ -12,7 +12,7 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 
 if TYPE_CHECKING:
-    from lmms_topoprune.comparison import Run
+    from lmms_topoprune.results.reading import Run
 
 
 @click.command()
@@ -101,14 +101,14 @@ def run(
     **_: Any,
 ) -> list[Run]:
     """Load the dense model and sweep, with progress on the screen."""
-    from lmms_topoprune.comparison.grid import Grid, questions
+    from lmms_topoprune.sweep.grid import Grid, questions
 
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
     limit = questions(limit)
     options.check_output(output, folder=True)
     if ray or ray_address:
-        from lmms_topoprune.comparison.ray_cluster import require_ray
+        from lmms_topoprune.sweep.ray_cluster import require_ray
 
         require_ray()
     grid = Grid(
@@ -117,13 +117,13 @@ def run(
         tuple(options.numbers(seeds, "seeds", int)),
         shared,
     )
-    from lmms_topoprune.cli.screen import Screen
+    from lmms_topoprune.cli.progress_screen import Screen
 
     with Screen() as screen:
         screen.say("Loading the model ...")
         from lmms_topoprune.cli.loading import readers
-        from lmms_topoprune.comparison.sweep import sweep
         from lmms_topoprune.harness.session import Session
+        from lmms_topoprune.sweep.runner import sweep
 
         precision = f",dtype={dtype}" if dtype else ""
         session = Session.open(
@@ -160,20 +160,22 @@ def _executor(
 ) -> Any:
     """Who evaluates; None for the session itself, which is here anyway."""
     if ray or address:
-        from lmms_topoprune.comparison.ray_cluster import RayCluster
+        from lmms_topoprune.sweep.ray_cluster import RayCluster
 
         return RayCluster(session.opener, address, workers, device)
     if workers is None or workers == 1:
         return None
-    from lmms_topoprune.comparison.processes import Processes
+    from lmms_topoprune.sweep.workers import Processes
 
     return Processes(session.opener, workers, device, logs)
 
 
 def finish(folder: Path, as_json: bool, title: str) -> None:
     """Compare all that the folder holds, earlier commands' cells included; keep the table and show it."""
-    from lmms_topoprune.cli.board import show
-    from lmms_topoprune.comparison import compare, read_runs, render, save
+    from lmms_topoprune.cli.table import show
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.report.tables import render, save
+    from lmms_topoprune.sweep.run_folders import read_runs
 
     comparison = compare(read_runs([folder]))
     for suffix in (".md", ".json", ".csv"):

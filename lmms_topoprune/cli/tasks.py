@@ -7,8 +7,8 @@ import re
 
 import click
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
-from lmms_topoprune.shared_files import shared_path
 
 
 def tasks() -> dict[str, str]:

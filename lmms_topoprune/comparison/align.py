@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lmms_topoprune.comparison.scores import UnitScores
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.results.scores import UnitScores
 
 
 def align(tasks: Sequence[Mapping[str, UnitScores]]) -> dict[str, list[UnitScores]]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lmms_topoprune.comparison.damage import read_object, understood
-from lmms_topoprune.comparison.output import write
-from lmms_topoprune.comparison.results import RESULTS, Run, read_run
-from lmms_topoprune.comparison.scores import UnitScores
+from lmms_topoprune._util.malformed import read_object, understood
+from lmms_topoprune._util.output import write
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.results.reading import RESULTS, Run, read_run
+from lmms_topoprune.results.scores import UnitScores
 
 SCHEMA = "topoprune-baseline/1"
 

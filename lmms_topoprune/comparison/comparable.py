@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmms_topoprune.comparison.results import Run
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.results.reading import Run
 
 UNKNOWN = (None, "")
 NOTED = ("dtype", "attn_implementation", "weights", "lmms-eval version")

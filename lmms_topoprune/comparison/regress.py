@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
+from lmms_topoprune.comparison.columns import interval, p_value, percent
 from lmms_topoprune.comparison.comparable import differences
-from lmms_topoprune.comparison.compare import Cell, compare
-from lmms_topoprune.comparison.results import Run
-from lmms_topoprune.comparison.wording import interval, p_value, percent
+from lmms_topoprune.comparison.side_by_side import Cell, compare
 from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.results.reading import Run
 
 BASELINE, RUN = "baseline", "run"
 LEVEL = 0.05
@@ -53,7 +53,7 @@ def regress(
     _check_same(baseline, run)
     pair = [replace(baseline, label=BASELINE), replace(run, label=RUN)]
     comparison = compare(pair, dense=BASELINE, force=True, seed=seed)
-    rows = {row.label: row.cells for row in comparison.rows}
+    rows = {row.label: {**row.cells, comparison.overall: row.overall} for row in comparison.rows}
     checks = [_check(name, cell, tolerance) for name, cell in rows[RUN].items()]
     if same_plan:
         checks.append(_plan_check(baseline, run))

@@ -10,9 +10,18 @@ import numpy as np
 from lmms_topoprune.criteria.cosine import unit
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 
 
+@criterion(
+    "angular",
+    summary="angle between states, for one block of layers",
+    paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
+    address="https://arxiv.org/abs/2403.17887",
+    parameters=(),
+    selection="block",
+)
 def score(evidence: Evidence, options: PruningOptions) -> PairScores:
     """1 - d(i, j), where d is the mean over samples of arccos(cos) / pi at the sample's token."""
     states = unit(evidence.state(options.state))

@@ -7,10 +7,17 @@ import numpy as np
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.topology import jaccard_of
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 from lmms_topoprune.topology import betti, zigzag_barcode
 
 
+@criterion(
+    "static",
+    summary="topology without the zigzag: Betti numbers",
+    parameters=("k", "dimension", "metric"),
+    selection="path",
+)
 def static_homology(evidence: Evidence, options: PruningOptions) -> PairScores:
     """Without the zigzag: only the Betti numbers of the states are compared, min / max.
 
@@ -28,6 +35,12 @@ def _betti_ratio(states: np.ndarray, k: int, options: PruningOptions) -> np.ndar
     return np.divide(low, high, out=np.ones_like(low), where=high > 0)
 
 
+@criterion(
+    "shuffled",
+    summary="topology with the states in random order",
+    parameters=("k", "dimension", "metric", "seed"),
+    selection="path",
+)
 def shuffled(evidence: Evidence, options: PruningOptions) -> PairScores:
     """Without the order of the layers: the zigzag runs through the states in a random order.
 

@@ -10,9 +10,17 @@ import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "cosine",
+    summary="cosine of input and output at one token",
+    paper="Chen et al., Streamlining Redundant Layers to Compress Large Language Models, ICLR 2025",
+    address="https://arxiv.org/abs/2403.19135",
+    parameters=(),
+)
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """The mean over samples of cos(state l, state l + 1)."""
     states = unit(evidence.state(options.state))

@@ -11,13 +11,24 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lmms_topoprune.calibration.progress import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.position import droppable
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "greedy",
+    summary="the layer that the loss misses least, step by step",
+    paper="Song et al., SLEB: Streamlining LLMs through Redundancy Verification and Elimination, ICML 2024",
+    address="https://arxiv.org/abs/2402.09025",
+    state="none",
+    loss=True,
+    parameters=("sparsity", "protect_first", "protect_last"),
+    defaults={"samples": 64},
+)
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """L for the layer removed first, L - 1 for the next, 0 for those that stay.
 

@@ -7,9 +7,18 @@ import numpy as np
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "last_n",
+    summary="the deepest layers",
+    paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
+    address="https://arxiv.org/abs/2403.17887",
+    state="none",
+    parameters=(),
+)
 def last_n(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """The deepest layers first; with protect_last=1 this is the simple rule of Gromov et al.
 
@@ -18,6 +27,14 @@ def last_n(evidence: Evidence, options: PruningOptions) -> LayerScores:
     return LayerScores(np.arange(evidence.layers, dtype=float), "last_n")
 
 
+@criterion(
+    "uniform",
+    summary="evenly spaced layers",
+    paper="Fan et al., Reducing Transformer Depth on Demand with Structured Dropout",
+    address="https://arxiv.org/abs/1909.11556",
+    state="none",
+    parameters=("sparsity", "protect_first", "protect_last"),
+)
 def uniform(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """1 for evenly spaced layers among those that may be dropped, 0 for the others.
 

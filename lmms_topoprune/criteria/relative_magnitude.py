@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion(
+    "relative_magnitude",
+    summary="size of a layer's update beside its output",
+    paper="Samragh et al., Weight subcloning",
+    address="https://arxiv.org/abs/2312.09299",
+    state="none",
+    sums=("relative_magnitude",),
+    parameters=(),
+)
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """The negative mean over all tokens of |f(x)| / |x + f(x)|, where x + f(x) is the layer's output."""
     return LayerScores(-evidence.relative_magnitude, "relative_magnitude")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores, PairScores
@@ -18,7 +18,7 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScor
     """The criterion's scores; `options` as `resolved` returns them."""
     if "samples" in evidence.calibration:
         check_samples(options, evidence.calibration["samples"])
-    return registry.get(options.criterion).function()(evidence, options)
+    return registry.get(options.criterion)(evidence, options)
 
 
 def check_samples(options: PruningOptions, count: int) -> None:
@@ -30,7 +30,8 @@ def check_samples(options: PruningOptions, count: int) -> None:
 def score_parameters(options: PruningOptions) -> dict[str, Any]:
     """What the scores depend on, beside the model and the calibration set."""
     criterion = registry.get(options.criterion)
-    return {"version": criterion.version, **{n: getattr(options, n) for n in criterion.parameters}}
+    code = {} if criterion.code is None else {"code": criterion.code}
+    return {"version": criterion.version, **code, **{n: getattr(options, n) for n in criterion.parameters}}
 
 
 def scores_to_json(scores: LayerScores | PairScores) -> dict[str, Any]:

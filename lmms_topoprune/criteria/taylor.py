@@ -14,10 +14,20 @@ from lmms_topoprune.calibration.collect import evaluation_mode
 from lmms_topoprune.calibration.likelihood import IGNORE
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 from lmms_topoprune.surgery import decoder_layers
 
 
+@criterion(
+    "taylor",
+    summary="weights times gradients of the loss",
+    paper="Kim et al., Shortened LLaMA: Depth Pruning for Large Language Models",
+    address="https://arxiv.org/abs/2402.02834",
+    state="none",
+    loss=True,
+    parameters=(),
+)
 def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
     model = evidence.likelihood.model

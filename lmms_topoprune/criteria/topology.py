@@ -7,21 +7,54 @@ Models", ICML 2025 (arXiv 2410.11042); the pairwise score is this project's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode
 
+GARDINAZZI_BIBTEX = """\
+@inproceedings{gardinazzi2025persistent,
+  title     = {Persistent Topological Features in Large Language Models},
+  author    = {Gardinazzi, Yuri and Viswanathan, Karthik and Panerai, Giada and Ansuini, Alessio and
+               Cazzaniga, Alberto and Biagetti, Matteo},
+  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
+  series    = {PMLR},
+  volume    = {267},
+  pages     = {18811--18830},
+  year      = {2025},
+  url       = {https://arxiv.org/abs/2410.11042}
+}
+"""
 
+
+@criterion(
+    "topology",
+    summary="bars of the zigzag barcode that two states share",
+    paper="Gardinazzi et al., Persistent Topological Features in Large Language Models, ICML 2025",
+    address="https://arxiv.org/abs/2410.11042",
+    bibtex=GARDINAZZI_BIBTEX,
+    parameters=("k", "dimension", "metric"),
+    selection="path",
+)
 def pairwise(evidence: Evidence, options: PruningOptions) -> PairScores:
     """J_p(i, j), the bars alive at both states over the bars alive at either; the mean over several k."""
     found = barcodes(evidence.state(options.state), options)
     values = np.mean([jaccard(barcode, options.dimension) for barcode in found.values()], axis=0)
     return PairScores(values, "topology", kept(found, options))
+
+
+multiscale = replace(
+    pairwise,
+    name="multiscale",
+    summary="topology at three neighborhood sizes, averaged",
+    defaults={"k": "5+10+15"},
+)
 
 
 def barcodes(states: np.ndarray, options: PruningOptions) -> dict[int, Barcode]:

@@ -13,12 +13,21 @@ from numpy.typing import NDArray
 from lmms_topoprune.criteria import angular, topology
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import TINY, PairScores
 
 Floats = NDArray[np.float64]
 SHALLOW = 8  # fewer layers have no middle of their own
 
 
+@criterion(
+    "topology_angle",
+    summary="topology and angle, balanced",
+    builds_on=(topology.pairwise, angular.score),
+    parameters=("k", "dimension", "metric"),
+    selection="path",
+    defaults={"token": "mean"},
+)
 def score(evidence: Evidence, options: PruningOptions) -> PairScores:
     """The topological Jaccard and the angular similarity of two states, balanced."""
     shapes = topology.pairwise(evidence, options)

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmms_topoprune.criteria import angular, topology
+from lmms_topoprune.criteria import angular, block_influence, topology
 from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.topology_angle import Floats, balanced
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import TINY, PairScores
 
 
+@criterion(
+    "topology_angle_influence",
+    summary="topology, angle and block influence, balanced",
+    builds_on=(topology.pairwise, angular.score, block_influence.score),
+    sums=("token_cosine",),
+    parameters=("k", "dimension", "metric"),
+    selection="rank",
+    defaults={"token": "mean"},
+)
 def score(evidence: Evidence, options: PruningOptions) -> PairScores:
     """The topological Jaccard, the angular similarity and block influence of two states, balanced."""
     shapes = topology.pairwise(evidence, options)

@@ -9,6 +9,7 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance
 from loguru import logger
 
+from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import GenerationError
 
 MANY_EMPTY = 0.1
@@ -38,8 +39,10 @@ class Failure:
         shown = ", ".join(map(str, self.documents[:8])) + (", ..." if len(self.documents) > 8 else "")
         return f"generation failed in task {self.task!r}, document {shown}: {self.error}"
 
-    def raised(self) -> GenerationError:
-        return GenerationError(f"{self}; on_error=record counts failures instead of stopping")
+    def raised(self, can_record: bool = True) -> GenerationError:
+        """The error that stops the run; `can_record` says whether on_error=record would let it go on."""
+        advice = "; on_error=record counts failures instead of stopping"
+        return GenerationError(f"{self}{advice if can_record else ''}")
 
 
 @dataclass
@@ -69,6 +72,13 @@ class Answers:
         self.empty += other.empty
         self.failures += other.failures
         return self
+
+    def of_all_processes(self) -> Answers:
+        """The counts of all processes together; the first one reports for all."""
+        total = Answers()
+        for part in Ranks.current().together(lambda: self):
+            total += part
+        return total
 
     def __str__(self) -> str:
         return f"{self.total} answers, {self.empty} of them empty, and {len(self.failures)} failures"

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
-from lmms_topoprune.device import check_device, find_device, find_dtype
+from lmms_topoprune._util.device import check_device, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
+from lmms_topoprune.families import OPEN, Registered
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.registration import Registered
+from lmms_topoprune.registry import DENSE as REFERENCE
 
-DENSE = "dense"
+DENSE = REFERENCE.name
+
 LOOSE = {"pretrained", "device", "device_map", "dtype", "batch_size"}  # checked for what they mean
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """model_args as lmms-eval reads them, and a sentence where it would stumble or silently drop something.
+
+    Args:
+        given: text, or a mapping as a YAML file or Python may have it.
 
     Raises:
         OptionError: a part is not name=value, a name is given twice, or a number is none.
     """
-    names: list[str] = []
+    if isinstance(given, Mapping):
+        return {str(name): value for name, value in given.items()}
+    text, names = given, list[str]()
     for part in _smart_comma_split(text.strip()):
         name, equals, value = part.partition("=")
         if not equals:
@@ -42,19 +50,48 @@ def parse(text: str) -> dict[str, Any]:
     return simple_parse_args_string(text)
 
 
+def completed(given: Mapping[str, Any], command: Mapping[str, Any]) -> dict[str, Any]:
+    """model_args with what lmms-eval's own options (--batch_size, --device) say beside them.
+
+    What model_args say counts; an option may repeat it, not contradict it. lmms-eval gives a batch size of 1
+    where none was asked for, so that contradicts nothing.
+
+    Raises:
+        OptionError: an option says something else than model_args.
+    """
+    for name, value in command.items():
+        unsaid = value is None or (name, str(value)) == ("batch_size", "1")
+        if name in given and not unsaid and str(given[name]) != str(value):
+            raise OptionError(
+                f"{name} is {shown(given[name])} in model_args and {shown(value)} beside them (--{name}); "
+                "pass one of them"
+            )
+    return {**{name: value for name, value in command.items() if value is not None}, **given}
+
+
 def parameters(wrapped: type) -> dict[str, Any]:
-    """The named arguments of a wrapped class's constructor with their defaults."""
-    signature = inspect.signature(wrapped.__init__)  # type: ignore[misc]
+    """The named arguments of a wrapped class's constructor with their defaults.
+
+    A constructor that takes **kwargs hands them to the class it derives from, so that one's count as well.
+    """
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: p.default for p in signature.parameters.values() if p.kind in named and p.name != "self"}
+    found: dict[str, Any] = {}
+    for constructor in (vars(kind)["__init__"] for kind in wrapped.__mro__ if "__init__" in vars(kind)):
+        signature = [*inspect.signature(constructor).parameters.values()][1:]
+        found = {**{p.name: p.default for p in signature if p.kind in named}, **found}
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature):
+            break
+    return found
 
 
 def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str, Any]) -> PruningOptions:
     """Pop this package's options out of `arguments`; what is left belongs to the wrapped class.
 
     Raises:
-        OptionError: an unknown name or a value that is not allowed.
+        OptionError: an unknown name, a value that is not allowed, or another criterion than the model's name
+            says.
     """
+    _check_criterion(model, arguments.get("criterion"))
     names = {*PruningOptions.names(), *allowed, "dtype"}
     for name in arguments:
         if name not in names:
@@ -70,11 +107,29 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
     return options
 
 
+def _check_criterion(model: Registered, given: Any) -> None:
+    if given is None or model.takes_criterion or str(given) == model.criterion or model.criterion == DENSE:
+        return
+    raise OptionError(
+        f"criterion is {shown(given)}, but {model.name} is the model of {model.criterion!r}; "
+        f"leave it out, or pass it to {OPEN}_{model.family}"
+    )
+
+
 def _refuse_pruning(model: Registered, options: PruningOptions) -> None:
     for name, unset in (("sparsity", 0.0), ("layers", None), ("plan", None), ("criterion", DENSE)):
         value = getattr(options, name)
         if value != unset:
             raise OptionError(f"{name} is {shown(value)}; {model.name} deletes nothing, so leave it out")
+
+
+def why_nothing_goes(options: PruningOptions) -> str:
+    """What a user may have forgotten whose plan drops no layer."""
+    if options.plan is not None or options.layers is not None:
+        return "the given plan or list of layers is empty"
+    if options.sparsity > 0:
+        return f"sparsity is {options.sparsity}, which is less than half a layer; pass a larger one"
+    return "sparsity is 0; pass sparsity=0.3 or another share of the layers, or evaluate the dense model"
 
 
 def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | None:

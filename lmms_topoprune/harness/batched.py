@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
-from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
+from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune._util.timing import measured
+from lmms_topoprune.calibration.prompts import padded
+from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stages import measured
-from lmms_topoprune.stopping import unmasked
+from lmms_topoprune.harness.likelihood import Likelihood, Prompt
+from lmms_topoprune.harness.media import UnseenMediumError, kind_of, refuse_unseen
+from lmms_topoprune.harness.rounds import answer_in_rounds
+from lmms_topoprune.harness.user_errors import one_sentence
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One request as the processor takes it: the text with placeholders, and what they stand for."""
-
-    text: str
-    images: tuple[Any, ...] = ()
-    videos: tuple[Any, ...] = ()
-
-
-class BatchedGeneration(lmms):  # type: ignore[misc]
+class BatchedGeneration(Likelihood):
     """Mixin over PrunedModel for llava_hf, simple and chat."""
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
@@ -52,30 +47,36 @@ class BatchedGeneration(lmms):  # type: ignore[misc]
             self._log_speed(answers, time.perf_counter() - start)
         return answers
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        with one_sentence():
-            try:
-                return super().loglikelihood(requests)
-            except Exception as error:
-                raise Failure.of(requests, error).raised() from error
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
+        return answer_in_rounds(self, requests)
+
+    def context_prompt(self, request: Instance) -> Prompt:
+        return self._simple_prompt(request)
+
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> Any:
+        with padded(self.tokenizer, "right"):
+            return self._encode([*prompts])
 
     def _answer(self, requests: list[Instance]) -> list[GenerationResult]:
-        try:
-            with unmasked():
-                prompts = [self._prompt(request) for request in requests]
-                results = self._generate(prompts, _settings(requests[0]))
-        except Exception as error:
+        with errors_kept() as failure:
+            prompts = [self._prompt(request) for request in requests]
+            results = self._generate(prompts, _settings(requests[0]))
+        if failure.error is not None:
+            if isinstance(failure.error, UnseenMediumError):
+                raise failure.error
             if self.options.on_error == "raise":
-                raise Failure.of(requests, error).raised() from error
+                raise Failure.of(requests, failure.error).raised() from failure.error
             if len(requests) > 1:
                 return [self._answer([request])[0] for request in requests]
-            return [self.answers.fail(requests[0], error)]
+            return [self.answers.fail(requests[0], failure.error)]
         for request, result in zip(requests, results, strict=True):
             self.answers.add(request, result.text)
         return results
 
     def _generate(self, prompts: list[Prompt], settings: dict[str, Any]) -> list[GenerationResult]:
         inputs = self._encode(prompts)
+        shown = {kind for prompt in prompts for kind in prompt.kinds}
+        refuse_unseen(shown, inputs, self.registered.wraps, self._image_processor)
         end = self.eot_token_id
         ids = self.model.generate(
             **inputs, **settings, use_cache=self.use_cache, pad_token_id=end, eos_token_id=end
@@ -111,18 +112,28 @@ class BatchedGeneration(lmms):  # type: ignore[misc]
         text = self._image_processor.apply_chat_template(
             messages.model_dump()["messages"], tokenize=False, add_generation_prompt=True
         )
-        return Prompt(text, tuple(images), tuple(videos))
+        return Prompt(text, tuple(images), self._frames(videos))
 
     def _simple_prompt(self, request: Instance) -> Prompt:
         context, _, doc_to_visual, doc_id, task, split = request.args
         visuals = doc_to_visual(self.task_dict[task][split][doc_id]) or []
-        kind = "video" if visuals and isinstance(visuals[0], str) else "image"
+        kind = kind_of(visuals[0]) if visuals else "image"
+        if kind not in PLACEHOLDERS:
+            refuse_unseen([kind or "audio"], {}, self.registered.wraps, self._image_processor)
         if visuals and PLACEHOLDERS["image"] not in context:
             context = f"{' '.join([PLACEHOLDERS[kind]] * len(visuals))}\n{context}"
         text = self._render(context)
         if kind == "video":
-            return Prompt(text, videos=(self.load_video(visuals, self.max_frames_num),))
+            return Prompt(text, videos=self._frames(visuals))
         return Prompt(text, tuple(visuals))
+
+    def _frames(self, videos: Sequence[Any]) -> tuple[Any, ...]:
+        """Frames of videos that are given by their path, spread evenly."""
+        count = self.max_frames_num
+        return tuple(
+            read_frames(Path(video), count)[0] if isinstance(video, (str, Path)) else video
+            for video in videos
+        )
 
     def _render(self, context: str) -> str:
         from lmms_eval.models.simple.llava_hf import VICUNA_CHAT_TEMPLATE

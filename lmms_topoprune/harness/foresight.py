@@ -6,12 +6,11 @@ from functools import partial
 
 from transformers import AutoConfig
 
-from lmms_topoprune import planning
+from lmms_topoprune import planning, registry
 from lmms_topoprune.calibrating import load
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.criteria import registry
 from lmms_topoprune.criteria.scoring import check_samples
-from lmms_topoprune.harness.evaluated import refuse_evaluated
+from lmms_topoprune.harness.evaluated_documents import refuse_evaluated
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lmms_eval.api.instance import Instance, unwrap_generation_output
-from lmms_eval.api.model import lmms
 from transformers import PreTrainedModel
 
+from lmms_topoprune._util.compat import replaced
+from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stages import measured
-from lmms_topoprune.stopping import unmasked
+from lmms_topoprune.harness.likelihood import Likelihood
+from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
+from lmms_topoprune.harness.rounds import answer_in_rounds
+from lmms_topoprune.harness.user_errors import one_sentence
 
 Answer = Callable[[list[Instance]], list[Any]]
 
@@ -24,51 +26,37 @@ class _Escape(BaseException):
 
 
 @contextmanager
-def _escaping(network: PreTrainedModel) -> Iterator[None]:
-    """Within this block an exception in the network's generate() passes through `except Exception`."""
-    own = vars(network).get("generate")
+def _escaping(network: PreTrainedModel, media: MediaSeen) -> Iterator[None]:
+    """Within this block an exception in the network's generate() passes through `except Exception`.
+
+    Before it answers, every medium that the task has shown meanwhile is looked for among its inputs.
+    """
     generate: Any = network.generate
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with unmasked():
-                return generate(*args, **kwargs)
-        except Exception as error:
-            raise _Escape from error
+        with errors_kept() as failure:
+            media.check(kwargs)
+            return generate(*args, **kwargs)
+        raise _Escape from failure.error
 
-    vars(network)["generate"] = guarded
-    try:
+    with replaced(network, generate=guarded):
         yield
-    finally:
-        del vars(network)["generate"]
-        if own is not None:
-            vars(network)["generate"] = own
 
 
-class GuardedGeneration(lmms):  # type: ignore[misc]
+class GuardedGeneration(Likelihood):
     """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
-        return self._guard(super().generate_until, requests)
-
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:
-        return self._guard(super().generate_until_multi_round, requests)
-
-    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
-        with one_sentence():
-            try:
-                return super().loglikelihood(requests)
-            except Exception as error:
-                raise Failure.of(requests, error).raised() from error
-
-    def _guard(self, answer: Answer, requests: list[Instance]) -> list[Any]:
-        # Wrappers write into the generation settings that requests share, so each gets its own.
-        own = [_own_settings(request) for request in requests]
-        with one_sentence(), measured(self.stages, "generate"), _escaping(self.network):
-            results = self._answer_all(answer, own)
+        media = MediaSeen(self.registered.wraps, self.hf_processor)
+        watched = [media.watching(request) for request in requests]
+        with one_sentence(), measured(self.stages, "generate"), _escaping(self.network, media):
+            results = self._answer_all(super().generate_until, watched)
         for request, result in zip(requests, results, strict=True):
             self.answers.add(request, str(unwrap_generation_output(result)[0]))
         return results
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:
+        return answer_in_rounds(self, requests)
 
     def _answer_all(self, answer: Answer, requests: list[Instance]) -> list[Any]:
         if self.options.on_error == "raise":
@@ -82,19 +70,18 @@ class GuardedGeneration(lmms):  # type: ignore[misc]
             return answer(requests)
         except (_Escape, Exception) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, UnseenMediumError):
+                raise cause from None
             raise Failure.of(requests, cause).raised() from cause
 
     def _answer_or_record(self, answer: Answer, requests: list[Instance]) -> list[Any]:
         try:
-            with unmasked():
+            with errors_kept() as failure:
                 return answer(requests)
-        except (_Escape, Exception) as error:
-            if len(requests) > 1:
-                return [self._answer_or_record(answer, [request])[0] for request in requests]
-            return [self.answers.fail(requests[0], error.__cause__ or error)]
-
-
-def _own_settings(request: Instance) -> Instance:
-    own = copy.copy(request)
-    own.arguments = tuple(copy.deepcopy(a) if isinstance(a, dict) else a for a in request.args)
-    return own
+        except _Escape as escape:
+            failure.error = escape.__cause__  # type: ignore[assignment]
+        if isinstance(failure.error, UnseenMediumError):
+            raise failure.error
+        if len(requests) > 1:
+            return [self._answer_or_record(answer, [request])[0] for request in requests]
+        return [self.answers.fail(requests[0], failure.error)]

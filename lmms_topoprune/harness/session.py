@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune._util.packaged import shared_path
+from lmms_topoprune._util.timing import measured
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.evaluated import evaluated
+from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.listing import refuse_unknown
-from lmms_topoprune.harness.quiet import logged_to
-from lmms_topoprune.harness.results import leave_plan
+from lmms_topoprune.harness.logs import logged_to
+from lmms_topoprune.harness.plan_file import leave_plan
 from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repairing import carry_out
-from lmms_topoprune.shared_files import shared_path
-from lmms_topoprune.stages import measured
+from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
 Progress = Callable[[int, int], None]

@@ -11,15 +11,15 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import Image
 from tenacity import RetryError
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.hub import check_reachable
 from lmms_topoprune.calibration.rows import take, whole_images
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
 from lmms_topoprune.harness.batched import PLACEHOLDERS
-from lmms_topoprune.harness.callers import local_of
-from lmms_topoprune.harness.evaluated import calibration_split, task_config
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune.harness.compat import evaluation, task_config
+from lmms_topoprune.harness.evaluated_documents import calibration_split
 
 
 def task_samples(source: str, count: int, seed: int, strict: bool = False) -> list[Sample]:
@@ -42,9 +42,7 @@ def task_samples(source: str, count: int, seed: int, strict: bool = False) -> li
 
 def _task(name: str) -> Any:
     # The user's --include_path is known to the manager that simple_evaluate was given.
-    manager = local_of("simple_evaluate", "task_manager") or TaskManager(
-        include_path=str(shared_path("tasks"))
-    )
+    manager = evaluation().task_manager or TaskManager(include_path=str(shared_path("tasks")))
     if name not in manager.all_subtasks:
         hint = nearest(name, manager.all_subtasks)
         raise OptionError(

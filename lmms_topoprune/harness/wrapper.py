@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -10,23 +11,24 @@ from loguru import logger
 from transformers import PreTrainedModel
 
 from lmms_topoprune import planning
+from lmms_topoprune._util.files import digest
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
-from lmms_topoprune.files import digest
+from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
-from lmms_topoprune.harness import pretrained, response_cache, results
+from lmms_topoprune.harness import plan_file as results
+from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.evaluated import marked
-from lmms_topoprune.harness.exits import one_sentence
+from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
+from lmms_topoprune.harness.evaluated_documents import marked
 from lmms_topoprune.harness.foresight import foresee
-from lmms_topoprune.harness.lean import Lean
-from lmms_topoprune.harness.processes import gathered
+from lmms_topoprune.harness.partial_load import Lean
 from lmms_topoprune.harness.size import size
 from lmms_topoprune.harness.task_samples import task_samples
-from lmms_topoprune.registration import Registered
-from lmms_topoprune.repairing import carry_out
-from lmms_topoprune.stages import Stages, measured
+from lmms_topoprune.harness.user_errors import one_sentence
+from lmms_topoprune.repair.apply import carry_out
 from lmms_topoprune.surgery.self_test import self_test
 
 
@@ -62,19 +64,19 @@ class PrunedModel(lmms):  # type: ignore[misc]
             with measured(self.stages, "load"):
                 self._load(arguments, dtype)
             self._prune(samples)
-            response_cache.tell_plans_apart()
+            tell_plans_apart()
+            ask_for_likelihoods()
 
     @classmethod
     def create_from_arg_string(
-        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
     ) -> PrunedModel:
         """What lmms-eval calls; also arranges for the plan to be written beside its results."""
         with one_sentence():
-            given = sorting.parse(arg_string)
-        extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        # The command's --batch_size is 1 by default, so what stands in model_args counts.
-        model = cls(**{**extra, **given})
-        results.leave_plan(model, results.tracker_of_caller())
+            given = sorting.completed(sorting.parse(arg_string), additional_config or {})
+        model = cls(**given)
+        evaluation().model = model
+        results.leave_plan(model, evaluation().tracker)
         return model
 
     def _prepare(self, arguments: dict[str, Any]) -> tuple[torch.dtype | None, list[Sample] | None]:
@@ -113,6 +115,10 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self._delete(samples)
             self.lean.remember(self.plan)
         self.plan = marked(self.plan)
+        if not self.plan.dropped and self.registered.criterion != "dense":
+            logger.warning(
+                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+            )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)
@@ -162,7 +168,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""
-        self.answers = gathered(self.answers)
+        self.answers = self.answers.of_all_processes()
         self.plan = self.plan.with_stages(**self.stages)
         if self.rank == 0:
             self.answers.report()

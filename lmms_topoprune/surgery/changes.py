@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lmms_topoprune.surgery.twin import MISSING
+from lmms_topoprune.surgery.meta_model import MISSING
 
 
 @dataclass(frozen=True)

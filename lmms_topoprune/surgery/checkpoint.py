@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from lmms_topoprune.surgery.fingerprint import essence, fingerprint
-from lmms_topoprune.surgery.twin import weightless
+from lmms_topoprune.surgery.meta_model import weightless
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from lmms_topoprune._util.signals import unmasked
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.stopping import unmasked
-from lmms_topoprune.surgery.compare import layer_changes
+from lmms_topoprune.surgery.differences import layer_changes
 from lmms_topoprune.surgery.fields import prune_config
 from lmms_topoprune.surgery.locate import Place
-from lmms_topoprune.surgery.twin import build_twin, quietly
+from lmms_topoprune.surgery.meta_model import build_twin, quietly
 
 
 @dataclass(frozen=True)

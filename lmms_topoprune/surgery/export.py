@@ -12,14 +12,14 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, OptionError, shown
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery.locate import decoder_layers
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
 from lmms_topoprune.surgery.prepare import KEPT
-from lmms_topoprune.surgery.repair import CUTS, repair_of
+from lmms_topoprune.surgery.repair_record import CUTS, repair_of
 
 
 def export(

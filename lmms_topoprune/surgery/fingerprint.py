@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 
 Casts = Mapping[torch.dtype, Sequence[torch.dtype]]
 

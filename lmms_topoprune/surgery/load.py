@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
+from lmms_topoprune._util.compat import meta_tensors_unread
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
@@ -22,7 +23,6 @@ from lmms_topoprune.surgery.delete import Possible
 from lmms_topoprune.surgery.dense import Dense
 from lmms_topoprune.surgery.locate import locate
 from lmms_topoprune.surgery.placement import place
-from lmms_topoprune.surgery.unread import meta_unread
 
 
 def load_pruned(
@@ -64,7 +64,7 @@ def load_pruned(
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
         kwargs["device_map"] = place(deletion.pruned, where.path, plan, wanted, max_memory)
-    with meta_unread():
+    with meta_tensors_unread():
         loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     deletion.carry_out_on(model)

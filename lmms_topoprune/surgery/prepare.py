@@ -11,7 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.changes import Change, set_to
-from lmms_topoprune.surgery.compare import (
+from lmms_topoprune.surgery.dense import Dense, layers_at
+from lmms_topoprune.surgery.differences import (
     config_changes,
     layer_changes,
     outside_changes,
@@ -20,9 +21,8 @@ from lmms_topoprune.surgery.compare import (
     shared_tensors,
     take_blocks,
 )
-from lmms_topoprune.surgery.dense import Dense, layers_at
 from lmms_topoprune.surgery.exceptions import inert_attributes
-from lmms_topoprune.surgery.twin import MISSING, configs, tensors
+from lmms_topoprune.surgery.meta_model import MISSING, configs, tensors
 
 # A module of the model, its dense twin and its pruned twin.
 Trio = tuple[nn.Module, nn.Module, nn.Module]

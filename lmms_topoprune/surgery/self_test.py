@@ -13,8 +13,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SelfTestError
 from lmms_topoprune.surgery.locate import Place, locate
+from lmms_topoprune.surgery.meta_model import build_twin, configs, differences
 from lmms_topoprune.surgery.prompt import image_prompt, text_prompt
-from lmms_topoprune.surgery.twin import build_twin, configs, differences
 
 STEPS = 4
 _NUMBER = re.compile("layer|idx|index")

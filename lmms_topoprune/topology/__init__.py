@@ -13,17 +13,33 @@ from lmms_topoprune.topology.descriptors import (
     effective_persistence_image,
     inter_layer_persistence,
     jaccard,
+    released_persistence,
     smooth_persistence_image,
 )
-from lmms_topoprune.topology.multiscale import combined_jaccard, combined_persistence, zigzag_barcodes
-from lmms_topoprune.topology.replay import gardinazzi_layers, released_persistence
-from lmms_topoprune.topology.zigzag import complexes_barcode, graphs_barcode, zigzag_barcode
+from lmms_topoprune.topology.neighbors import Neighbors
+from lmms_topoprune.topology.similarity import (
+    alive_directly,
+    combined_jaccard,
+    combined_persistence,
+    scales,
+    similarity,
+)
+from lmms_topoprune.topology.zigzag import (
+    complexes_barcode,
+    graphs_barcode,
+    neighbors_barcode,
+    union_zigzag_barcode,
+    zigzag_barcode,
+    zigzag_barcodes,
+)
 
 __all__ = [
     "Barcode",
     "Bootstrap",
+    "Neighbors",
     "activity",
     "alive",
+    "alive_directly",
     "betti",
     "births_relative_frequency",
     "bootstrap",
@@ -33,14 +49,17 @@ __all__ = [
     "complexes_barcode",
     "consistency",
     "effective_persistence_image",
-    "gardinazzi_layers",
     "graphs_barcode",
     "inter_layer_persistence",
     "jaccard",
+    "neighbors_barcode",
     "released_persistence",
+    "scales",
     "shuffled_barcode",
+    "similarity",
     "smooth_persistence_image",
     "static_betti",
+    "union_zigzag_barcode",
     "zigzag_barcode",
     "zigzag_barcodes",
 ]

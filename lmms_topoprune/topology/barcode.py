@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError
 
 Ints = NDArray[np.int64]

@@ -6,7 +6,6 @@ neighborhood. The distances are computed once; a replicate only looks for neighb
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.descriptors import Floats
-from lmms_topoprune.topology.neighbors import Distances
-from lmms_topoprune.topology.zigzag import checked, graphs_barcode, whole
+from lmms_topoprune.topology.neighbors import Distances, Lists, Neighbors
+from lmms_topoprune.topology.points import Cloud, checked, whole
+from lmms_topoprune.topology.threads import thread_count
+from lmms_topoprune.topology.zigzag import neighbors_barcode
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,21 @@ def bootstrap(
             f"fraction is {fraction}, which leaves {size} of {states.shape[1]} samples; "
             f"allowed with k {k}: at least {k + 1} samples"
         )
-    clouds = [Distances.of(points, s, metric) for s, points in enumerate(states)]
+    clouds = [Distances.of(Cloud.of(points, s, metric)) for s, points in enumerate(states)]
     generator = np.random.default_rng(seed)
     values = []
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         for _ in range(replicates):
             samples = np.sort(generator.choice(states.shape[1], size, replace=False))
-            graphs = np.stack(list(pool.map(partial(_graph_of, samples=samples, k=k), clouds)))
-            values.append(score(graphs_barcode(graphs, dimensions=dimensions)))
+            near = list(pool.map(partial(_nearest, samples=samples, k=k), clouds))
+            values.append(score(neighbors_barcode(Neighbors(np.stack(near), {}), k=k, dimensions=dimensions)))
     return Bootstrap(
         np.stack(values), None if choose is None else _frequency([choose(v) for v in values], len(states))
     )
 
 
-def _graph_of(cloud: Distances, samples: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
-    return cloud.subset(samples).graph(k)
+def _nearest(cloud: Distances, samples: NDArray[np.int64], k: int) -> Lists:
+    return cloud.subset(samples).nearest(k).index
 
 
 def _frequency(choices: list[Iterable[int]], states: int) -> NDArray[np.float64]:

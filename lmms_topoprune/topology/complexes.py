@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.topology.graphs import Graph
 
 Simplex = tuple[int, ...]
 Ints = NDArray[np.int64]
@@ -84,10 +85,10 @@ def _linked(runs: list[tuple[int, int, int, Simplex]], states: int, dimension: i
     return Cells(table[:, 0], table[:, 1], table[:, 2], facets, states)
 
 
-def flag_simplices(graph: NDArray[np.bool_], dimension: int) -> list[Simplex]:
-    """The cliques of a graph (N, N) up to `dimension`."""
-    near = [set(np.flatnonzero(row).tolist()) for row in graph]
-    level: list[Simplex] = [(v,) for v in range(len(graph))]
+def flag_simplices(graph: Graph, dimension: int) -> list[Simplex]:
+    """The cliques of a graph up to `dimension`."""
+    near = [set(row.tolist()) for row in np.split(graph.near, graph.start[1:-1])]
+    level: list[Simplex] = [(v,) for v in range(graph.vertices)]
     found = list(level)
     for _ in range(dimension):
         level = [(*s, w) for s in level for w in sorted(set.intersection(*(near[v] for v in s))) if w > s[-1]]

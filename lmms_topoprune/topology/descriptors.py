@@ -81,6 +81,16 @@ def inter_layer_persistence(barcode: Barcode, p: int, alpha: float = 0.0) -> Flo
     return (weight * consistency(barcode, p)).sum(1) / weight.sum(1)
 
 
+def released_persistence(barcode: Barcode, p: int = 1) -> Floats:
+    """(S,): mean over all j of A(l, j) / beta(j), Gardinazzi's score as released.
+
+    The paper's text divides by beta(l) and leaves out j = l; only the code's form gives the layers that
+    were published (criteria.gardinazzi.released_layers).
+    """
+    compared(barcode)
+    return consistency(barcode, p).mean(0)
+
+
 def compared(barcode: Barcode) -> None:
     """Refuse a barcode that leaves nothing to compare."""
     if barcode.states < 2:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune.topology.bits import kernel
+from lmms_topoprune.topology._kernels.compiled import kernel
 from lmms_topoprune.topology.complexes import Cells
 
 Ints = NDArray[np.int64]

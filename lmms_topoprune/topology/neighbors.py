@@ -1,109 +1,229 @@
-"""k-nearest-neighbor graphs of point clouds, exact and independent of the number of threads.
+"""Nearest neighbors of point clouds, exact and independent of the number of threads, for every k at once.
 
 A float32 Gram matrix (BLAS, or the GPU that holds the states) gives every distance up to a worst-case
-rounding error. Where that leaves a doubt the distance is computed anew in float64 and in a fixed order;
-equal distances are ordered by index. How BLAS adds up therefore has no influence on the graph.
+rounding error. Where that leaves a doubt the distance is computed anew in float64; equal distances are
+ordered by index. How BLAS adds up therefore has no influence on the neighbors.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lmms_topoprune.topology.clouds import exact_points, gram_matrix, scales, to_numpy
+from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.points import UNIT, Cloud, Doubles, Floats, checked, inner_products, slack, whole
+from lmms_topoprune.topology.threads import thread_count
 
-Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Lists = NDArray[np.int32]
+UNIONS = ("none", "adjacent", "all")
+FLOOR = 1e-30  # products that vanish in float32; the longest squared length is above 1e-20
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The nearest neighbors of every point of every state; those for a smaller k are the first k.
+
+    Attributes:
+        near: (S, N, K) the K nearest points of the same state, nearest first.
+        between: for pairs of states (i, j), (2N, K): the K nearest points of the union, in which state
+            i's points are 0..N-1 and state j's N..2N-1.
+    """
+
+    near: Lists
+    between: dict[tuple[int, int], Lists]
+
+    @classmethod
+    def of(cls, states: Any, k: int, metric: str = "euclidean", unions: str = "none") -> Neighbors:
+        """Of states (S, N, d), a NumPy array or a torch tensor on any device, up to the k-th neighbor.
+
+        Args:
+            states, k, metric: as in zigzag_barcode.
+            unions: which unions of two states are searched: "none", "adjacent" (what the zigzag through
+                unions needs) or "all" (what its direct pairs need).
+
+        Raises:
+            InputError: the states are not (S, N, d), or a point is not finite (or zero, for "cosine").
+            OptionError: k, metric or unions is not allowed.
+        """
+        if unions not in UNIONS:
+            raise unknown("unions", unions, UNIONS)
+        states = checked(states, k, metric)
+        found: list[Any] = [None] * len(states)
+        between: dict[tuple[int, int], Lists] = {}
+
+        def own(state: int, spaces: list[NDArray[np.float32]]) -> None:
+            found[state] = Distances.of(Cloud.of(states[state], state, metric, spaces[0])).nearest(k)
+
+        def union(pair: tuple[int, int], spaces: list[NDArray[np.float32]]) -> None:
+            clouds = [Cloud.of(states[s], s, metric, space) for s, space in zip(pair, spaces, strict=True)]
+            between[pair] = _across(clouds[0], clouds[1], found[pair[0]], found[pair[1]], k)
+
+        pairs = combinations(range(len(states)), 2) if unions != "none" else ()
+        _each(own, range(len(states)), states.shape[1:])
+        _each(union, [(i, j) for i, j in pairs if unions == "all" or j == i + 1], states.shape[1:])
+        return cls(np.stack([nearest.index for nearest in found]), between)
+
+    @property
+    def states(self) -> int:
+        return len(self.near)
+
+    def graph(self, state: int, k: int) -> Graph:
+        """The kNN graph of one state, symmetrized by union.
+
+        Raises:
+            OptionError: k is more than the neighbors that were found.
+        """
+        return Graph.of_lists(self._first(k, self.near[state]))
+
+    def union_graph(self, i: int, j: int, k: int) -> Graph:
+        """Of the points of both states: each state's kNN graph, and the kNN graph of all of them.
+
+        Raises:
+            OptionError: k is more than the neighbors that were found, or this union was not searched.
+        """
+        if (i, j) not in self.between:
+            raise OptionError(
+                f"the union of states {i} and {j} was not searched; allowed: unions='all' for all pairs, "
+                "'adjacent' for states that follow each other"
+            )
+        n = self.near.shape[1]
+        own = np.concatenate([self._first(k, self.near[i]), self._first(k, self.near[j]) + np.int32(n)])
+        return Graph.of_lists(np.concatenate([own, self._first(k, self.between[i, j])], axis=1))
+
+    def _first(self, k: int, lists: Lists) -> Lists:
+        if not whole(k) or not 1 <= k <= lists.shape[1]:
+            raise OptionError(
+                f"k is {k}; allowed: whole numbers from 1 to {lists.shape[1]}, which were found"
+            )
+        return lists[:, :k]
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """index (N, k) int32, squared distances (N, k) in units of 4 ** exponent, and their errors."""
+
+    index: Lists
+    square: Doubles
+    error: Doubles
+
+    def rescaled(self, factor: float, first: int) -> _Nearest:
+        """With another unit, and `first` the number of the first point."""
+        index = self.index + np.int32(first)
+        return _Nearest(index, self.square * factor, self.error * factor)
 
 
 @dataclass(frozen=True)
 class Distances:
-    """What is known about the distances within one point cloud, or between N samples out of it.
+    """What is known about the distances within one cloud, or between M points out of it.
 
     Attributes:
-        points: (all, d) as given; scale: (all,) factor for each of them.
-        gram: (N, N) float32 inner products; slack: relative error bound of distances from them.
-        samples: (N,) which points these are.
+        terms: (3, M) as in _terms; products: (M, M) float32.
     """
 
-    points: NDArray[np.floating]
-    scale: NDArray[np.float64]
-    gram: NDArray[np.float32]
-    slack: float
-    samples: NDArray[np.int64]
+    cloud: Cloud
+    points: Floats
+    weight: Doubles
+    terms: Doubles
+    products: NDArray[np.float32]
 
     @classmethod
-    def of(cls, points: Any, state: int, metric: str, space: NDArray[np.float32] | None = None) -> Distances:
-        """`space` (N, d) is scratch memory; fresh pages for each state would cost as much as BLAS."""
-        device = None if isinstance(points, np.ndarray) else points.device
-        points = to_numpy(points)
-        space = np.empty(points.shape, dtype=np.float32) if space is None else space
-        scale = scales(points, state, metric)
-        return cls(points, scale, *gram_matrix(points, scale, device, space), np.arange(len(points)))
+    def of(cls, cloud: Cloud) -> Distances:
+        terms = _terms(cloud, cloud.square, 1.0, 0.0)
+        return cls(cloud, cloud.points, cloud.weight, terms, inner_products(cloud, cloud))
 
-    def subset(self, samples: NDArray[np.int64]) -> Distances:
-        """The same for some of the samples; nothing is computed anew."""
-        gram = np.ascontiguousarray(self.gram[np.ix_(samples, samples)])
-        return replace(self, gram=gram, samples=self.samples[samples])
+    def subset(self, chosen: Ints) -> Distances:
+        """The same for some of the points; no distance is computed anew."""
+        products = np.ascontiguousarray(self.products[np.ix_(chosen, chosen)])
+        terms = np.ascontiguousarray(self.terms[:, chosen])
+        return Distances(self.cloud, self.points[chosen], self.weight[chosen], terms, products)
 
-    def graph(self, k: int) -> Bools:
-        """(N, N): the kNN graph, symmetrized by union."""
-        from lmms_topoprune.topology.nearest import surely_nearest  # compiled on import
-
-        verdict = np.empty(self.gram.shape, dtype=np.int8)
-        surely_nearest(self.gram, self.slack, k, np.empty((2, k)), verdict)
-        graph, doubtful = verdict == 1, verdict == 2
-        missing = k - graph.sum(1)
-        settled = doubtful.sum(1) == missing
-        graph[settled] |= doubtful[settled]
-        for i in np.flatnonzero(~settled).tolist():
-            few = np.flatnonzero(doubtful[i])
-            graph[i, few[np.argsort(self._squares(i, few), kind="stable")[: missing[i]]]] = True
-        return graph | graph.T
-
-    def _squares(self, i: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-        here, there = self.samples[i], self.samples[others]
-        # Powers of two round nothing: / 4 keeps differences in range, ldexp their squares.
-        difference = exact_points(self.points[there], self.scale[there] / 4)
-        difference -= exact_points(self.points[here], self.scale[here] / 4)
-        difference = np.ldexp(difference, -int(np.frexp(np.abs(difference).max())[1]))
-        return (difference * difference).sum(1)
+    def nearest(self, k: int) -> _Nearest:
+        """The k nearest of each point among the others."""
+        nobody = _Nearest(
+            np.zeros((len(self.points), 0), dtype=np.int32), *np.zeros((2, len(self.points), 0))
+        )
+        here = self.points, self.weight, 0
+        return _nearest(self.products, self.terms, self.terms, nobody, here, here, self.cloud.exponent, k)
 
 
-def graphs(states: Any, k: int, metric: str = "euclidean") -> Bools:
-    """(S, N, N): the kNN graph of each state."""
-    return multiscale_graphs(states, (k,), metric)[0]
+def _each(work: Callable[[Any, list[Any]], None], tasks: Any, shape: tuple[int, int]) -> None:
+    """Do the tasks on all threads, each with scratch memory for two clouds of its own."""
+    workers = max(1, min(thread_count(), len(tasks)))
 
-
-def multiscale_graphs(states: Any, ks: Sequence[int], metric: str = "euclidean") -> Bools:
-    """(K, S, N, N): the same for several k from one set of distances.
-
-    Args:
-        states: (S, N, d), a NumPy array or a torch tensor on any device.
-        ks: numbers of neighbors, 1 <= k < N.
-        metric: "euclidean" or "cosine".
-
-    Raises:
-        InputError: a sample is not finite, or is zero where the metric is "cosine".
-    """
-    count, n = len(states), states.shape[1]
-    adjacency = np.empty((len(ks), count, n, n), dtype=bool)
-    workers = min(4, os.cpu_count() or 1, count)
-
-    def fill(first: int) -> None:
-        space = np.empty(states.shape[1:], dtype=np.float32)
-        for s in range(first, count, workers):
-            distances = Distances.of(states[s], s, metric, space)
-            for i, k in enumerate(ks):
-                adjacency[i, s] = distances.graph(k)
+    def share(first: int) -> None:
+        spaces = [np.empty(shape, dtype=np.float32) for _ in range(2)]
+        for task in tasks[first::workers]:
+            work(task, spaces)
 
     # One BLAS thread a worker: two pools of threads would wait for each other.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(fill, range(workers)))
-    return adjacency
+        list(pool.map(share, range(workers)))
+
+
+def _across(one: Cloud, other: Cloud, near: _Nearest, far: _Nearest, k: int) -> Lists:
+    """(2N, k): the k nearest of each point in the union of two clouds.
+
+    With the clouds' own middles a and b taken off, and shift = a - b,
+    |x + shift - y|^2 = (|x|^2 + 2 x.shift + |shift|^2) + (|y|^2 - 2 y.shift) - 2 x.y.
+    """
+    from lmms_topoprune.topology._kernels.nearest import project  # compiled on import
+
+    n, exponent = len(one.points), max(one.exponent, other.exponent)
+    p, q = (float(np.ldexp(1.0, cloud.exponent - exponent)) for cloud in (one, other))
+    shift = one.middle * p - other.middle * q
+    apart = float(np.sqrt(shift @ shift))
+    x = p * (p * one.square + 2 * project(one.centered, shift)) + apart**2
+    y = q * (q * other.square - 2 * project(other.centered, shift))
+    rows, columns = _terms(one, x, p, apart), _terms(other, y, q, apart)
+    products = inner_products(one, other)
+    if p * q < 1:
+        products *= np.float32(p * q)
+    here, there = (one.points, one.weight, 0), (other.points, other.weight, n)
+    turned = np.ascontiguousarray(products.T)
+    return np.concatenate(
+        [
+            _nearest(products, rows, columns, near.rescaled(p * p, 0), here, there, exponent, k).index,
+            _nearest(turned, columns, rows, far.rescaled(q * q, n), there, here, exponent, k).index,
+        ]
+    )
+
+
+def _terms(cloud: Cloud, value: Doubles, shrink: float, apart: float) -> Doubles:
+    """(3, N): each point's share of squared distances, its length, and its share of their errors."""
+    length = shrink * cloud.length
+    rounded = 2.1 * UNIT * (2 * length + apart) * length
+    added = len(cloud.middle) * 2.0**-50 * (length + apart) ** 2
+    return np.stack([value, length, rounded + added + FLOOR])
+
+
+def _nearest(
+    products: NDArray[np.float32],
+    rows: Doubles,
+    columns: Doubles,
+    known: _Nearest,
+    here: tuple[Any, Doubles, int],
+    there: tuple[Any, Doubles, int],
+    exponent: int,
+    k: int,
+) -> _Nearest:
+    """The k nearest of the rows' points among the columns' points and those known already."""
+    from lmms_topoprune.topology._kernels.nearest import candidates, in_order  # compiled on import
+
+    n = len(products)
+    own, width = here is there, here[0].shape[1]
+    known_index = known.index.astype(np.int64)
+    found = candidates(
+        products, slack(width), rows, columns, own, there[2], known_index, known.square, known.error, k
+    )
+    nearest = _Nearest(np.empty((n, k), dtype=np.int32), np.empty((n, k)), np.empty((n, k)))
+    in_order(*found, *here, *there, 2.0**-exponent, nearest.index, nearest.square, nearest.error)
+    return nearest

@@ -1,4 +1,4 @@
-"""From point clouds or complexes to a barcode."""
+"""From point clouds, graphs or complexes to a barcode."""
 
 from __future__ import annotations
 
@@ -12,39 +12,118 @@ from numpy.typing import NDArray
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.complexes import cells_of, flag_simplices
-from lmms_topoprune.topology.neighbors import graphs as neighbor_graphs
+from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.neighbors import Neighbors
+from lmms_topoprune.topology.points import checked, whole
 
-METRICS = ("euclidean", "cosine")
+THROUGH = ("intersections", "unions")
 
 
 def zigzag_barcode(
     states: Any, *, k: int, metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
 ) -> Barcode:
-    """The zigzag barcode of the flag complexes of kNN graphs.
+    """The barcode of the zigzag through intersections, K_0 > K_0 n K_1 < K_1 > ...
+
+    K_l is the flag complex of the kNN graph of state l, symmetrized by union. Point n of one state and
+    point n of the next are the same vertex (Gardinazzi et al., ICML 2025, arXiv 2410.11042).
 
     Args:
-        states: (S, N, d) floats, a NumPy array or a torch tensor; row n of every state is sample n. On a
-            GPU the distances are computed there.
+        states: (S, N, d) floats, a NumPy array or a torch tensor; row n of every state is the same sample
+            or token. On a GPU the distances are computed there.
         k: neighbors, 1 <= k < N.
         metric: "euclidean" or "cosine".
         dimensions: homology dimensions; 0 and 1 are fast, higher ones go through a general reduction.
 
     Raises:
-        InputError: the states are not (S, N, d), or a sample is not finite (or zero, for "cosine").
+        InputError: the states are not (S, N, d), or a point is not finite (or zero, for "cosine").
         OptionError: k, metric or dimensions are not allowed.
     """
-    states = checked(states, k, metric)
-    _check_dimensions(dimensions)
+    return zigzag_barcodes(states, ks=(k,), metric=metric, dimensions=dimensions)[0]
+
+
+def union_zigzag_barcode(
+    states: Any, *, k: int, metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
+) -> Barcode:
+    """The barcode of the zigzag through unions, K(X_0) < K(X_0 u X_1) > K(X_1) < K(X_1 u X_2) > ...
+
+    All states lie in one space, and point n of one state and point n of the next are two points. K(X_l) is
+    the flag complex of the kNN graph of state l; K(X_l u X_(l+1)) that of three graphs together: those of
+    X_l and X_(l+1), and the kNN graph of all 2N points (Carlsson and de Silva, FoCM 2010, arXiv 0812.0197,
+    section 1.2). Clouds that moved apart share no edges, and no loop is carried over.
+
+    Args:
+        states, k, metric, dimensions: as in zigzag_barcode.
+
+    Returns:
+        Bars over the indices 0..2(S-1); even ones are states, odd ones unions.
+
+    Raises:
+        InputError, OptionError: as zigzag_barcode.
+    """
+    return zigzag_barcodes(states, ks=(k,), through="unions", metric=metric, dimensions=dimensions)[0]
+
+
+def zigzag_barcodes(
+    states: Any,
+    *,
+    ks: Iterable[int],
+    through: str = "intersections",
+    metric: str = "euclidean",
+    dimensions: Collection[int] = (0, 1),
+) -> list[Barcode]:
+    """One barcode for each k, as zigzag_barcode and union_zigzag_barcode give it, from one set of distances.
+
+    Args:
+        ks: one or more numbers of neighbors.
+        through: "intersections" or "unions".
+        states, metric, dimensions: as in zigzag_barcode.
+
+    Raises:
+        InputError, OptionError: as zigzag_barcode.
+    """
+    ks = check_ks(ks)
+    check_through(through)
+    check_dimensions(dimensions)
     with ThreadPoolExecutor(1) as pool:
-        graphs = pool.submit(neighbor_graphs, states, k, metric)
+        found = pool.submit(neighbors_for, states, ks, through, metric)
         import lmms_topoprune.topology.flag_zigzag  # noqa: F401  compiles while the distances are computed
 
-        return graphs_barcode(graphs.result(), dimensions=dimensions)
+        neighbors = found.result()
+    return [neighbors_barcode(neighbors, k=k, through=through, dimensions=dimensions) for k in ks]
+
+
+def neighbors_for(states: Any, ks: Collection[int], through: str, metric: str) -> Neighbors:
+    """The neighbors that the zigzag needs for every k of ks."""
+    for k in ks:  # a k that is too small or too large is named, whichever it is
+        states = checked(states, k, metric)
+    return Neighbors.of(states, max(ks), metric, "adjacent" if through == "unions" else "none")
+
+
+def neighbors_barcode(
+    neighbors: Neighbors, *, k: int, through: str = "intersections", dimensions: Collection[int] = (0, 1)
+) -> Barcode:
+    """The barcode for one k of neighbors that were found already, for this k or a larger one.
+
+    Raises:
+        OptionError: k is more than the neighbors that were found, or `through` needs neighbors in unions
+            that were not searched, or dimensions are not allowed.
+    """
+    check_through(through)
+    check_dimensions(dimensions)
+    graphs = [neighbors.graph(state, k) for state in range(neighbors.states)]
+    if through == "intersections":
+        return _intersections(graphs, dimensions)
+    from lmms_topoprune.topology.flag_zigzag import union_bars  # compiled on import
+
+    if max(dimensions) > 1:
+        return _unions_in_general(neighbors, k, graphs, dimensions)
+    bars = union_bars(graphs, lambda state: neighbors.union_graph(state, state + 1, k), set(dimensions))
+    return Barcode.of(bars, len(graphs))
 
 
 def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (0, 1)) -> Barcode:
-    """The zigzag barcode of the flag complexes of graphs (S, N, N): boolean, symmetric, no loops."""
-    _check_dimensions(dimensions)
+    """The barcode of the zigzag through intersections for graphs (S, N, N): boolean, symmetric, no loops."""
+    check_dimensions(dimensions)
     graphs = np.asarray(graphs)
     if graphs.ndim != 3 or graphs.shape[1] != graphs.shape[2] or graphs.dtype != bool or 0 in graphs.shape:
         raise InputError(f"graphs has shape {graphs.shape} of {graphs.dtype}; allowed: (S, N, N) of bool")
@@ -53,12 +132,36 @@ def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (
             raise InputError(
                 f"graph {s} is not symmetric or has loops; allowed: undirected graphs without loops"
             )
+    return _intersections([Graph.of_matrix(graph) for graph in graphs], dimensions)
+
+
+def _intersections(graphs: Sequence[Graph], dimensions: Collection[int]) -> Barcode:
     if max(dimensions) > 1:
         top = max(dimensions) + 1
         return complexes_barcode([flag_simplices(graph, top) for graph in graphs], dimensions=dimensions)
-    from lmms_topoprune.topology.flag_zigzag import flag_bars  # compiled on import
+    from lmms_topoprune.topology.flag_zigzag import intersection_bars  # compiled on import
 
-    return Barcode.of(_only(flag_bars(graphs, frozenset(dimensions)), dimensions), len(graphs))
+    return Barcode.of(intersection_bars(graphs, set(dimensions)), len(graphs))
+
+
+def _unions_in_general(
+    neighbors: Neighbors, k: int, graphs: Sequence[Graph], dimensions: Collection[int]
+) -> Barcode:
+    """As a zigzag through intersections, of K(X_0), K(X_0 u X_1), K(X_1), ...: each intersection is a state.
+
+    State l stands on the vertices 0..N-1 if l is even, else on N..2N-1.
+    """
+    top, n = max(dimensions) + 1, graphs[0].vertices
+    line = []
+    for state, graph in enumerate(graphs):
+        line.append([tuple(v + n * (state % 2) for v in s) for s in flag_simplices(graph, top)])
+        if state + 1 < len(graphs):
+            swap = n * (state % 2)
+            union = flag_simplices(neighbors.union_graph(state, state + 1, k), top)
+            line.append([tuple((v + swap) % (2 * n) for v in s) for s in union])
+    fine = complexes_barcode(line, dimensions=dimensions).to_array()
+    fine[:, 1:] = (fine[:, 1:] + 1) // 2  # an intersection belongs to the state that it equals
+    return Barcode.of(fine, len(graphs))
 
 
 def complexes_barcode(
@@ -73,59 +176,32 @@ def complexes_barcode(
         complexes: each a gudhi.SimplexTree, or simplices as lists of vertices; faces are added.
         dimensions: homology dimensions.
     """
-    _check_dimensions(dimensions)
+    check_dimensions(dimensions)
     cells = cells_of(complexes, max(dimensions) + 1)
     from lmms_topoprune.topology.fastzigzag import reduce_cells  # compiled on first use
 
-    return Barcode.of(_only(reduce_cells(cells), dimensions), len(complexes))
+    bars = reduce_cells(cells)
+    return Barcode.of(bars[np.isin(bars[:, 0], list(dimensions))], len(complexes))
 
 
-def checked(states: Any, k: int, metric: str) -> Any:
-    """The states as they are used, or one sentence on what is wrong with them."""
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
-    if isinstance(states, list | tuple) and states and all(hasattr(s, "detach") for s in states):
-        import torch
-
-        if len({(s.shape, s.dtype, s.device) for s in states}) > 1:
-            raise InputError(
-                "states differ in shape, type or device; allowed: (states, samples, width) of one type"
-            )
-        states = torch.stack(list(states))
-    if hasattr(states, "detach"):
-        if states.is_complex() or str(states.dtype) == "torch.bool":
-            raise InputError(f"states hold {states.dtype}; allowed: real numbers")
-    else:
-        try:
-            states = np.asarray(states)
-        except ValueError:
-            raise InputError("states have different shapes; allowed: (states, samples, width)") from None
-        if states.dtype.kind not in "fiu":
-            raise InputError(f"states hold {states.dtype}; allowed: real numbers")
-    if states.ndim != 3 or 0 in states.shape:
-        raise InputError(f"states has shape {tuple(states.shape)}; allowed: (states, samples, width), none 0")
-    if not whole(k) or not 1 <= k < states.shape[1]:
-        raise OptionError(
-            f"k is {k} for {states.shape[1]} samples; allowed: whole numbers from 1 to samples - 1 "
-            f"({states.shape[1] - 1})"
-        )
-    return states
+def check_through(through: str) -> None:
+    if through not in THROUGH:
+        raise unknown("through", through, THROUGH)
 
 
-def _check_dimensions(dimensions: Collection[int]) -> None:
+def check_ks(ks: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(ks, Iterable) or isinstance(ks, str) or not (ks := tuple(ks)):
+        raise OptionError(f"ks is {ks!r}; allowed: one or more whole numbers from 1, such as (5, 10)")
+    return ks
+
+
+def check_dimensions(dimensions: Collection[int], most: int | None = None) -> None:
     if (
         not isinstance(dimensions, Collection)
         or not dimensions
         or not all(map(whole, dimensions))
         or min(dimensions) < 0
+        or (most is not None and max(dimensions) > most)
     ):
-        raise OptionError(f"dimensions is {dimensions!r}; allowed: one or more whole numbers from 0")
-
-
-def whole(number: object) -> bool:
-    """Whether it is a whole number, which True and 1.0 are not."""
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
-
-
-def _only(bars: NDArray[np.int64], dimensions: Collection[int]) -> NDArray[np.int64]:
-    return bars[np.isin(bars[:, 0], list(dimensions))]
+        allowed = "from 0" if most is None else f"from 0 to {most}"
+        raise OptionError(f"dimensions is {dimensions!r}; allowed: one or more whole numbers {allowed}")

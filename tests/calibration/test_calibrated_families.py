@@ -10,8 +10,8 @@ import pytest
 import torch
 from vision_families import BUILDERS, Alone, Tiny, mixed_samples
 
+from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration import collect as collecting
-from lmms_topoprune.calibration.cache import Cache
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.likelihood import Likelihood
 from lmms_topoprune.calibration.prompts import Prompter
@@ -20,6 +20,8 @@ from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.planning import make_plan
+
+pytestmark = pytest.mark.slow
 
 SAMPLES = mixed_samples()
 TEXTS = [Sample(sample.instruction) for sample in SAMPLES]

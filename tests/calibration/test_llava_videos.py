@@ -21,6 +21,8 @@ from lmms_topoprune.calibration import samples as sample_digest
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.samples import Sample
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ("What moves?", "What moves? Look closely.", "Does it stop?")
 FPS = 4
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("failing_rank.py")
 Outcome = dict[int, dict[str, Any]]
 

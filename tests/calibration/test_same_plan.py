@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune import planning
-from lmms_topoprune.calibration.cache import Cache
+from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmms_topoprune import calibrating
-from lmms_topoprune.calibration.kept import Kept
+from lmms_topoprune.calibration.states_file import Kept
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, exit_code, main
 from lmms_topoprune.cli.options import given
@@ -134,7 +134,7 @@ def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("it")
 
-    monkeypatch.setattr("lmms_topoprune.comparison.read_runs", broken)
+    monkeypatch.setattr("lmms_topoprune.sweep.run_folders.read_runs", broken)
     code, out, err = topoprune("compare", "nowhere", "--json")
     assert (
         code == 70 and "Traceback" in err and json.loads(out) == {"error": "it", "kind": "ZeroDivisionError"}

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from lmms_topoprune.comparison import read_run
-from lmms_topoprune.comparison.results import read_samples
+from lmms_topoprune.results.reading import read_run, read_samples
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_cell_equals_the_command_it_names(model_folder, output):
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    from lmms_topoprune.shared_files import shared_path
+    from lmms_topoprune._util.packaged import shared_path
 
     plan = json.loads((output / "plans" / "cosine-0.3-seed0.json").read_text())
     layers = "+".join(map(str, plan["dropped"]))

@@ -13,6 +13,8 @@ import pytest
 
 from lmms_topoprune.cli.evaluate import _judged
 
+pytestmark = pytest.mark.slow
+
 
 def start(*arguments: object, cache: Path) -> subprocess.Popen[str]:
     """The command line in a process of its own."""

@@ -6,14 +6,11 @@ import csv
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "comparison"))
 import folders
+import pytest
 
 GOOD = [1.0] * 80 + [0.0] * 20
 BAD = [1.0] * 50 + [0.0] * 50

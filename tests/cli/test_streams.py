@@ -6,10 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "comparison"))
 import folders
+import pytest
 
 GOOD, BAD = [1.0] * 80 + [0.0] * 20, [1.0] * 50 + [0.0] * 50
 

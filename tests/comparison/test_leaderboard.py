@@ -9,8 +9,11 @@ import folders
 import numpy as np
 import pytest
 
-from lmms_topoprune.comparison import compare, read_run, read_runs, render, save
+from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.report.tables import render, save
+from lmms_topoprune.results.reading import read_run
+from lmms_topoprune.sweep.run_folders import read_runs
 
 DENSE = [1.0] * 8 + [0.0] * 2
 PRUNED = [1.0] * 5 + [0.0] * 5
@@ -294,3 +297,27 @@ def test_common_documents_keep_the_weights_of_categories(tmp_path):
 def test_too_few_rounds(two):
     with pytest.raises(OptionError, match="rounds is 5"):
         compare(read_runs([two]), rounds=5)
+
+
+def test_a_new_column_is_one_entry_that_every_form_follows(two, monkeypatch):
+    from lmms_topoprune.cli.table import cost_table
+    from lmms_topoprune.comparison import columns
+
+    added = ("weight_bytes", "weights (MB)", 1e-6, "bytes of the weights")
+    monkeypatch.setattr(columns, "COSTS", (*columns.COSTS, added))
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2}, record=record())
+    comparison = compare(read_runs([two]))
+    assert "weights (MB)" in render(comparison, "markdown") and "| 28.0 |" in render(comparison, "markdown")
+    assert list(csv.DictReader(io.StringIO(render(comparison, "csv"))))[-1]["weight_bytes"] == "28000000.0"
+    assert json.loads(render(comparison, "json"))["rows"][1]["values"]["weight_bytes"] == 28e6
+    assert "weights (<wbr>" in render(comparison, "html") or "weights (MB)" in render(comparison, "html")
+    assert [str(column.header) for column in cost_table(comparison).columns][-1] == "weights (MB)"
+
+
+def test_a_task_called_overall_is_a_task(tmp_path):
+    samples = {"overall": folders.exact([1.0] * 10), "vqa": folders.exact([0.0] * 10)}
+    folders.write(tmp_path, samples, folders.plan((), "dense"))
+    comparison = compare(read_runs([tmp_path]))
+    assert comparison.rows[0].cells["overall"].score == 1 and comparison.rows[0].overall.score == 0.5
+    names = [row["task"] for row in csv.DictReader(io.StringIO(render(comparison, "csv")))]
+    assert names == ["overall", "vqa", "mean of tasks"]

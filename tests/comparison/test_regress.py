@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 import folders
 import pytest
 
-from lmms_topoprune.comparison import read_run
 from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
 from lmms_topoprune.comparison.regress import Check, github_annotations, junit, regress
 from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.results.reading import read_run
 
 GOOD = [1.0] * 80 + [0.0] * 20
 SAME_BUT_NOISE = [0.0] * 3 + [1.0] * 77 + [1.0, 1.0] + [0.0] * 18

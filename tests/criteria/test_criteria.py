@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lmms_topoprune import registry
 from lmms_topoprune.criteria import (
     angular,
     block_influence,
@@ -16,7 +17,6 @@ from lmms_topoprune.criteria import (
     gardinazzi,
     position,
     random,
-    registry,
     relative_magnitude,
     reverse,
     topology,
@@ -68,7 +68,7 @@ def test_angular(evidence, states):
     np.testing.assert_allclose(found.values, expected, atol=1e-3)
     # Gromov et al. drop the contiguous block whose two ends are closest.
     start = min(range(LAYERS - 1), key=lambda i: 1 - expected[i, i + 2])
-    rule = registry.get("angular").rule
+    rule = registry.get("angular").selection
     assert select(found, 2, rule=rule, protect_first=0, protect_last=0) == (start, start + 1)
 
 
@@ -159,11 +159,11 @@ def test_last_n_keeps_the_last_layer_only_when_protected():
 
 
 def test_reverse_turns_any_criterion_round(evidence):
-    plain = registry.get("cosine").function()(evidence, OPTIONS)
-    turned = registry.get("reverse:cosine").function()(evidence, OPTIONS)
+    plain = registry.get("cosine")(evidence, OPTIONS)
+    turned = registry.get("reverse:cosine")(evidence, OPTIONS)
     assert isinstance(turned, LayerScores)
     assert (np.argsort(turned.values) == np.argsort(plain.values)[::-1]).all()
-    pairs = reverse.score(evidence, OPTIONS)
+    pairs = reverse.topology_reversed(evidence, OPTIONS)
     assert isinstance(pairs, PairScores)
     np.testing.assert_allclose(pairs.values, 1 - topology.pairwise(evidence, OPTIONS).values)
 
@@ -171,7 +171,7 @@ def test_reverse_turns_any_criterion_round(evidence):
 @pytest.mark.parametrize("name", [n for n, c in registry.criteria().items() if c.score])
 def test_every_declared_criterion_exists_and_its_options_are_valid(name):
     criterion = registry.get(name)
-    assert callable(criterion.function())
+    assert callable(criterion.score)
     options = PruningOptions(criterion=name)
     assert own_defaults(name).items() <= vars(options).items()
     assert criterion.defaults.items() <= own_defaults(name).items()
@@ -189,10 +189,11 @@ def test_the_papers_settings_are_the_registered_ones():
 
 
 def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
-    broken = replace(registry.get("cosine"), defaults={"state": "norm"})
-    monkeypatch.setitem(registry.criteria(), "cosine", broken)
-    with pytest.raises(OptionError, match="a default of criterion cosine is 'state'; allowed: alpha, "):
-        PruningOptions(criterion="cosine")
+    broken = registry.criterion("broken", defaults={"state": "norm"})(cosine.unit)
+    monkeypatch.delitem(registry._declared, (registry.Criterion, "broken"))
+    monkeypatch.setitem(registry._declared, (registry.Criterion, "broken"), broken)
+    with pytest.raises(OptionError, match="a default of criterion broken is 'state'; allowed: alpha, "):
+        PruningOptions(criterion="broken")
 
 
 def test_an_unknown_criterion_is_refused_with_the_nearest():

@@ -9,13 +9,14 @@ import pytest
 from lmms_eval import models
 
 from lmms_topoprune.errors import GenerationError
-from lmms_topoprune.harness import batched, decord
+from lmms_topoprune.harness import batched
+from lmms_topoprune.harness.compat import decord_optional
 
 KINDS = ("simple", "chat")
 
 
 def llava_hf(kind: str, folder: Any) -> Any:
-    with decord.optional():
+    with decord_optional():
         original = models.get_model("llava_hf", force_simple=kind == "simple")
     return original(pretrained=str(folder), device="cpu", device_map="cpu", dtype="float32")
 
@@ -54,6 +55,23 @@ def test_settings_that_requests_share_are_not_changed(load, asked):
     settings = {"max_new_tokens": 3, "until": ["\n\n"]}
     asked.ask(load("dense_llava", batch_size=4), asked.requests("chat", settings))
     assert settings == {"max_new_tokens": 3, "until": ["\n\n"]}
+
+
+def test_the_task_decides_how_tokens_are_drawn(load, asked, monkeypatch):
+    """Every sampling setting of the task reaches generate(), and nothing else does."""
+    lm, given = load("dense_llava"), {}
+    generate = lm.model.generate
+
+    def note(**settings):
+        given.update(settings)
+        return generate(**settings)
+
+    monkeypatch.setattr(lm.model, "generate", note)
+    wanted = {"temperature": 0.7, "top_p": 0.3, "num_beams": 2, "max_new_tokens": 2}
+    asked.ask(lm, asked.requests("chat", {**wanted, "until": ["x"]})[:1])
+    assert {name: given[name] for name in wanted} == wanted and given["do_sample"] is True
+    asked.ask(lm, asked.requests("chat", {"max_new_tokens": 2, "temperature": 0})[:1])
+    assert (given["do_sample"], given["temperature"], given["top_p"]) == (False, None, None)
 
 
 def test_different_settings_do_not_share_a_batch(load, asked):

@@ -15,7 +15,7 @@ import wrapped
 from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 
-from lmms_topoprune.harness.evaluated import Documents
+from lmms_topoprune.harness.evaluated_documents import Documents
 from lmms_topoprune.harness.session import Session
 from lmms_topoprune.plan import PruningPlan
 

@@ -10,7 +10,9 @@ import wrapped
 from lmms_eval import models
 
 from lmms_topoprune.errors import GenerationError
-from lmms_topoprune.registration import registered
+from lmms_topoprune.families import registered
+
+pytestmark = pytest.mark.slow
 
 SMALL_IMAGES = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
 GIVEN = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), SMALL_IMAGES)

@@ -11,6 +11,8 @@ import transformers as hf
 import wrapped
 from lmms_eval import models
 
+pytestmark = pytest.mark.slow
+
 MOE = {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
 
 

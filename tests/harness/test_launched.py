@@ -16,8 +16,10 @@ import pytest
 from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.shared_files import shared_path
+
+pytestmark = pytest.mark.slow
 
 MODEL_ARGS = "pretrained=embedded,sparsity=0.2,samples=24,k=3,device=cpu"
 TASK = "topoprune_yesno"

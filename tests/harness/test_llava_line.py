@@ -11,7 +11,9 @@ import transformers as hf
 from calibration.vision_families import LLAVA
 from lmms_eval import models
 
-from lmms_topoprune.harness import decord
+from lmms_topoprune.harness.compat import decord_optional
+
+pytestmark = pytest.mark.slow
 
 FAMILIES = ("llava_next", "llava_onevision")
 KINDS = ("simple", "chat")
@@ -77,7 +79,7 @@ def test_the_logits_of_a_batch_are_those_of_single_requests(family_folder: Path,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_dense_reference_answers_like_llava_hf(kind: str, family_folder: Path, shapes: Any) -> None:
-    with decord.optional():
+    with decord_optional():
         original = models.get_model("llava_hf", force_simple=kind == "simple")
     theirs = original(pretrained=str(family_folder), device="cpu", device_map="cpu", dtype="float32")
     ours = models.get_model("dense_llava", force_simple=kind == "simple")(pretrained=str(family_folder))

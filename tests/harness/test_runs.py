@@ -210,7 +210,7 @@ def test_without_our_key_the_cache_serves_stale_answers(evaluate, load, folder, 
     plan, cache = tmp_path / "plan.json", str(tmp_path / "cache")
     save_plan(load, plan, "2")
     monkeypatch.setattr(ResponseCache, "execute", ResponseCache.execute.__wrapped__)
-    monkeypatch.setattr("lmms_topoprune.harness.response_cache.tell_plans_apart", lambda: None)
+    monkeypatch.setattr("lmms_topoprune.harness.wrapper.tell_plans_apart", lambda: None)
     first = evaluate("topopruned_llava", f"pretrained={folder},plan={plan}", use_cache=cache)
     save_plan(load, plan, "1+3+4")
     assert evaluate("topopruned_llava", f"pretrained={folder},plan={plan}", use_cache=cache) == first

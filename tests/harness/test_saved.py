@@ -10,7 +10,7 @@ import pytest
 from lmms_eval.loggers import EvaluationTracker
 
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.results import leave_plan, listening
+from lmms_topoprune.harness.plan_file import leave_plan, listening
 from lmms_topoprune.plan import PruningPlan
 
 

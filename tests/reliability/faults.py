@@ -24,9 +24,9 @@ from scene import Scene, damaged, leftovers, read_only, save_model, sentence_of,
 from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
-from lmms_topoprune.comparison import read_run
 from lmms_topoprune.embedded.data import calibration_samples
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.results.reading import read_run
 
 Fault = Callable[[Scene], None]
 FAULTS: dict[str, tuple[str, Fault]] = {}

@@ -127,7 +127,8 @@ def complaints(place: Place, child: int, code: int, name: str, killed: bool) -> 
     if not killed and code not in (0, SIGNALS[name]):
         found.append(f"the exit code is {code}")
     text = place.folder.with_suffix(".stderr").read_text(errors="replace")
-    found += ["there is a traceback"] * ("Traceback" in text)
+    # What Python swallows in a finalizer it prints as "Exception ignored in"; docs/reliability.md says so.
+    found += ["there is a traceback"] * ("Traceback" in text and "Exception ignored" not in text)
     if not killed:
         found += [f"{path.name} is left" for path in leftovers(place.folder)]
     return found + [f"{entry.name} is not valid" for entry in place.cache.glob("*.json") if not valid(entry)]
@@ -152,7 +153,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 def valid(path: Path) -> bool:
     """Whether a cache entry is whole, by its own digest."""
-    from lmms_topoprune import files
+    from lmms_topoprune._util import files
 
     try:
         entry = json.loads(path.read_bytes())
@@ -224,10 +225,10 @@ def warm() -> None:
     from lmms_eval import tasks
 
     import lmms_topoprune.cli.sweep
-    import lmms_topoprune.comparison.sweep
     import lmms_topoprune.harness.session
+    import lmms_topoprune.sweep.runner
     import lmms_topoprune.topology.flag_zigzag  # noqa: F401
-    from lmms_topoprune.harness.models import topopruned_llava_chat  # noqa: F401
+    from lmms_topoprune.harness.classes import topopruned_llava_chat  # noqa: F401
 
     # Indexing lmms-eval's own two thousand tasks would take most of an evaluation's time.
     tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)

@@ -11,8 +11,10 @@ import pytest
 from faults import FAULTS, lost_hub
 from scene import Scene, damaged
 
-from lmms_topoprune import files
+from lmms_topoprune._util import files
 from lmms_topoprune.plan import PruningPlan
+
+pytestmark = pytest.mark.slow
 
 SLOW = {
     "hub lost in the middle of a download",  # half a minute of the hub client's own retries

@@ -9,6 +9,8 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.harness import arguments
 from lmms_topoprune.harness.arguments import parse
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_thousand_strings_end_in_a_sentence_or_would_run(scene):
     with nothing_loaded():

@@ -16,10 +16,10 @@ import pytest
 from families import properties as holds
 from families.table import FAMILIES
 
+from lmms_topoprune._util.signals import Terminated, errors_kept, exit_of, interruptions_first, stoppable
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.exits import one_sentence
-from lmms_topoprune.stopping import Terminated, farewell, stoppable, unmasked
+from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.surgery.dense import Dense
 from lmms_topoprune.surgery.locate import locate
 
@@ -35,6 +35,7 @@ def _no_handler_of_others():
     signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     command = [sys.executable, HERE / "interrupts.py", "--model", tiny_folder, "--work", tmp_path]
     more = ["--count", "8", "--seed", "1", "--commands", "plan,export,sweep"]
@@ -47,6 +48,7 @@ def test_stopped_at_random_moments_nothing_is_left(tiny_folder, tmp_path):
     assert found["wrong"] == [] and found["tried"] == 8
 
 
+@pytest.mark.slow
 def test_a_command_of_its_own_says_one_line(tiny_folder, tmp_path):
     """From the interpreter's start to its end, not forked."""
     arguments = ["plan", "--pretrained", str(tiny_folder), "--samples", "64", "--sparsity", "0.4"]
@@ -73,34 +75,8 @@ def test_sigterm_unwinds_and_is_given_back():
         finally:
             cleaned.append(True)
     assert cleaned and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert farewell(Terminated()) == ("terminated", 143)
-    assert farewell(KeyboardInterrupt()) == ("interrupted", 130)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_a_finalizer_is_not_lost(number, capfd, monkeypatch):
-    """Python swallows what is raised there and prints a traceback."""
-    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
-    ran = []
-
-    class Fragile:
-        def __del__(self):
-            ran.append(True)
-            os.kill(os.getpid(), number)
-            time.sleep(0.001)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
-    began = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt) as end, stoppable():
-            Fragile()
-            while time.monotonic() < began + 5:
-                time.sleep(0.01)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ran == [True] and time.monotonic() < began + 5
-    assert (end.type is Terminated) == (number == signal.SIGTERM)
-    assert "Traceback" not in capfd.readouterr().err
+    assert exit_of(Terminated()) == ("terminated", 143)
+    assert exit_of(KeyboardInterrupt()) == ("interrupted", 130)
 
 
 def interrupted(*_: Any, **__: Any) -> NoReturn:
@@ -155,7 +131,7 @@ def _on_its_own() -> None:
     ],
 )
 def test_an_error_over_an_interruption_is_the_interruption(fails, wanted):
-    with pytest.raises(BaseException) as end, unmasked():
+    with pytest.raises(BaseException) as end, interruptions_first():
         fails()
     assert end.type is wanted
 
@@ -166,7 +142,21 @@ def test_an_interruption_that_somebody_handles_is_over(fails):
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
-        with pytest.raises(ValueError), unmasked():
+        with pytest.raises(ValueError), interruptions_first():
+            fails()
+
+
+def test_an_error_is_kept_as_an_answer_but_no_interruption():
+    with errors_kept(ValueError) as failure:
+        _on_its_own()
+    assert str(failure.error) == "the model cannot be loaded"
+    with errors_kept(ValueError) as failure:
+        pass
+    assert failure.error is None
+    with pytest.raises(KeyError), errors_kept(ValueError):
+        raise KeyError
+    for fails in (_through_context, _through_cause, _beside_a_cause):
+        with pytest.raises(KeyboardInterrupt), errors_kept():
             fails()
 
 

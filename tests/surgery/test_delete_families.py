@@ -13,6 +13,8 @@ from families.table import FAMILIES
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery import decoder_layers, delete_layers, identity_layers, undeletable
 
+pytestmark = pytest.mark.slow
+
 CASES = [(name, attention) for name, f in FAMILIES.items() if f.sets for attention in f.attentions]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune._util.packaged import shared_path
 
 
 @pytest.fixture(scope="session")

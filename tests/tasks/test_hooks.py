@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lmms_eval.tasks.mme.utils import mme_aggregate_results
 
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune._util.packaged import shared_path
 from training.embedded.build import END
 from training.make_tasks import TASKS
 

@@ -10,9 +10,11 @@ import pytest
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from lmms_topoprune.shared_files import shared_path
+from lmms_topoprune._util.packaged import shared_path
 from training.embedded import build
 from training.make_tasks import TASKS
+
+pytestmark = pytest.mark.slow
 
 
 def load(folder: Path, kind: str) -> dict[str, Any]:

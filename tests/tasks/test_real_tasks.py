@@ -10,7 +10,9 @@ import sys
 import pytest
 import standins
 
-from lmms_topoprune.comparison import read_run
+from lmms_topoprune.results.reading import read_run
+
+pytestmark = pytest.mark.slow
 
 COMMAND = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded --tasks mme,gqa"
 

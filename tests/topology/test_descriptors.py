@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmms_topoprune import topology as tp
+from lmms_topoprune.criteria.gardinazzi import released_layers
 from lmms_topoprune.errors import InputError, OptionError
 
 
@@ -77,7 +78,7 @@ def test_releasing_rule_divides_by_the_other_state() -> None:
     shared, beta = tp.alive(barcode, 1), tp.betti(barcode, 1)
     expected = [np.mean([shared[i, j] / beta[j] for j in range(4)]) for i in range(4)]
     assert np.allclose(tp.released_persistence(barcode), expected)
-    assert tp.gardinazzi_layers(barcode, eps=0.9) == tuple(
+    assert released_layers(barcode, eps=0.9) == tuple(
         i for i in range(3) if expected[i] >= 0.9 * max(expected)
     )
 
@@ -87,7 +88,7 @@ def test_a_published_file_can_be_replayed(tmp_path) -> None:
     path.write_text("dimension,birth,death\n1,1,4\n1,3,6\n1,3,6\n1,5,8\n")
     barcode = tp.Barcode.load(path, first=1)
     assert barcode == tp.Barcode.of([(1, 0, 3), (1, 2, 5), (1, 2, 5), (1, 4, 7)])
-    assert tp.gardinazzi_layers(barcode) == tp.gardinazzi_layers(tp.Barcode.of(barcode.to_array(), 4))
+    assert released_layers(barcode) == released_layers(tp.Barcode.of(barcode.to_array(), 4))
     barcode.save(path)
     assert tp.Barcode.load(path, states=4) == barcode
 

@@ -12,12 +12,22 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from lmms_topoprune import topology as tp
+from lmms_topoprune.criteria.gardinazzi import released_layers
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError
 from lmms_topoprune.selection import PairScores, select
-from lmms_topoprune.topology import bits, clouds, flag_zigzag, neighbors, plots
+from lmms_topoprune.topology import neighbors, plots, points
+from lmms_topoprune.topology._kernels import compiled
+from lmms_topoprune.topology.flag_homology import FlagHomology
+from lmms_topoprune.topology.neighbors import Neighbors
 
 rng = np.random.default_rng(0)
 CLOUDS = np.cumsum(rng.normal(size=(5, 40, 6)), axis=0).astype(np.float32)
+
+
+def graphs(states, k: int, metric: str = "euclidean") -> np.ndarray:
+    """(S, N, N)"""
+    found = Neighbors.of(states, k, metric)
+    return np.stack([found.graph(state, k).matrix() for state in range(len(states))])
 
 
 def circle(n: int) -> np.ndarray:
@@ -55,7 +65,7 @@ def test_an_octahedron_has_a_void() -> None:
 def test_threads_change_nothing(threads: int) -> None:
     states = rng.normal(size=(3, 200, 300)).astype(np.float32)
     with threadpool_limits(threads):
-        found = neighbors.graphs(states, 6)
+        found = graphs(states, 6)
     squares = ((states[:, :, None].astype(float) - states[:, None]) ** 2).sum(-1)
     for graph, square in zip(found, squares, strict=True):
         np.fill_diagonal(square, np.inf)
@@ -67,34 +77,32 @@ def test_threads_change_nothing(threads: int) -> None:
 def test_a_coarse_gram_matrix_does_not_change_the_graph(monkeypatch) -> None:
     """Errors within the bound are made good; the same errors with no bound are not."""
     states = rng.normal(size=(1, 60, 8)).astype(np.float32)
-    expected = neighbors.graphs(states, 5)
-    exact = clouds.gram_matrix
+    expected = graphs(states, 5)
+    exact = neighbors.inner_products
 
-    def rough(points, scale, device, space, slack=0.2):
-        gram, _ = exact(points, scale, device, space)
-        lengths = gram.diagonal()
-        noise = np.random.default_rng(0).uniform(-0.04, 0.04, gram.shape) * np.add.outer(lengths, lengths)
-        np.fill_diagonal(noise, 0)
-        return (gram + noise).astype(np.float32), slack
+    def rough(one, other):
+        noise = np.random.default_rng(0).uniform(-0.04, 0.04, (60, 60)) * np.outer(one.length, other.length)
+        return (exact(one, other) + noise).astype(np.float32)
 
-    monkeypatch.setattr(neighbors, "gram_matrix", rough)
-    assert np.array_equal(neighbors.graphs(states, 5), expected)
-    monkeypatch.setattr(neighbors, "gram_matrix", lambda *a: rough(*a, slack=0.0))
-    assert not np.array_equal(neighbors.graphs(states, 5), expected)
+    monkeypatch.setattr(neighbors, "inner_products", rough)
+    monkeypatch.setattr(neighbors, "slack", lambda width: 0.2)
+    assert np.array_equal(graphs(states, 5), expected)
+    monkeypatch.setattr(neighbors, "slack", lambda width: 0.0)
+    assert not np.array_equal(graphs(states, 5), expected)
 
 
 @pytest.mark.parametrize("factor", [1e-25, 1e-3, 1e25])
 def test_scale_and_offset_move_no_neighbor(factor: float) -> None:
-    near = neighbors.graphs(CLOUDS, 5)
-    assert np.array_equal(neighbors.graphs((CLOUDS * factor).astype(np.float32), 5), near)
-    assert np.array_equal(neighbors.graphs(CLOUDS.astype(float) + 1000, 5), near)
+    near = graphs(CLOUDS, 5)
+    assert np.array_equal(graphs((CLOUDS * factor).astype(np.float32), 5), near)
+    assert np.array_equal(graphs(CLOUDS.astype(float) + 1000, 5), near)
 
 
 @pytest.mark.parametrize("exponent", [-540, 510, 1018])
 def test_near_ties_are_told_apart_at_any_magnitude(exponent: int) -> None:
     """float32 cannot tell these distances apart, and their squares would overflow or vanish in float64."""
-    points = circle(40)[None] * (1 + 1e-9 * np.random.default_rng(2).normal(size=(1, 40, 1)))
-    assert np.array_equal(neighbors.graphs(np.ldexp(points, exponent), 5), neighbors.graphs(points, 5))
+    ring = circle(40)[None] * (1 + 1e-9 * np.random.default_rng(2).normal(size=(1, 40, 1)))
+    assert np.array_equal(graphs(np.ldexp(ring, exponent), 5), graphs(ring, 5))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -103,21 +111,21 @@ def test_distances_that_vanish_in_float32_are_computed_anew(kind) -> None:
     generator = np.random.default_rng(5)
     for _ in range(40):
         near = generator.normal(size=(10, 2)) * 10 ** generator.uniform(-23, -17)
-        points = np.concatenate([[[1, 0], [-1, 0]], near]).astype(kind)
-        scaled = points.astype(float) * 1e20
+        cloud = np.concatenate([[[1, 0], [-1, 0]], near]).astype(kind)
+        scaled = cloud.astype(float) * 1e20
         squares = ((scaled[:, None] - scaled) ** 2).sum(-1)
         np.fill_diagonal(squares, np.inf)
         expected = np.zeros(squares.shape, dtype=bool)
         np.put_along_axis(expected, np.argsort(squares, axis=1, kind="stable")[:, :3], True, axis=1)
-        assert np.array_equal(neighbors.graphs(points[None], 3)[0], expected | expected.T)
+        assert np.array_equal(graphs(cloud[None], 3)[0], expected | expected.T)
 
 
 def test_autocast_does_not_coarsen_distances() -> None:
     torch = pytest.importorskip("torch")
-    cpu, points = torch.device("cpu"), CLOUDS[0]
-    expected = clouds._cuda_gram(points, cpu)
+    cpu, cloud = torch.device("cpu"), CLOUDS[0]
+    expected = points._cuda_products(cloud, cloud, cpu)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert np.array_equal(clouds._cuda_gram(points, cpu), expected)
+        assert np.array_equal(points._cuda_products(cloud, cloud, cpu), expected)
 
 
 def test_threads_leave_the_tf32_switch_alone(monkeypatch) -> None:
@@ -127,15 +135,16 @@ def test_threads_leave_the_tf32_switch_alone(monkeypatch) -> None:
     before, switch.allow_tf32 = switch.allow_tf32, True
     seen, real = [], torch.from_numpy
 
-    def slow(points):
+    def slow(cloud):
         time.sleep(0.002)
         seen.append(switch.allow_tf32)
-        return real(points)
+        return real(cloud)
 
     monkeypatch.setattr(torch, "from_numpy", slow)
     try:
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: clouds._cuda_gram(CLOUDS[0], torch.device("cpu")), range(24)))
+            cpu, cloud = torch.device("cpu"), CLOUDS[0]
+            list(pool.map(lambda _: points._cuda_products(cloud, cloud, cpu), range(24)))
         assert not any(seen)
         assert switch.allow_tf32
     finally:
@@ -145,8 +154,8 @@ def test_threads_leave_the_tf32_switch_alone(monkeypatch) -> None:
 def test_cosine_looks_at_directions_only() -> None:
     lengths = rng.uniform(0.1, 10, (5, 40, 1))
     directions = CLOUDS.astype(float) / np.linalg.norm(CLOUDS, axis=-1, keepdims=True)
-    expected = neighbors.graphs(directions, 5, "euclidean")
-    assert np.array_equal(neighbors.graphs(directions * lengths, 5, "cosine"), expected)
+    expected = graphs(directions, 5, "euclidean")
+    assert np.array_equal(graphs(directions * lengths, 5, "cosine"), expected)
 
 
 def test_torch_tensors_give_the_same_bars() -> None:
@@ -222,14 +231,14 @@ def with_nan() -> np.ndarray:
             lambda: tp.inter_layer_persistence(tp.zigzag_barcode(CLOUDS[:1], k=4), 1),
             "1 state; allowed: at least 2",
         ),
-        (lambda: tp.gardinazzi_layers(tp.zigzag_barcode(CLOUDS[:1], k=4)), "1 state; allowed: at least 2"),
+        (lambda: released_layers(tp.zigzag_barcode(CLOUDS[:1], k=4)), "1 state; allowed: at least 2"),
         (lambda: tp.zigzag_barcode(CLOUDS[:0], k=4), r"shape \(0, 40, 6\)"),
         (lambda: tp.zigzag_barcode([[[1], [2]], [[1]]], k=1), "different shapes"),
         (lambda: tp.zigzag_barcode(np.array([[["a"]]]), k=1), "real numbers"),
         (lambda: tp.complexes_barcode([]), "at least one complex"),
         (lambda: tp.graphs_barcode(np.ones((1, 2, 2), dtype=bool)), "graph 0"),
         (lambda: tp.graphs_barcode(np.ones((1, 2, 2))), "of bool"),
-        (lambda: tp.zigzag_barcode(CLOUDS, k=40), "k is 40 for 40 samples"),
+        (lambda: tp.zigzag_barcode(CLOUDS, k=40), "k is 40 for 40 points"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=0), "k is 0"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=4.0), "k is 4.0"),
         (lambda: tp.zigzag_barcode(CLOUDS, k=None), "k is None"),
@@ -282,17 +291,17 @@ def test_nowhere_to_cache_is_no_error(monkeypatch) -> None:
     from numba.core.caching import CompileResultCacheImpl
 
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
-    assert bits.kernel("int64(int64)")(lambda x: x + 1)(1) == 2
+    assert compiled.kernel("int64(int64)")(lambda x: x + 1)(1) == 2
 
 
 def test_wrong_maps_would_be_noticed(monkeypatch) -> None:
     """The exactness tests can fail: one loop that is followed wrongly changes the barcode."""
-    expected, right = tp.zigzag_barcode(CLOUDS, k=4), flag_zigzag.loops
+    expected, right = tp.zigzag_barcode(CLOUDS, k=4), FlagHomology.images
 
-    def wrong(inner, outer):
-        found = right(inner, outer)
+    def wrong(self, dimension, outer, first=0):
+        found = right(self, dimension, outer, first)
         found[:1] = 0
         return found
 
-    monkeypatch.setattr(flag_zigzag, "loops", wrong)
+    monkeypatch.setattr(FlagHomology, "images", wrong)
     assert tp.zigzag_barcode(CLOUDS, k=4) != expected

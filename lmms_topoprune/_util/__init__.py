@@ -1,0 +1,1 @@
+"""Files, cache, locks, signals, timing, devices: nothing about pruning."""

@@ -1,0 +1,183 @@
+"""Every patch of transformers and torch, and what is touched of them that they do not promise.
+
+`TOUCHED` lists it with the version it was made for and what breaks without it;
+tests/util/test_library_compat.py fails with that sentence when one is gone. The same for lmms-eval is
+harness/compat.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Something of another library that it may change without notice.
+
+    Attributes:
+        where: "module" or "module:Class".
+        name: an attribute of it; of a class also one that its own code sets on instances.
+        version: of the library, that this was made for.
+        without: what breaks when it is gone.
+    """
+
+    where: str
+    name: str
+    version: str
+    without: str
+
+    def problem(self) -> str | None:
+        """One sentence if it is gone, else None."""
+        module, _, kind = self.where.partition(":")
+        try:
+            owner: Any = importlib.import_module(module)
+            owner = getattr(owner, kind) if kind else owner
+        except (ImportError, AttributeError):
+            return f"{self.where} is gone (made for {self.version}); {self.without}"
+        if hasattr(owner, self.name) or (kind and _sets(owner, self.name)):
+            return None
+        return f"{self.where} has no {self.name} (made for {self.version}); {self.without}"
+
+
+def _sets(kind: type, name: str) -> bool:
+    """Whether a class's own code sets an attribute of that name on its instances."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return False
+    return f"self.{name}" in source or f'"{name}"' in source
+
+
+_TRANSFORMERS = "transformers 5.24"
+TOUCHED = (
+    Touched(
+        "transformers:PreTrainedModel",
+        "from_pretrained",
+        _TRANSFORMERS,
+        "a model is never loaded without the layers that its plan drops",
+    ),
+    Touched(
+        "transformers.core_model_loading",
+        "_materialize_copy",
+        _TRANSFORMERS,
+        "loading without the dropped layers reads the first page of each of their tensors",
+    ),
+    Touched(
+        "transformers.modeling_utils:PreTrainedModel",
+        "_from_config",
+        _TRANSFORMERS,
+        "no weightless model can be built, so no layer can be deleted",
+    ),
+    Touched(
+        "transformers.modeling_utils:PreTrainedModel",
+        "_no_split_modules",
+        _TRANSFORMERS,
+        "the layers of a model on several devices are not told apart",
+    ),
+    Touched(
+        "transformers.configuration_utils:PretrainedConfig",
+        "_attn_implementation",
+        _TRANSFORMERS,
+        "a plan's run section does not say which attention answered",
+    ),
+    Touched(
+        "transformers:AutoModelForImageTextToText",
+        "_model_mapping",
+        _TRANSFORMERS,
+        "the family `huggingface` cannot tell models with and without eyes apart",
+    ),
+    Touched(
+        "torch.distributed.distributed_c10d",
+        "_get_default_store",
+        "torch 2.14",
+        "several processes do not hear of each other's failures",
+    ),
+)
+
+
+@contextmanager
+def replaced(owner: object, **values: Any) -> Iterator[None]:
+    """Within this block the owner's attributes have these values."""
+    before = {name: vars(owner).get(name, _ABSENT) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            if value is not _ABSENT:
+                setattr(owner, name, value)
+            elif name in vars(owner):
+                delattr(owner, name)
+
+
+@contextmanager
+def replaced_names(**values: Any) -> Iterator[None]:
+    """`replaced` by dotted names of modules' attributes: replaced_names(**{"package.module.name": value})."""
+    with ExitStack() as stack:
+        for path, value in values.items():
+            module, _, name = path.rpartition(".")
+            stack.enter_context(replaced(importlib.import_module(module), **{name: value}))
+        yield
+
+
+@contextmanager
+def loading_through(load: Callable[..., Any]) -> Iterator[None]:
+    """Within this block transformers' `Class.from_pretrained(...)` is load(original, Class, ...).
+
+    Wrappers of lmms-eval load their model in their own constructor, in many ways; without this a model is
+    loaded with the layers that its plan drops. Made for transformers 5.24.
+
+    Args:
+        load: gets the bound original, the class, and what from_pretrained was given.
+    """
+    from transformers import PreTrainedModel
+
+    original = PreTrainedModel.__dict__["from_pretrained"].__func__
+
+    def from_pretrained(kind: Any, *given: Any, **named: Any) -> Any:
+        return load(partial(original, kind), kind, *given, **named)
+
+    with replaced(PreTrainedModel, from_pretrained=classmethod(from_pretrained)):
+        yield
+
+
+@contextmanager
+def meta_tensors_unread() -> Iterator[None]:
+    """Within this block from_pretrained makes up what goes to the meta device from its shape and type.
+
+    By itself it takes the tensor out of the file first. That reads its first page, and with it as much as the
+    system reads ahead: 128 kB on most disks, megabytes on some. Made for transformers 5.24; a version that
+    loads in another way goes on as it does.
+    """
+    import torch
+    from transformers import core_model_loading
+
+    take_out = getattr(core_model_loading, "_materialize_copy", None)
+    if take_out is None:
+        yield
+        return
+
+    def take(tensor: Any, device: Any = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        if str(device) == "meta" and hasattr(tensor, "get_shape") and dtype is not None:
+            return torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
+        found: torch.Tensor = take_out(tensor, device, dtype)
+        return found
+
+    with replaced(core_model_loading, _materialize_copy=take):
+        yield
+
+
+def default_store() -> Any:
+    """torch.distributed's key-value store, which every launched process shares; made for torch 2.14."""
+    import torch.distributed as dist
+
+    return dist.distributed_c10d._get_default_store()

@@ -1,0 +1,115 @@
+"""What a calibration pass found, as a file: later criteria are scored without another pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from lmms_topoprune._util import files
+from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.errors import InputError, shown
+
+SCHEMA = "topoprune-states/1"
+STATE, SUM = "state.", "sum."
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The states and sums of one calibration pass.
+
+    The file is a safetensors file: `state.residual` and `state.norm` (L + 1, N, d) in the model's precision,
+    `sum.token_cosine` and `sum.relative_magnitude` (L,) in float64; all else is in its metadata, as JSON.
+
+    Attributes:
+        evidence: with states, sums, tokens and calibration.
+        model: name or path of the model.
+        fingerprint: the model's.
+        cost: seconds and peak bytes of the pass.
+    """
+
+    evidence: Evidence
+    model: str
+    fingerprint: str
+    cost: Mapping[str, float]
+
+    @property
+    def file(self) -> str:
+        """The file's name, which hangs on the model and on the calibration set alone."""
+        return name_of(self.fingerprint, self.evidence.calibration)
+
+    def save(self, folder: Path) -> Path:
+        """Write the whole file or nothing; returns where it is.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        evidence = self.evidence
+        tensors = {STATE + name: value.contiguous() for name, value in evidence.states.items()}
+        tensors |= {SUM + name: torch.from_numpy(value) for name, value in evidence.sums.items()}
+        about = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "layers": evidence.layers,
+            "tokens": evidence.tokens,
+            "calibration": dict(evidence.calibration),
+            "cost": dict(self.cost),
+            "digest": _digest(tensors),
+        }
+        path = folder / self.file
+        try:
+            files.write_bytes(path, save(tensors, {name: json.dumps(value) for name, value in about.items()}))
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"the hidden states cannot be written to {shown(str(path))}: {reason}") from None
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Kept:
+        """Read such a file.
+
+        Raises:
+            InputError: it is not there, damaged, or something else.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["schema"] != SCHEMA or about["digest"] != _digest(tensors):
+                raise ValueError("its contents are not what was written")
+            evidence = Evidence(
+                about["layers"],
+                {n.removeprefix(STATE): value for n, value in tensors.items() if n.startswith(STATE)},
+                {n.removeprefix(SUM): value.numpy() for n, value in tensors.items() if n.startswith(SUM)},
+                about["tokens"],
+                about["calibration"],
+            )
+            return cls(evidence, about["model"], about["fingerprint"], about["cost"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError(
+                f"the hidden states in {shown(str(path))} cannot be read ({reason}); delete the file, and "
+                "the next run calibrates again"
+            ) from None
+
+
+def name_of(fingerprint: str, calibration: Mapping[str, Any]) -> str:
+    """The name of the file for a model and a calibration set, as calibrating.describe describes it."""
+    return f"states-{files.digest([SCHEMA, fingerprint, dict(calibration)])}.safetensors"
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and all numbers."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,246 @@
+"""What a comparison shows: one list of columns, which every table, chart caption and file follows.
+
+A new column is one entry in `columns`: the terminal table, Markdown, LaTeX, HTML, CSV and JSON take it from
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lmms_topoprune.comparison.side_by_side import Cell, Comparison, Row
+from lmms_topoprune.comparison.statistics import Interval
+from lmms_topoprune.plan import parse_layers
+
+DASH = "–"
+Value = float | str
+Table = Literal["scores", "costs"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a comparison.
+
+    Attributes:
+        name: in JSON.
+        heading: in wide tables.
+        short: in the terminal.
+        about: what it is, for a tooltip.
+        value: what a row is sorted by, in the column's own unit; nan where there is none.
+        text: how a row shows it.
+        fields: names and values of the column in CSV, one line a run and task, at full precision.
+        chance: what guessing scores, as text; the terminal has a line of these.
+        table: which of the terminal's two tables has it; None for neither.
+    """
+
+    name: str
+    heading: str
+    short: str
+    about: str
+    value: Callable[[Row], Value]
+    text: Callable[[Row], str]
+    fields: Mapping[str, Callable[[Row, Cell], Value]] = field(default_factory=dict)
+    chance: str = ""
+    table: Table | None = "scores"
+
+    @property
+    def is_number(self) -> bool:
+        return self.name not in ("model", "dropped")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage without its sign; a dash for no value."""
+    return DASH if not math.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def interval(value: Interval) -> str:
+    return DASH if not math.isfinite(value.low) else f"{percent(value.low)} to {percent(value.high)}"
+
+
+def p_value(value: float) -> str:
+    if not math.isfinite(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def amount(value: float | None, factor: float = 1.0) -> str:
+    """About three digits; a dash for no value."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    size = abs(value * factor)
+    return f"{value * factor:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+
+
+def dropped(row: Row) -> str:
+    """How many layers went, and which: a threshold's number is nobody's wish."""
+    count = 0 if row.dropped == "none" else len(parse_layers(row.dropped))
+    return f"{count}: {row.dropped}" if count else "none"
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """Every column, in order."""
+    return [
+        *_whose(),
+        *_overall(comparison),
+        *(_task(comparison, task) for task in comparison.tasks),
+        *(_cost(*entry) for entry in COSTS),
+        _dropped(),
+    ]
+
+
+def _whose() -> list[Column]:
+    fields: dict[str, Callable[[Row, Cell], Value]] = {
+        "model": lambda row, _: row.label,
+        "criterion": lambda row, _: row.criterion,
+        "sparsity": lambda row, _: row.sparsity,
+    }
+    about = "criterion with its options, and the share of layers it was to drop"
+    return [Column("model", "model", "model", about, lambda r: r.label, lambda r: r.label, fields)]
+
+
+def _overall(comparison: Comparison) -> list[Column]:
+    name, reference = comparison.overall, comparison.reference
+    chance = percent(comparison.rows[0].overall.chance)
+    found = [
+        Column(
+            "overall",
+            name,
+            name,
+            "mean of the tasks",
+            lambda row: row.overall.score,
+            lambda row: percent(row.overall.score),
+            {
+                "score": lambda _, cell: cell.score,
+                "score_low": lambda _, cell: cell.score_interval.low,
+                "score_high": lambda _, cell: cell.score_interval.high,
+            },
+            chance,
+        ),
+        Column(
+            "chance",
+            "chance",
+            "chance",
+            "mean of what guessing scores in the tasks",
+            lambda row: row.overall.chance,
+            lambda row: percent(row.overall.chance),
+            {"chance": lambda _, cell: cell.chance},
+            table=None,
+        ),
+        Column(
+            "retention",
+            "retention",
+            "retention",
+            "score / dense score",
+            lambda row: row.overall.retention,
+            lambda row: percent(row.overall.retention),
+            {
+                "retention": lambda _, cell: cell.retention,
+                "retention_low": lambda _, cell: cell.retention_interval.low,
+                "retention_high": lambda _, cell: cell.retention_interval.high,
+            },
+        ),
+        Column(
+            "corrected",
+            "chance-corrected",
+            "over chance",
+            "(score - chance) / (dense - chance)",
+            lambda row: row.overall.corrected,
+            lambda row: percent(row.overall.corrected),
+            {"corrected": lambda _, cell: cell.corrected},
+        ),
+        Column(
+            "corrected_interval",
+            "95 % interval",
+            "95 % interval",
+            "of the chance-corrected retention, from a paired bootstrap",
+            lambda row: row.overall.corrected_interval.low,
+            lambda row: interval(row.overall.corrected_interval),
+            {
+                "corrected_low": lambda _, cell: cell.corrected_interval.low,
+                "corrected_high": lambda _, cell: cell.corrected_interval.high,
+            },
+        ),
+        Column(
+            "p",
+            f"p against {reference}",
+            "p",
+            "paired sign-flip test, Holm-corrected over the runs",
+            lambda row: float("nan") if row.label == reference else row.overall.p_holm,
+            lambda row: DASH if row.label == reference else p_value(row.overall.p_holm),
+            {
+                "difference": lambda _, cell: cell.difference,
+                "difference_low": lambda _, cell: cell.difference_interval.low,
+                "difference_high": lambda _, cell: cell.difference_interval.high,
+                "p": lambda _, cell: cell.p,
+                "p_holm": lambda _, cell: cell.p_holm,
+            },
+        ),
+    ]
+    return found
+
+
+def _task(comparison: Comparison, task: str) -> Column:
+    return Column(
+        f"task {task}",
+        task,
+        task.removeprefix("topoprune_"),
+        f"{comparison.tasks[task]}, {comparison.units[task]} units",
+        lambda row: row.cells[task].score,
+        lambda row: percent(row.cells[task].score),
+        chance=percent(comparison.rows[0].cells[task].chance),
+    )
+
+
+COSTS = (
+    ("latency_seconds", "ms an answer", 1000.0, "an answer's share of its batch's time"),
+    ("tokens_per_second", "tokens/s", 1.0, "generated tokens / time in generate()"),
+    ("parameters", "parameters (M)", 1e-6, "parameters that are left, in millions"),
+    ("memory_bytes", "memory (MB)", 1e-6, "peak while answering: of the GPU if any, else of the process"),
+    ("calibration_seconds", "calibration (s)", 1.0, "calibration pass, scoring and selection"),
+)
+"""Name in Row.cost, heading, factor, what it is."""
+
+
+def _cost(name: str, heading: str, factor: float, about: str) -> Column:
+    return Column(
+        name,
+        heading,
+        heading,
+        about,
+        lambda row: row.cost.get(name, float("nan")),
+        lambda row: amount(row.cost.get(name), factor),
+        {name: lambda row, _: row.cost.get(name, float("nan"))},
+        table="costs",
+    )
+
+
+def _dropped() -> Column:
+    return Column(
+        "dropped",
+        "dropped layers",
+        "dropped layers",
+        "how many, and which, counted from 0",
+        lambda row: round(row.sparsity, 6),
+        dropped,
+        {"dropped": lambda row, _: row.dropped},
+    )
+
+
+def caption(comparison: Comparison) -> str:
+    """What a reader has to know of the numbers, in one paragraph."""
+    first = comparison.rows[0]
+    tasks = ", ".join(
+        f"{task} ({metric}, {comparison.units[task]} units, chance {percent(first.cells[task].chance)})"
+        for task, metric in comparison.tasks.items()
+    )
+    notes = "".join(f" {note}" for note in comparison.notes)
+    return (
+        f"Scores in percent; {comparison.overall} is the mean of the tasks: {tasks}. "
+        "Retention: score / dense score; chance-corrected: (score - chance) / (dense - chance), with its "
+        f"95 % interval from a paired bootstrap over units ({comparison.rounds} rounds). p: paired sign-flip "
+        f"test against {comparison.reference}, Holm-corrected over the runs. Memory: peak while answering, "
+        f"of the GPU if there is one, else of the whole process.{notes}"
+    )

@@ -1,0 +1,374 @@
+"""Criteria and repairs by name, this package's and other people's. Imports no torch.
+
+plugin.toml, which is read here and nowhere else, says where this package's own are. Other packages add theirs
+by entry points (groups lmms_topoprune.criteria and lmms_topoprune.repairs), Python by the decorators
+`criterion` and `repair`; and wherever a name is asked for, "package.module:name" and "file.py:name" will do.
+All is imported when it is first asked for; what is broken is named in `problems` and takes nothing else down.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from lmms_topoprune._util.packaged import shared_path
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest, shown, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REVERSE = "reverse:"
+ANY_OPTION = ("k", "dimension", "metric", "alpha", "sparsity", "protect_first", "protect_last", "seed")
+"""Options that scores can depend on, beside those of the calibration set."""
+PACKAGE = __name__.partition(".")[0]
+
+T = TypeVar("T", "Criterion", "Repair")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A rule that scores layers; calling it scores.
+
+    Attributes:
+        name: as it is asked for.
+        score: score(evidence, options) -> LayerScores | PairScores; None for the dense reference.
+        summary: one line of what it looks at.
+        paper: authors and title, if it is from one.
+        address: where that paper is.
+        bibtex: how to cite it.
+        builds_on: criteria it combines; their papers are its own too.
+        state: the states it reads when the user does not say: "residual", "norm", or "none".
+        sums: names of the running sums over all tokens that it reads.
+        loss: it needs the model's loss on the calibration texts.
+        parameters: the options its scores depend on, beside those of the calibration set.
+        selection: how its scores become layers when the user does not say.
+        selection_without_sparsity: the same when no sparsity is given (it finds the count by itself).
+        defaults: its own values of the options that PruningOptions lets a criterion have.
+        reversed: its scores are turned round, so that what it would keep goes first.
+        version: raised when the scores would come out differently; part of the cache's key.
+    """
+
+    kind: ClassVar[tuple[str, str]] = ("criterion", "criteria")
+    name: str
+    score: Callable[..., Any] | None = None
+    summary: str = ""
+    paper: str = ""
+    address: str = ""
+    bibtex: str = ""
+    builds_on: tuple[Criterion, ...] = ()
+    state: str = "residual"
+    sums: tuple[str, ...] = ()
+    loss: bool = False
+    parameters: tuple[str, ...] = ANY_OPTION
+    selection: str = "rank"
+    selection_without_sparsity: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    reversed: bool = False
+    version: int = 1
+
+    def __call__(self, evidence: Any, options: Any) -> Any:
+        """The scores.
+
+        Raises:
+            OptionError: the dense reference scores nothing.
+        """
+        if self.score is None:
+            raise unknown("criterion", self.name, (name for name in criterion_names() if name != self.name))
+        scores = self.score(evidence, options)
+        if not self.reversed:
+            return scores
+        from lmms_topoprune.selection import reverse
+
+        return reverse(scores)
+
+    @property
+    def needs_samples(self) -> bool:
+        return self.state != "none" or bool(self.sums) or self.loss
+
+    @property
+    def papers(self) -> dict[str, str]:
+        """Paper -> address; its own first, then those of the criteria it builds on."""
+        found = {self.paper: self.address} if self.paper else {}
+        for part in self.builds_on:
+            found = {**found, **part.papers}
+        return found
+
+    @property
+    def code(self) -> str | None:
+        """A digest of the source file, if it is from outside; this package counts versions instead."""
+        return _foreign_code(self.score)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A way to make up for deleted layers without training.
+
+    Attributes:
+        name: as it is asked for.
+        fit: finds the new weights; lmms_topoprune/repair says how it is called.
+        summary: one line of what it does.
+        card: what a model card says of the repaired weights.
+        figure: what the number means that it tells of every cut.
+        paper, address: where it is from.
+        version: raised when the same samples would give other weights.
+    """
+
+    kind: ClassVar[tuple[str, str]] = ("repair", "repairs")
+    name: str
+    fit: Callable[..., Any]
+    summary: str = ""
+    card: str = ""
+    figure: str = ""
+    paper: str = ""
+    address: str = ""
+    version: int = 1
+
+    @property
+    def code(self) -> str | None:
+        """As for a criterion."""
+        return _foreign_code(self.fit)
+
+
+DENSE = Criterion("dense", summary="nothing is deleted: the reference", state="none", parameters=())
+
+_declared: dict[tuple[type, str], Any] = {}
+"""What decorators made in this process."""
+
+
+def criterion(name: str, **told: Any) -> Callable[[Callable[..., Any]], Criterion]:
+    """Decorator: make a criterion of a scoring function, and let it be asked for by that name.
+
+        @criterion("first", state="none", parameters=())
+        def first(evidence, options):
+            '''The first layers go first.'''
+            return LayerScores(-np.arange(evidence.layers, dtype=float), "first")
+
+    Args:
+        name: a word; not one of this package's.
+        told: Criterion's other attributes; `summary` is the docstring's first line unless told.
+
+    Raises:
+        OptionError: the name is this package's, or Criterion has no such attribute.
+    """
+    return lambda function: _declare(Criterion, name, {**told, "score": function})
+
+
+def repair(name: str, **told: Any) -> Callable[[Callable[..., Any]], Repair]:
+    """Decorator: make a repair of the function that finds the new weights; otherwise as `criterion`."""
+    return lambda function: _declare(Repair, name, {**told, "fit": function})
+
+
+def _declare(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
+    what, table = kind.kind
+    function = told.get("score") or told["fit"]
+    if name in declarations()[table] and function.__module__.partition(".")[0] != PACKAGE:
+        raise OptionError(f"{what} {name!r} comes with {PACKAGE}; choose another name")
+    made = _build(kind, name, told)
+    _declared[kind, name] = made
+    return made
+
+
+def _build(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
+    known = {f.name for f in fields(kind)} - {"name"}
+    for key in told:
+        if key not in known:
+            raise unknown(f"attribute of a {kind.kind[0]}", key, known)
+    function = told.get("score") or told["fit"]
+    first_line = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return kind(name=name, **{"summary": first_line, **told})
+
+
+def criterion_names() -> tuple[str, ...]:
+    """All criteria that can be asked for by a plain name; none of them is imported."""
+    return _names(Criterion)
+
+
+def criteria() -> dict[str, Criterion]:
+    """Every criterion by name; those that cannot be imported are left out and named in `problems`."""
+    return _working(Criterion)
+
+
+def get(name: str) -> Criterion:
+    """The criterion of that name, or at "package.module:name" or "file.py:name".
+
+    "reverse:NAME" drops first what NAME would keep longest.
+
+    Raises:
+        OptionError: there is none, or what is there is no criterion.
+    """
+    turned = name.removeprefix(REVERSE)
+    if turned == name:
+        return _find(Criterion, name)
+    if turned == DENSE.name or (":" not in turned and turned not in criterion_names()):
+        raise unknown("criterion", name, criterion_names())
+    return replace(_find(Criterion, turned), name=name, reversed=True)
+
+
+def repair_names() -> tuple[str, ...]:
+    """All repairs that can be asked for by a plain name; none of them is imported."""
+    return _names(Repair)
+
+
+def repairs() -> dict[str, Repair]:
+    """Every repair by name; as for `criteria`."""
+    return _working(Repair)
+
+
+def get_repair(name: str) -> Repair:
+    """The repair of that name; as for `get`."""
+    return _find(Repair, name)
+
+
+def problems(kind: type[T]) -> Iterator[str]:
+    """A sentence for every criterion (or repair) that is declared somewhere and cannot be used."""
+    what, table = kind.kind
+    for name in _names(kind):
+        try:
+            _find(kind, name)
+        except TopopruneError as error:
+            yield str(error)
+    for name in entry_points(table).keys() & declarations()[table].keys():
+        yield f"{what} {name!r} of another package is hidden by that of {PACKAGE}"
+
+
+def _names(kind: type[T]) -> tuple[str, ...]:
+    table: str = kind.kind[1]
+    made: list[str] = [name for of, name in _declared if of is kind]
+    return tuple(dict.fromkeys([*declarations()[table], *made, *entry_points(table)]))
+
+
+def _working(kind: type[T]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name in _names(kind):
+        try:
+            found[name] = _find(kind, name)
+        except TopopruneError:
+            continue
+    return found
+
+
+def _find(kind: type[T], name: str) -> T:
+    what, table = kind.kind
+    if name in declarations()[table]:
+        return _at(kind, name, declarations()[table][name])
+    if (kind, name) in _declared:
+        found: T = _declared[kind, name]
+        return found
+    if ":" in name:
+        return _at(kind, name, name)
+    if name in (entries := entry_points(table)):
+        return _at(kind, name, entries[name].value)
+    raise unknown(what, name, _names(kind))
+
+
+def _at(kind: type[T], name: str, place: str) -> T:
+    """What is at "module:name"; a plain function is a criterion with the common defaults."""
+    what = f"{kind.kind[0]} is {shown(name)}"
+    value = load(place, what)
+    if isinstance(value, kind):
+        return replace(value, name=name)
+    if callable(value) and not isinstance(value, (type, Criterion, Repair)):
+        return _build(kind, name, {"score" if kind is Criterion else "fit": value})
+    raise OptionError(f"{what}, which is a {type(value).__name__}; allowed: a function or a {kind.__name__}")
+
+
+def load(place: str, what: str) -> Any:
+    """The object at "package.module:name" or "file.py:name".
+
+    Args:
+        place: where it is.
+        what: begins the sentence of an error, such as "criterion is 'x.py:score'".
+
+    Raises:
+        OptionError: there is no such module, file or name, or importing it fails.
+    """
+    module, _, name = place.rpartition(":")
+    if not module or not name:
+        raise OptionError(f"{what}; allowed: package.module:name or file.py:name")
+    try:
+        loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+    except Exception as error:
+        reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
+        raise OptionError(f"{what}, but {module} cannot be imported: {' '.join(reason.split())}") from error
+    if not hasattr(loaded, name):
+        names = [n for n in vars(loaded) if not n.startswith("_")]
+        raise OptionError(f"{what}, but {module} has no {name!r}{nearest(name, names)}")
+    return getattr(loaded, name)
+
+
+def _load_file(path: Path) -> Any:
+    path = path.expanduser().resolve()
+    name = f"{PACKAGE}_file_{sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError("there is no such file")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _foreign_code(function: Callable[..., Any] | None) -> str | None:
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    if module is None or module.__name__.partition(".")[0] == PACKAGE:
+        return None
+    file = getattr(module, "__file__", None)
+    if file is not None and Path(file).is_file():
+        return sha256(Path(file).read_bytes()).hexdigest()[:16]
+    code = getattr(function, "__code__", None)  # typed into an interpreter
+    return None if code is None else sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
+
+
+@cache
+def entry_points(table: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """Those of other packages for a table of plugin.toml, by name; of two with one name the first counts."""
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for entry in importlib.metadata.entry_points(group=f"{PACKAGE}.{table}"):
+        found.setdefault(entry.name, entry)
+    return found
+
+
+@cache
+def declarations() -> dict[str, Any]:
+    """plugin.toml as a dictionary: the tables tasks, models, criteria, repairs and families.
+
+    Raises:
+        InputError: it is not valid TOML, or a table is missing.
+    """
+    path = shared_path("plugin.toml")
+    data = read_toml(path)
+    for table in ("tasks", "models", "criteria", "repairs", "families"):
+        if not data.get(table):
+            raise InputError(
+                f"{path} declares no {table}; allowed: a table [{table}] with at least one entry"
+            )
+    return data
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        InputError: it cannot be read, or is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not valid TOML: {error}") from None

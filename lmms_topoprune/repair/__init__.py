@@ -1,0 +1,1 @@
+"""Training-free repair of the layers around a cut."""

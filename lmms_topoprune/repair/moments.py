@@ -1,0 +1,128 @@
+"""Running sums around cuts, from one pass through the dense model.
+
+No sequence is stored: of each batch only sums over its tokens are kept. Padding never enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from lmms_topoprune.calibration.decoder import Decoder
+from lmms_topoprune.calibration.listener import Enough, hooked
+from lmms_topoprune.calibration.tokens import Tokens
+from lmms_topoprune.repair.projection import Projection
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over tokens; M is what the projection before the cut adds, D what the deleted block adds.
+
+    Attributes:
+        before, after: sums of |hidden states| (d,) before and behind the block, float64.
+        change: sum of |D|^2.
+        gram, cross: M'M and M'D (d, d); None where no projection was given.
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    change: torch.Tensor
+    gram: torch.Tensor | None = None
+    cross: torch.Tensor | None = None
+
+    def __add__(self, other: Moments) -> Moments:
+        mine, others = self._given(), other._given()
+        return Moments(**{name: value + others[name] for name, value in mine.items()})
+
+    def on_cpu(self) -> Moments:
+        return Moments(**{name: value.cpu() for name, value in self._given().items()})
+
+    def _given(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class CutRecorder:
+    """Listens to a decoder and sums what happens in blocks of its layers.
+
+    Args:
+        decoder: of the dense model.
+        blocks: runs of layers, ascending.
+        projections: the one before each block; None for the sums of |hidden states| alone.
+
+    Attributes:
+        totals: the sums of each block.
+    """
+
+    def __init__(
+        self, decoder: Decoder, blocks: Sequence[range], projections: Mapping[range, Projection] | None = None
+    ) -> None:
+        self.decoder, self.blocks, self.projections = decoder, list(blocks), projections or {}
+        self.totals: dict[range, Moments] = {}
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Hooks are in place inside, and gone after."""
+        return hooked(self._hooks())
+
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for block in self.blocks:
+            first, last = self.decoder.layers[block.start], self.decoder.layers[block.stop - 1]
+            yield first.register_forward_pre_hook(self._entering(block), with_kwargs=True)
+            yield last.register_forward_hook(self._leaving(block))
+            if block in self.projections:
+                yield self.projections[block].module.register_forward_hook(self._adding(block))
+
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None:
+        """Forget an unfinished batch and expect one with these tokens."""
+        self._tokens = tokens
+        self._before: dict[range, torch.Tensor] = {}
+        self._added: dict[range, torch.Tensor] = {}
+        self._found: dict[range, Moments] = {}
+
+    def finish(self) -> None:
+        """Add the batch's sums to the totals."""
+        for block, sums in self._found.items():
+            self.totals[block] = self.totals[block] + sums if block in self.totals else sums
+
+    def _entering(self, block: range) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
+            self._before[block] = self.decoder.hidden(args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def _adding(self, block: range) -> Any:
+        def hook(_: nn.Module, args: Any, output: torch.Tensor) -> None:
+            self._added[block] = output
+
+        return hook
+
+    def _leaving(self, block: range) -> Any:
+        def hook(_: nn.Module, args: Any, output: Any) -> None:
+            self._found[block] = self._sums(block, self.decoder.hidden(output))
+            if block == self.blocks[-1]:
+                raise Enough
+
+        return hook
+
+    def _sums(self, block: range, after: torch.Tensor) -> Moments:
+        before = self._before.pop(block)
+        mask = self._tokens.fitted(before).mask
+        shape = before.shape
+        before, after = exact(before[mask]), exact(after.to(before.device)[mask])
+        missing = after - before
+        sums = Moments(before.abs().sum(0), after.abs().sum(0), missing.square().sum())
+        if block not in self.projections:
+            return sums
+        added = self._added.pop(block).reshape(shape).to(mask.device)[mask]
+        added = exact(added) * self.projections[block].factor
+        return Moments(sums.before, sums.after, sums.change, added.T @ added, added.T @ missing)
+
+
+def exact(values: torch.Tensor) -> torch.Tensor:
+    """In float64, which Apple's GPUs do not have."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

@@ -1,0 +1,109 @@
+"""What has to agree between two runs for a fair comparison."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lmms_topoprune._util import files
+from lmms_topoprune.families import registered
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.results.scores import UnitScores
+
+NO_FACTS = {*PruningOptions.names(), "batch_size", "device", "device_map"}
+"""Arguments that are compared, or that have no say in an answer."""
+
+
+def facts(
+    results: Mapping[str, Any],
+    samples: Mapping[str, list[dict[str, Any]]],
+    tasks: Mapping[str, UnitScores],
+    plan: PruningPlan | None,
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that must agree; pruning options are left out, they are what is compared."""
+    return {
+        **_model(results, plan, record),
+        **_versions(results, plan, record),
+        **_settings(results),
+        **{name: value for task in tasks for name, value in _task(task, results, samples, tasks).items()},
+    }
+
+
+def parse_model_args(text: str | Mapping[str, Any] | None) -> dict[str, str]:
+    """Split "a=1,b={...}" at the commas outside braces; values stay text."""
+    if isinstance(text, Mapping):
+        return {str(key): str(value) for key, value in text.items()}
+    pairs = (part.partition("=") for part in re.split(r",(?![^{]*\})", text or "") if part.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _model(results: Mapping[str, Any], plan: PruningPlan | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The model and how it is loaded and asked."""
+    config = results.get("config", {})
+    arguments = parse_model_args(config.get("model_args"))
+    found: dict[str, Any] = {f"model_args {k}": v for k, v in arguments.items() if k not in NO_FACTS}
+    found["model class"] = _wrapped(config.get("model"))
+    backend = re.search(r"\((\w+)\)$", str(config.get("model_backend", "")))
+    found["prompt path"] = backend[1] if backend else None
+    if plan is not None:
+        found["weights"] = plan.fingerprint
+    found |= _precision(arguments) | {n: record[n] for n in ("dtype", "attn_implementation") if n in record}
+    if record.get("chat_template"):
+        found["chat template"] = files.digest(record["chat_template"])
+    return found
+
+
+def _precision(arguments: Mapping[str, str]) -> dict[str, str]:
+    """What was asked for by name; what "auto" comes to only the record of a run knows."""
+    dtype, attention = arguments.get("dtype", "auto"), arguments.get("attn_implementation")
+    named = {} if dtype == "auto" else {"dtype": f"torch.{dtype.removeprefix('torch.')}"}
+    return named | ({"attn_implementation": attention} if attention else {})
+
+
+def _wrapped(name: Any) -> str | None:
+    """The lmms-eval model behind a registered name: dense_llava and topopruned_llava are both llava_hf."""
+    models = registered()
+    return models[name].wraps if name in models else name
+
+
+def _versions(
+    results: Mapping[str, Any], plan: PruningPlan | None, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of the packages that answered; a plan from a file may have been made with others."""
+    used = record.get("versions") or ({} if plan is None else plan.versions)
+    told = results.get("lmms_eval_version")
+    return {
+        # "branch@commit" is of whatever checkout lmms-eval lies in, or of the CI job: of no release.
+        "lmms-eval version": None if "@" in str(told) else told,
+        **{f"{name} version": version for name, version in used.items()},
+    }
+
+
+def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+    config = results.get("config", {})
+    return {
+        **{name: config.get(name) for name in names},
+        "system instruction": results.get("system_instruction"),
+    }
+
+
+def _task(
+    task: str,
+    results: Mapping[str, Any],
+    samples: Mapping[str, list[dict[str, Any]]],
+    tasks: Mapping[str, UnitScores],
+) -> dict[str, Any]:
+    rows = samples[task]
+    return {
+        f"version of {task}": results.get("versions", {}).get(task),
+        f"few-shot examples of {task}": results.get("n-shot", {}).get(task),
+        f"documents of {task}": files.digest([[row["doc_id"], row.get("doc_hash")] for row in rows]),
+        f"prompts of {task}": files.digest([str(row.get("input")) for row in rows]),
+        f"generation_kwargs of {task}": results["configs"][task].get("generation_kwargs"),
+        f"metric of {task}": tasks[task].metric,
+        f"chance of {task}": tasks[task].chance,
+    }

@@ -1,0 +1,1 @@
+"""Many pruned models evaluated on one loaded model; resumable."""

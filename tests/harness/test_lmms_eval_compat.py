@@ -1,0 +1,112 @@
+"""What is touched of lmms-eval is there; an evaluation is noted however it is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmms_topoprune._util.compat import Touched
+from lmms_topoprune.harness.compat import TOUCHED, evaluation
+
+
+@pytest.mark.parametrize("touched", TOUCHED, ids=lambda touched: f"{touched.where}.{touched.name}")
+def test_what_is_touched_is_there(touched: Touched) -> None:
+    assert touched.problem() is None
+
+
+def test_a_request_of_lmms_eval_has_six_arguments() -> None:
+    """(context, doc_to_visual or doc_to_messages, settings, document, task, split)."""
+    import inspect
+
+    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+
+    for task in (ConfigurableTask, ConfigurableMessagesTask):
+        source = inspect.getsource(task.construct_requests)
+        assert "generation_kwargs" in source and "doc_id, self.config.task, split" in source
+
+
+def test_nothing_is_noted_outside_of_an_evaluation() -> None:
+    assert evaluation().tracker is None and evaluation().tasks == ()
+
+
+STARTS = [["-m", "lmms_eval"], ["-c", "from lmms_eval.cli.dispatch import main; main()"]]
+EVALUATE = """
+import functools, json, sys
+{imports}
+from lmms_eval.tasks import TaskManager
+manager = TaskManager("ERROR", include_path={tasks!r}, include_defaults=False)
+results = {call}(model="topopruned_llava", model_args="pretrained={model},layers=2,self_test=False",
+    tasks=["tiny_questions"], task_manager=manager, limit=2, bootstrap_iters=0)
+print(json.dumps(results.get("plan")))
+"""
+WAYS = {
+    "imported first": ("from lmms_eval.evaluator import simple_evaluate", "simple_evaluate"),
+    "by its module": ("import lmms_eval.evaluator", "lmms_eval.evaluator.simple_evaluate"),
+    "after the models": (
+        "import lmms_eval.models\nfrom lmms_eval.evaluator import simple_evaluate",
+        "simple_evaluate",
+    ),
+}
+BY_HAND = """
+import importlib.metadata as metadata
+found, metadata.entry_points = metadata.entry_points, lambda **given: metadata.EntryPoints(())
+import lmms_eval.models
+metadata.entry_points = found
+from lmms_eval.evaluator import simple_evaluate as early
+import lmms_eval.evaluator
+from lmms_topoprune.harness.manifests import manifests
+for manifest in manifests():
+    lmms_eval.evaluator.models.MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
+"""
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_results_of_a_model_string_carry_the_plan(way: str, folder: Path, tasks: Path) -> None:
+    imports, call = WAYS[way]
+    plan = json.loads(python(EVALUATE.format(imports=imports, call=call, tasks=str(tasks), model=folder)))
+    assert plan["dropped"] == [2] and len(plan["hash"]) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("call", "noted"), [("lmms_eval.evaluator.simple_evaluate", True), ("early", False)])
+def test_a_reference_taken_before_registration_by_hand(
+    call: str, noted: bool, folder: Path, tasks: Path
+) -> None:
+    """There is one only without the entry point; it evaluates, without the plan in its results."""
+    code = EVALUATE.format(imports=BY_HAND, call=call, tasks=str(tasks), model=folder)
+    assert (json.loads(python(code)) is not None) is noted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+def test_the_command_leaves_plan_and_results(
+    start: list[str], folder: Path, tasks: Path, tmp_path: Path
+) -> None:
+    model_args = f"pretrained={folder},layers=2,self_test=False"
+    arguments = ["--model", "topopruned_llava", "--model_args", model_args, "--tasks", "tiny_questions"]
+    more = ["--limit", "2", "--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
+    command = [sys.executable, *start, *arguments, *more]
+    if start[0] == "-c":
+        command.insert(3, "eval")
+    environment: dict[str, Any] = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (results,) = (tmp_path / "out").rglob("*_results.json")
+    (plan,) = (tmp_path / "out").rglob("*_plan.json")
+    assert json.loads(results.read_text())["plan"]["hash"] == json.loads(plan.read_text())["hash"]

@@ -1,0 +1,76 @@
+"""Twenty real processes that need the same scores at the same moment.
+
+    python many_processes.py FOLDER wait|compute
+
+Forks after everything is imported, so that twenty processes cost little more than one; with "compute"
+nobody can lock and all compute. Each process writes FOLDER/out/NUMBER.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from two_ranks import samples
+
+from lmms_topoprune import calibrating, planning
+from lmms_topoprune._util import cache as caching
+from lmms_topoprune._util.cache import Cache
+from lmms_topoprune.options import PruningOptions
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
+
+COUNT = 20
+
+
+def main(folder: Path, how: str) -> None:
+    torch.set_num_threads(1)
+    processor = build.build_processor()
+    size = build.Size(layers=6, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
+    model, chosen = build.build_model(processor, size, 0).eval(), samples()[:8]
+    if how == "compute":
+        caching.locked = _unlocked
+    (folder / "out").mkdir()
+    start = time.time() + 1.0
+    children = []
+    for number in range(COUNT):
+        child = os.fork()
+        if child == 0:
+            time.sleep(max(0.0, start - time.time()))
+            found = work(model, processor, chosen, folder / "cache")
+            (folder / "out" / f"{number}.json").write_text(json.dumps(found))
+            os._exit(0)
+        children.append(child)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+
+
+def work(model: Any, processor: Any, chosen: list[Any], folder: Path) -> dict[str, Any]:
+    """The plan's hash and scores, how many calibration passes it took, and what was complained about."""
+    passes, said = [], []
+    collect = calibrating.collect_views
+    calibrating.collect_views = lambda *a, **k: passes.append(1) or collect(*a, **k)
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("lmms_topoprune").addHandler(handler)
+    options = PruningOptions(sparsity=0.3, criterion="cosine", samples=8, k="3")
+    given: dict[str, Any] = {"name": "tiny", "samples": chosen, "progress": False, "cache": Cache(folder)}
+    plan = planning.make_plan(model, processor, options, **given)
+    return {"hash": plan.hash, "scores": plan.scores, "passes": len(passes), "said": said}
+
+
+@contextmanager
+def _unlocked(path: Path, seconds: float) -> Any:
+    yield False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

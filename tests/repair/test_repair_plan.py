@@ -1,0 +1,147 @@
+"""A plan with a repair: carried out again, exported, told apart from the same plan without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
+
+from lmms_topoprune import planning
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.repair.apply import carry_out, repair
+from lmms_topoprune.results.labels import plan_label
+from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
+from lmms_topoprune.sweep.folder import SweepFolder
+from lmms_topoprune.sweep.planner import Planner
+
+IDS = {"input_ids": torch.arange(3, 12)[None]}
+OPTIONS = {"criterion": "uniform", "sparsity": 0.34, "samples": 8, "k": "3"}
+
+Make = Callable[..., PreTrainedModel]
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    return model(**IDS).logits
+
+
+def plan_for(
+    model: PreTrainedModel, processor: LlavaProcessor, method: str = "linear", **more: Any
+) -> PruningPlan:
+    options = PruningOptions(**{**OPTIONS, "repair": method, **more})
+    return planning.make_plan(model, processor, options, name="dense", progress=False)
+
+
+@pytest.mark.parametrize("method", ["linear", "rescale"])
+def test_an_exported_repair_loads_in_plain_transformers(
+    method: str, tiny_llava: Make, embedded_processor: LlavaProcessor, tmp_path: Path
+) -> None:
+    model = tiny_llava(layers=6)
+    plan = plan_for(model, embedded_processor, method)
+    dense = logits(model)
+    deletion = carry_out(model, embedded_processor, plan)
+    folder = export(model, embedded_processor, plan, tmp_path / "repaired")
+    loaded, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not {key: keys for key, keys in report.items() if keys}
+    assert torch.equal(logits(loaded), logits(model))
+    assert type(loaded) is type(model) and not (folder / "mergekit.yaml").exists()
+    card = (folder / "README.md").read_text()
+    assert f"| repair method | {method} |" in card and "were re" in card
+    assert PruningPlan.load(folder / "plan.json") == plan
+    with pytest.raises(InputError, match=f"the plan has a {method} repair, which needs the layers"):
+        load_pruned(folder, plan)
+    deletion.restore()
+    assert torch.equal(logits(model), dense)
+    with delete_layers(model, plan.dropped):
+        assert not torch.equal(logits(model), logits(loaded))
+
+
+def test_plan_and_model_must_agree_on_the_repair(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, samples: Sequence[Sample], tmp_path: Path
+) -> None:
+    model = tiny_llava(layers=6)
+    plan, plain = (plan_for(model, embedded_processor, method) for method in ("linear", "none"))
+    with delete_layers(model, plan.dropped), pytest.raises(InputError, match="the plan has a linear repair"):
+        export(model, None, plan, tmp_path / "a")
+    with (
+        carry_out(model, embedded_processor, plan),
+        pytest.raises(InputError, match="the plan has no repair"),
+    ):
+        export(model, None, plain, tmp_path / "b")
+    by_hand = repair(model, samples[:8], plan.dropped, processor=embedded_processor)
+    with by_hand, pytest.raises(InputError, match="the plan has no repair"):
+        export(model, None, plain, tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_file_redoes_its_repair_or_refuses(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, samples: Sequence[Sample], tmp_path: Path
+) -> None:
+    model = tiny_llava(layers=6)
+    plan = plan_for(model, embedded_processor)
+    with carry_out(model, embedded_processor, plan):
+        repaired = fingerprint(model)
+    plan.save(tmp_path / "plan.json")
+    for given in ("none", "linear"):
+        again = planning.make_plan(
+            model,
+            embedded_processor,
+            PruningOptions(plan=str(tmp_path / "plan.json"), repair=given),
+            name="x",
+        )
+        assert again == plan
+        with carry_out(model, embedded_processor, again):
+            assert fingerprint(model) == repaired
+    other = PruningOptions(plan=str(tmp_path / "plan.json"), repair="rescale")
+    with pytest.raises(OptionError, match="repair is 'rescale', but the plan says 'linear'"):
+        planning.make_plan(model, embedded_processor, other, name="x")
+    with pytest.raises(InputError, match="fitted to calibration samples with fingerprint"):
+        carry_out(model, embedded_processor, plan, samples=samples[:8])
+    newer = replace(plan, repair={**plan.repair, "version": 99})
+    with pytest.raises(InputError, match="the plan's repair is of version 99"):
+        carry_out(model, embedded_processor, newer)
+    with pytest.raises(InputError, match="the plan's repair lacks fingerprint"):
+        replace(plan, repair={k: v for k, v in plan.repair.items() if k != "fingerprint"})
+
+
+def test_a_repair_has_names_of_its_own(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, tmp_path: Path
+) -> None:
+    """Plans, folders of a sweep and labels: nothing repaired passes for unrepaired, or for another repair."""
+    model = tiny_llava(layers=6)
+    plans = [plan_for(model, embedded_processor, method) for method in ("none", "linear", "rescale")]
+    plans.append(plan_for(model, embedded_processor, seed=1))
+    assert len({plan.dropped for plan in plans}) == 1
+    for name in (lambda p: p.hash, SweepFolder(tmp_path).evaluation):
+        assert len({name(plan) for plan in plans}) == 4
+    assert plan_label(plans[0]) == "uniform 34 %"
+    assert plan_label(plans[1]) == "uniform repair=linear 34 %"
+    assert "linear repair" in str(plans[1]) and "repair" not in str(plans[0])
+
+
+def test_a_sweep_plans_the_same_repair(tiny_llava: Make, embedded_processor: LlavaProcessor) -> None:
+    model = tiny_llava(layers=6)
+    for criterion in ("uniform", "cosine"):
+        wanted = PruningOptions(**{**OPTIONS, "criterion": criterion, "repair": "linear"})
+        (found,) = Planner(model, embedded_processor, "dense").plans([wanted])
+        alone = planning.make_plan(model, embedded_processor, wanted, name="dense", progress=False)
+        assert found.hash == alone.hash and found.repair == alone.repair
+
+
+def test_nothing_deleted_is_nothing_repaired(tiny_llava: Make, embedded_processor: LlavaProcessor) -> None:
+    model = tiny_llava(layers=6)
+    plan = plan_for(model, embedded_processor, sparsity=0.0)
+    assert not plan.dropped and not plan.repair
+    before = fingerprint(model)
+    with carry_out(model, embedded_processor, plan):
+        assert fingerprint(model) == before
+    with pytest.raises(OptionError, match="repair is 'magic'; allowed: linear, none, rescale"):
+        PruningOptions(repair="magic")
