@@ -48,7 +48,7 @@ class Targets:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.waiting: dict[tuple[str, str, str], list[str]] = {}
-        self.asked: Counter[tuple[str, str, str]] = Counter()
+        self.asked: Counter[tuple[str, str, str, int]] = Counter()
 
     def next(self, task: str, kind: str, half: str) -> str:
         queue = self.waiting.setdefault((task, kind, half), [])
@@ -56,9 +56,10 @@ class Targets:
             queue.extend(self.rng.sample(ANSWERS[kind], len(ANSWERS[kind])))
         return queue[-1]
 
-    def take(self, task: str, kind: str, half: str) -> None:
-        self.waiting[task, kind, half].pop()
-        self.asked[task, kind, half] += 1
+    def take(self, task: str, row: Row) -> None:
+        """Count a row that is asked, by how many options it shows."""
+        self.waiting[task, row["kind"], row["half"]].pop()
+        self.asked[task, row["kind"], row["half"], len(row["options"])] += 1
 
 
 def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], dict[str, list[Row]]]:
@@ -78,7 +79,7 @@ def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], di
         drawn.append(scene)
         for task, row in complete:
             if task != "yesno":
-                targets.take(task, row["kind"], row["half"])
+                targets.take(task, row)
             rows[task].append({"id": f"{task}-{len(rows[task]):04d}", **row})
     return drawn, rows
 
@@ -104,8 +105,11 @@ def _rows(
         kind = CHOICE_KINDS[position % len(CHOICE_KINDS)]
         wanted = targets.next("choice", kind, half)
         question = _find(rng, scene, kind, False, wanted)
-        place = targets.asked["choice", kind, half]
-        yield None if question is None else ("choice", {**shared, **_choice(rng, question, place)})
+        if question is None:
+            yield None
+            continue
+        place = targets.asked["choice", kind, half, min(len(question.options), len(LETTERS))]
+        yield "choice", {**shared, **_choice(rng, question, place)}
 
 
 def _find(rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str) -> Question | None:

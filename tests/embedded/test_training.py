@@ -20,6 +20,8 @@ from training.embedded.train import train
 from training.loop import finished
 from training.optimizer import Schedule, orthogonal
 
+pytestmark = pytest.mark.slow
+
 TINY = Recipe(
     size=build.Size(layers=2, width=32, mlp=32, heads=2, vision_layers=1, vision_width=32),
     vision=VisionRecipe(steps=5, batch=2),
