@@ -67,24 +67,22 @@ def tasks(
     output: Path,
 ) -> None:
     """What is kept over chance (percent, 95 % interval), and what a repair changes (points of the score)."""
-    from lmms_topoprune.cli.sweep import run, with_repairs
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import save
+    from lmms_topoprune.sweep.recipe import Recipe, run_sweep
     from lmms_topoprune.sweep.run_folders import distinct
 
-    runs = run(
-        criteria=",".join(with_repairs(listed(criteria), list(REPAIRS))),
-        sparsities=sparsities,
-        seeds=seeds,
-        tasks=tasks,
+    recipe = Recipe(
+        models=[{"model": "llava", "pretrained": pretrained}],
+        criteria=listed(criteria),
+        sparsities=[float(part) for part in listed(sparsities)],
+        seeds=[int(part) for part in listed(seeds)],
+        repairs=REPAIRS,
+        tasks=listed(tasks),
         limit=limit,
-        batch_size=16,
-        output=str(output),
-        pretrained=pretrained,
-        dtype=None,
-        device=None,
-        shared={"samples": samples},
+        options={"samples": samples},
     )
+    runs = run_sweep(recipe, output)
     runs = distinct(runs)
     comparison = compare(runs)
     save(comparison, output / "comparison.json")
@@ -155,8 +153,9 @@ def text(
     from lmms_topoprune._util import files
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repair.apply import RIDGE, repair
-    from lmms_topoprune.sweep.planner import Planner
+    from lmms_topoprune.pipeline import Planner
+    from lmms_topoprune.repair.apply import repair
+    from lmms_topoprune.repair.linear import RIDGE
 
     columns = {name: (name, RIDGE) for name in REPAIRS}
     columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}
@@ -179,8 +178,8 @@ def text(
         for sparsity in map(float, sparsities.split(","))
         for criterion in listed(criteria)
     }
-    readers = {"passages": lambda _, count, seed: samples[:count]}
-    plans = Planner(model, tokenizer, str(folder), readers).plans(list(wanted.values()))
+    readers = {"passages": lambda _, count, seed, strict: samples[:count]}
+    plans = Planner(str(folder), model, tokenizer, readers=readers).plans(list(wanted.values()))
     for (criterion, sparsity), plan in zip(wanted, plans, strict=True):
         layers = format_layers(plan.dropped)
         alike[layers, sparsity].append(criterion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -16,3 +17,13 @@ def shared_path(name: str) -> Path:
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(f"{name} is missing from {package}; reinstall lmms-topoprune")
+
+
+def task_names() -> dict[str, str]:
+    """Name of every embedded task or group -> "task" or "group"; read without importing lmms-eval."""
+    found = {}
+    for path in sorted(shared_path("tasks").rglob("*.yaml")):
+        name = re.search(r"^(task|group):\s*[\"']?([\w-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if name and not path.name.startswith("_"):
+            found[name[2]] = name[1]
+    return found

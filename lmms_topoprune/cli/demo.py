@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,16 +9,20 @@ import click
 from lmms_topoprune.cli import options
 
 CRITERIA = "topology_angle_influence,topology,cosine,block_influence"
-TASKS = "topoprune"
 
 
 @click.command()
-@click.option("--criteria", default=CRITERIA, show_default=True, help="Criteria, joined by commas.")
+@click.option(
+    "--criteria",
+    default=CRITERIA,
+    show_default=True,
+    type=options.CRITERION,
+    help="Criteria, joined by commas.",
+)
 @click.option(
     "--sparsity", default="0.3", show_default=True, help="Share of layers to drop; several by commas."
 )
-@click.option("--tasks", default=TASKS, show_default=True, help="Tasks, joined by commas.")
-@click.option("--limit", type=float, help="Questions a task instead of all; below 1, their share.")
+@options.evaluated
 @click.option("--samples", type=int, help="Calibration samples.  [default: 512]")
 @click.option("--batch-size", default=32, show_default=True, help="Questions answered at once.")
 @click.option(
@@ -44,10 +47,9 @@ def command(**arguments: Any) -> None:
       topoprune demo
       topoprune demo --sparsity 0.1,0.3,0.5 --criteria topology,random -o runs/more
       topoprune demo --limit 40 -o runs/quick       # a first look in a minute
+      topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct -o runs/qwen
     """
     from lmms_topoprune.cli.sweep import finish, run
 
-    texts = {"sparsities": arguments.pop("sparsity"), "seeds": "0"}
-    shared = {} if arguments["samples"] is None else {"samples": arguments["samples"]}
-    run(shared=shared, **texts, **arguments)
-    finish(Path(arguments["output"]), arguments["as_json"], "What pruning costs")
+    sparsities = arguments.pop("sparsity")
+    finish(run(sparsities=sparsities, **arguments), arguments["as_json"], "What pruning costs")

@@ -181,10 +181,9 @@ def _embedded_model() -> Finding:
 
 
 def _tasks() -> Finding:
-    from lmms_topoprune._util.packaged import shared_path
-    from lmms_topoprune.cli.tasks import tasks
+    from lmms_topoprune._util.packaged import shared_path, task_names
 
-    found = tasks()
+    found = task_names()
     return Finding("embedded tasks", bool(found), True, f"{', '.join(found)} in {shared_path('tasks')}")
 
 

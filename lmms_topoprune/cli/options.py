@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune import registry
+from lmms_topoprune._util.packaged import task_names
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import CHOICES, NO_REPAIR, PruningOptions, own_defaults
 
@@ -24,6 +25,11 @@ class _Path(click.ParamType):
     """Text that names a place; pathlib takes an empty one, such as an unset variable, for this folder."""
 
     name = "path"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         what = param.opts[-1].lstrip("-").replace("-", "_") if param else "path"
@@ -65,12 +71,20 @@ class _Named(click.ParamType):
         return found or ([CompletionItem(incomplete, type="file")] if self.files else [])
 
 
+def _models() -> Iterable[str]:
+    from lmms_topoprune.families import families, listed
+
+    return [*families(), *listed()]
+
+
 def _repairs() -> tuple[str, ...]:
     return (NO_REPAIR, *registry.repair_names())
 
 
 CRITERION = _Named(registry.criterion_names, files=True)
 REPAIR = _Named(_repairs, files=True)
+TASKS = _Named(task_names)
+MODEL = _Named(_models)
 COMPLETED: dict[str, click.ParamType] = {
     "criterion": CRITERION,
     "repair": REPAIR,
@@ -159,8 +173,23 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print machine-readable output.")(function)
 
 
+def evaluated(function: F) -> F:
+    """Options that say what a sweep asks of which family."""
+    for flag, given in (
+        ("--limit", {"type": float, "help": "Questions a task instead of all; below 1, their share."}),
+        ("--include-path", {"type": PATH, "help": "Folder of tasks instead of this package's own."}),
+        ("--tasks", {"default": "topoprune", "type": TASKS, "help": "lmms-eval tasks, joined by commas."}),
+        ("--model", {"default": "dense_llava", "type": MODEL, "help": "A model, or the name of its family."}),
+    ):
+        function = click.option(flag, show_default="default" in given, **given)(function)  # type: ignore[arg-type]
+    return function
+
+
 def model(function: F) -> F:
     """Options that say which model is loaded and how."""
+    function = click.option(
+        "--trust-remote-code", is_flag=True, help="Run the code that comes with the model."
+    )(function)
     for flag, default, text in (
         ("--device", None, "cuda, mps or cpu; the best one here if left out."),
         ("--dtype", None, "float32, float16, bfloat16 or auto; float32 on a CPU if left out."),

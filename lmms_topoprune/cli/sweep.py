@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError
-from lmms_topoprune.options import PruningOptions
 
 if TYPE_CHECKING:
-    from lmms_topoprune.results.reading import Run
+    from lmms_topoprune.sweep.recipe import Recipe
 
 
 @click.command()
+@click.argument("recipe", required=False, type=options.PATH)
 @click.option(
     "--criteria",
     default="topology_angle_influence,cosine",
     show_default=True,
+    type=options.CRITERION,
     help="Criteria, joined by commas.",
 )
 @click.option(
@@ -33,10 +36,10 @@ if TYPE_CHECKING:
     "repairs",
     default="none",
     show_default=True,
+    type=options.REPAIR,
     help="Repairs without training, joined by commas: none, linear, rescale.",
 )
-@click.option("--tasks", default="topoprune", show_default=True, help="lmms-eval tasks, joined by commas.")
-@click.option("--limit", type=float, help="Questions a task instead of all; below 1, their share.")
+@options.evaluated
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
 @click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
@@ -74,85 +77,84 @@ def command(**arguments: Any) -> None:
     --workers 2 evaluates two models at once, each in a process with a model of its own; GPUs are taken
     in turn, CPU cores are shared out. --ray does the same on a Ray cluster, one GPU a model. The results
     are those of a sweep without either, and a model whose worker dies is evaluated again.
+
+    Any family will do: --model dense_qwen2_vl --pretrained NAME; `topoprune models` lists them. RECIPE is a
+    YAML file with models, criteria, sparsities, seeds, repairs, tasks, limit, batch_size, include_path and
+    options; what the command line says counts instead. Every sweep keeps its recipe beside its results:
+    topoprune sweep runs/sweep/recipe.yaml -o runs/again repeats it.
     """
-    shared = options.given(arguments)
-    own = {name: value for name, value in arguments.items() if name not in PruningOptions.names()}
-    run(shared=shared, **own)
-    finish(Path(arguments["output"]), arguments["as_json"], "Sweep")
+    finish(run(**arguments), arguments["as_json"], "Sweep")
 
 
-def run(
-    *,
-    criteria: str,
-    sparsities: str,
-    seeds: str,
-    tasks: str,
-    limit: float | None,
-    batch_size: int,
-    output: str,
-    pretrained: str,
-    dtype: str | None,
-    device: str | None,
-    shared: dict[str, Any],
-    repairs: str = "none",
-    workers: int | None = None,
-    ray: bool = False,
-    ray_address: str | None = None,
-    **_: Any,
-) -> list[Run]:
-    """Load the dense model and sweep, with progress on the screen."""
-    from lmms_topoprune.sweep.grid import Grid, questions
+def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
+    """Load each dense model and sweep, with progress on the screen; returns the folders."""
+    from lmms_topoprune.sweep.recipe import run_sweep
 
+    workers, ray, address = (arguments.get(name) for name in ("workers", "ray", "ray_address"))
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
-    limit = questions(limit)
+    recipe = _recipe(arguments)
     options.check_output(output, folder=True)
-    if ray or ray_address:
+    if ray or address:
         from lmms_topoprune.sweep.ray_cluster import require_ray
 
         require_ray()
-    grid = Grid(
-        with_repairs(options.listed(criteria, "criteria"), options.listed(repairs, "repair")),
-        tuple(options.numbers(sparsities, "sparsities", float)),
-        tuple(options.numbers(seeds, "seeds", int)),
-        shared,
-    )
+    from lmms_topoprune.cli.loading import readers
     from lmms_topoprune.cli.progress_screen import Screen
 
     with Screen() as screen:
         screen.say("Loading the model ...")
-        from lmms_topoprune.cli.loading import readers
-        from lmms_topoprune.harness.session import Session
-        from lmms_topoprune.sweep.runner import sweep
-
-        precision = f",dtype={dtype}" if dtype else ""
-        session = Session.open(
-            "dense_llava",
-            f"pretrained={pretrained}{precision}",
-            batch_size=batch_size,
-            device=device,
-            log=Path(output) / "lmms-eval.log",
-            on_error=screen.say,
-        )
-        chosen = options.listed(tasks, "tasks")
-        return sweep(
-            session,
-            grid,
-            chosen,
+        run_sweep(
+            recipe,
             output,
-            limit=limit,
-            executor=_executor(session, workers, ray, ray_address, device, Path(output)),
+            device=device,
             watcher=screen,
-            readers=readers(shared.get("calibration_strict")),
+            executor=lambda session, logs: _executor(session, workers, bool(ray), address, device, logs),
+            on_error=screen.say,
+            readers=readers(),
             calibration_progress=True,
         )
+    return recipe.folders(Path(output))
 
 
-def with_repairs(criteria: list[str], repairs: list[str]) -> tuple[str, ...]:
-    """Every criterion with every repair, as variants of the criterion."""
-    return tuple(
-        name if repair == "none" else f"{name}:repair={repair}" for name in criteria for repair in repairs
-    )
+def _recipe(arguments: dict[str, Any]) -> Recipe:
+    """The recipe file with what the command line says instead, or what the command line says alone."""
+    from lmms_topoprune.sweep.recipe import Recipe
+
+    file = arguments.get("recipe")
+    context = click.get_current_context()
+
+    def said(name: str) -> bool:
+        return file is None or context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+    lists: dict[str, Any] = {
+        "criteria": lambda text: options.listed(text, "criteria"),
+        "sparsities": lambda text: options.numbers(text, "sparsities", float),
+        "seeds": lambda text: options.numbers(text, "seeds", int),
+        "repairs": lambda text: options.listed(text, "repair"),
+        "tasks": lambda text: options.listed(text, "tasks"),
+    }
+    told = {name: split(arguments[name]) for name, split in lists.items() if name in arguments and said(name)}
+    told |= {n: arguments[n] for n in ("limit", "batch_size", "include_path") if said(n)}
+    found = Recipe.load(file) if file is not None else None
+    if found is None or any(map(said, ("model", "pretrained", "dtype", "trust_remote_code"))):
+        told["models"] = [_model(arguments)]
+    shared = {**({} if found is None else found.options), **options.given(arguments)}
+    shared = {name: value for name, value in shared.items() if name not in ("seed", "repair", "sparsity")}
+    return Recipe(**told, options=shared) if found is None else replace(found, **told, options=shared)
+
+
+def _model(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The model that the command line names, as a recipe has it."""
+    from lmms_topoprune.sweep.recipe import dense_model
+
+    chosen: dict[str, Any] = {"model": dense_model(arguments["model"])}
+    source = click.get_current_context().get_parameter_source("pretrained")
+    if chosen["model"] == "dense_llava" or source is not ParameterSource.DEFAULT:
+        chosen["pretrained"] = arguments["pretrained"]  # the embedded model is a LLaVA
+    if arguments["dtype"]:
+        chosen["dtype"] = arguments["dtype"]
+    return chosen | ({"trust_remote_code": True} if arguments["trust_remote_code"] else {})
 
 
 def _executor(
@@ -170,18 +172,21 @@ def _executor(
     return Processes(session.opener, workers, device, logs)
 
 
-def finish(folder: Path, as_json: bool, title: str) -> None:
-    """Compare all that the folder holds, earlier commands' cells included; keep the table and show it."""
+def finish(folders: list[Path], as_json: bool, title: str) -> None:
+    """Compare all that each folder holds, earlier commands' cells included; keep the table and show it."""
     from lmms_topoprune.cli.table import show
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import render, save
     from lmms_topoprune.sweep.run_folders import read_runs
 
-    comparison = compare(read_runs([folder]))
-    for suffix in (".md", ".json", ".csv"):
-        save(comparison, folder / f"comparison{suffix}")
+    tables = {folder: compare(read_runs([folder])) for folder in folders}
+    for folder, comparison in tables.items():
+        for suffix in (".md", ".json", ".csv"):
+            save(comparison, folder / f"comparison{suffix}")
     if as_json:
-        click.echo(render(comparison, "json"), nl=False)
+        texts = [render(comparison, "json") for comparison in tables.values()]
+        click.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]", nl=False)
         return
-    show(comparison, title)
-    click.echo(f"Results, plans and the table are in {folder}.")
+    for folder, comparison in tables.items():
+        show(comparison, title if len(folders) == 1 else f"{title}: {folder.name}")
+        click.echo(f"Results, plans and the table are in {folder}.")
