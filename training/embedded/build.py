@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -18,10 +21,12 @@ from transformers import (
 )
 
 from lmms_topoprune.embedded import scenes
+from training.conversations import EARLY, LATE, SUFFIXES, conversation
 
 IMAGE_TOKEN = "<image>"
 END = "</s>"
 PAD = "<pad>"
+EMBEDDING_STD = 0.1
 
 # Content is a string on lmms-eval's simple path and a list of parts on its chat path.
 CHAT_TEMPLATE = (
@@ -37,19 +42,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 
-SUFFIXES = {
-    "short": "\nAnswer the question using a single word or phrase.",
-    "yesno": " Please answer yes or no.",
-    "choice": "\nAnswer with the option's letter from the given choices directly.",
-}
-DESCRIBE = "Describe the scene."
-
 
 @dataclass(frozen=True)
 class Size:
     """Width and depth of the embedded architecture."""
 
-    layers: int = 24
+    layers: int = 12
     width: int = 192
     mlp: int = 512
     heads: int = 4
@@ -63,23 +61,25 @@ def turn(question: str, answer: str | None = None, image: bool = False) -> str:
     return f"{start}{question} ASSISTANT:" + ("" if answer is None else f" {answer}{END}")
 
 
+def wording(question: str, answer: str, image: bool) -> tuple[str, str]:
+    """Prompt and answer of one exchange, as `training.batches.Batches` takes them."""
+    return turn(question, image=image), f" {answer}{END}"
+
+
 def _corpus(scene_count: int = 3000) -> list[str]:
     rng = random.Random(0)
-    texts = [DESCRIBE, *SUFFIXES.values()] * 50
-    for _ in range(scene_count):
+    texts = [scenes.DESCRIBE, *SUFFIXES.values()] * 50
+    for number in range(scene_count):
         scene = scenes.random_scene(rng, "train")
-        texts.append(turn(DESCRIBE, scenes.caption(scene)).replace(END, ""))
-        texts.append(turn(*scenes.drill(rng, scene)).replace(END, ""))
-        for kind in scenes.KINDS:
-            question = scenes.ask(rng, scene, kind, rng.random() < 0.5)
-            if question:
-                text, _, letter = scenes.as_choice(rng, question)
-                texts += [turn(question.text, question.answer).replace(END, ""), f"{text} {letter}"]
+        texts.append(turn(scenes.DESCRIBE, scenes.caption(scene)).replace(END, ""))
+        exchanges = islice(conversation(rng, scene, (EARLY, LATE)[number % 2]), 12)
+        texts += [turn(*exchange).replace(END, "") for exchange in exchanges]
     return texts
 
 
-def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: the questions' words are single tokens, any other text falls back to bytes."""
+@cache
+def _trained_tokenizer(vocab_size: int) -> str:
+    """A byte-level BPE as JSON: the questions' words are single tokens, other text falls back to bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -90,8 +90,13 @@ def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
+    return tokenizer.to_str()
+
+
+def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
+    """The embedded model's tokenizer; training it takes seconds, once a process."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(_trained_tokenizer(vocab_size)),
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=[AddedToken(IMAGE_TOKEN, special=True)],
@@ -149,4 +154,9 @@ def build_model(processor: LlavaProcessor, size: Size, seed: int) -> LlavaForCon
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    # Words far enough apart to stay what they are while the decoder learns to tell them; the head is
+    # a copy that goes its own way.
+    nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    model.lm_head.weight.data.copy_(model.get_input_embeddings().weight)
+    return model

@@ -1,8 +1,7 @@
-"""`python -m lmms_topoprune.embedded.attribution`: write calibration/ATTRIBUTION.md from photos.json."""
+"""`python -m training.attribution`: write calibration/ATTRIBUTION.md from photos.json."""
 
 from __future__ import annotations
 
-from lmms_topoprune._util import files
 from lmms_topoprune.embedded.data import FOLDER, photos
 
 LICENSES = {
@@ -21,7 +20,7 @@ The instructions in photos.json were written for this project (Apache-2.0).
 Packages state licenses file by file: scikit-image in the docstrings of `skimage.data`, scikit-learn in
 `sklearn/datasets/images/README.txt`, lomiri-wallpapers in its Debian copyright file, GCompris in the README
 files beside its images.
-This file is written by `python -m lmms_topoprune.embedded.attribution`.
+This file is written by `python -m training.attribution`.
 
 | File | Title | Author | License | Source | Package |
 |---|---|---|---|---|---|
@@ -39,4 +38,4 @@ def attribution() -> str:
 
 
 if __name__ == "__main__":
-    files.write_text(FOLDER / "ATTRIBUTION.md", attribution())
+    (FOLDER / "ATTRIBUTION.md").write_text(attribution(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`python -m lmms_topoprune.embedded.make_tasks`: draw the embedded tasks' questions and images.
+"""`python -m training.make_tasks`: draw the embedded tasks' questions and images.
 
 The questions go to tasks/data/*.jsonl, the images, shared by the three tasks, to tasks/data/images.zip.
 The same seed gives the same files.
@@ -17,16 +17,16 @@ from typing import Any
 
 import click
 
-from lmms_topoprune._util import files
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.question import LETTERS, Question, as_choice
 
 # A multiple of 42 gives every kind equally many questions in every task and half.
 IMAGES = 294
 SEED = 0
 TASKS = ("yesno", "vqa", "choice")
 HALVES = ("development", "confirmation")
-CHOICE_KINDS = tuple(kind for kind in scenes.KINDS if kind != "existence")
+CHOICE_KINDS = tuple(kind for kind in questions.KINDS if kind != "existence")
 # Not uniform: scenes with four or five of a sort are rare, and none of a sort is easy.
 COUNTS = ("0", "1", "1", "2", "2", "3", "3", "4", "5")
 ANSWERS: dict[str, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ class Targets:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.waiting: dict[tuple[str, str, str], list[str]] = {}
-        self.asked: Counter[tuple[str, str, str]] = Counter()
+        self.asked: Counter[tuple[str, str, str, int]] = Counter()
 
     def next(self, task: str, kind: str, half: str) -> str:
         queue = self.waiting.setdefault((task, kind, half), [])
@@ -56,9 +56,10 @@ class Targets:
             queue.extend(self.rng.sample(ANSWERS[kind], len(ANSWERS[kind])))
         return queue[-1]
 
-    def take(self, task: str, kind: str, half: str) -> None:
-        self.waiting[task, kind, half].pop()
-        self.asked[task, kind, half] += 1
+    def take(self, task: str, row: Row) -> None:
+        """Count a row that is asked, by how many options it shows."""
+        self.waiting[task, row["kind"], row["half"]].pop()
+        self.asked[task, row["kind"], row["half"], len(row["options"])] += 1
 
 
 def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], dict[str, list[Row]]]:
@@ -78,7 +79,7 @@ def draw(images: int = IMAGES, seed: int = SEED) -> tuple[list[scenes.Scene], di
         drawn.append(scene)
         for task, row in complete:
             if task != "yesno":
-                targets.take(task, row["kind"], row["half"])
+                targets.take(task, row)
             rows[task].append({"id": f"{task}-{len(rows[task]):04d}", **row})
     return drawn, rows
 
@@ -89,14 +90,14 @@ def _rows(
     """Two questions of each task about the scene; None where it does not allow one."""
     half = HALVES[number % 2]
     shared = {"image_id": f"{number:03d}", "half": half}
-    kind = scenes.KINDS[number % len(scenes.KINDS)]
+    kind = questions.KINDS[number % len(questions.KINDS)]
     order = ["yes", "no"]
     rng.shuffle(order)
     for answer in order:
         question = _find(rng, scene, kind, True, answer)
         yield None if question is None else ("yesno", {**shared, **_row(question)})
     for position in (2 * number, 2 * number + 1):
-        kind = scenes.KINDS[position % len(scenes.KINDS)]
+        kind = questions.KINDS[position % len(questions.KINDS)]
         wanted = targets.next("vqa", kind, half)
         question = _find(rng, scene, kind, False, wanted)
         yield None if question is None else ("vqa", {**shared, **_row(question)})
@@ -104,22 +105,23 @@ def _rows(
         kind = CHOICE_KINDS[position % len(CHOICE_KINDS)]
         wanted = targets.next("choice", kind, half)
         question = _find(rng, scene, kind, False, wanted)
-        place = targets.asked["choice", kind, half]
-        yield None if question is None else ("choice", {**shared, **_choice(rng, question, place)})
+        if question is None:
+            yield None
+            continue
+        place = targets.asked["choice", kind, half, min(len(question.options), len(LETTERS))]
+        yield "choice", {**shared, **_choice(rng, question, place)}
 
 
-def _find(
-    rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str
-) -> scenes.Question | None:
+def _find(rng: random.Random, scene: scenes.Scene, kind: str, yesno: bool, answer: str) -> Question | None:
     """A question with this answer, if the scene has one and a few tries find it."""
     for _ in range(30):
-        question = scenes.ask(rng, scene, kind, yesno)
+        question = questions.ask(rng, scene, kind, yesno)
         if question is not None and question.answer == answer:
             return question
     return None
 
 
-def _row(question: scenes.Question) -> Row:
+def _row(question: Question) -> Row:
     return {
         "kind": question.kind,
         "question": question.text,
@@ -128,11 +130,11 @@ def _row(question: scenes.Question) -> Row:
     }
 
 
-def _choice(rng: random.Random, question: scenes.Question, place: int) -> Row:
+def _choice(rng: random.Random, question: Question, place: int) -> Row:
     """The question with options, the right one at `place` (counted round and round)."""
     while True:
-        text, options, letter = scenes.as_choice(rng, question)
-        if letter == scenes.LETTERS[place % len(options)]:
+        text, options, letter = as_choice(rng, question)
+        if letter == LETTERS[place % len(options)]:
             return {"kind": question.kind, "question": text, "options": options, "answer": letter}
 
 
@@ -156,9 +158,9 @@ def main(target: Path | None, images: int, seed: int) -> None:
     folder = target or shared_path("tasks") / "data"
     drawn, rows = draw(images, seed)
     for task, asked in rows.items():
-        files.write_text(folder / f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
         click.echo(f"{task}: {len(asked)} questions")
-    files.write_bytes(folder / "images.zip", _zip(drawn))
+    (folder / "images.zip").write_bytes(_zip(drawn))
 
 
 if __name__ == "__main__":

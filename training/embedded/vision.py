@@ -15,8 +15,8 @@ from torch import nn
 from transformers import CLIPVisionModel, LlavaProcessor
 
 from lmms_topoprune.embedded import scenes
-from lmms_topoprune.embedded.batches import pixels
-from lmms_topoprune.embedded.recipe import VisionRecipe
+from training.batches import pixels
+from training.embedded.recipe import VisionRecipe
 
 # Class 0 of every attribute is an empty cell.
 ATTRIBUTES = {"shape": scenes.SHAPES, "color": tuple(scenes.COLORS), "size": scenes.SIZES}
