@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,17 @@ from lmms_topoprune.results.scores import UnitScores, reported_metrics, task_sco
 from lmms_topoprune.results.settings import facts, parse_model_args
 
 RESULTS = "_results.json"
-__all__ = ["RESULTS", "Run", "check_whole", "find_files", "find_results", "read_run", "read_samples"]
+READERS = 4
+__all__ = [
+    "RESULTS",
+    "Run",
+    "check_whole",
+    "find_files",
+    "find_results",
+    "plan_beside",
+    "read_run",
+    "read_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -134,9 +145,9 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
     unknown_tasks = sorted(set(tasks) - set(results["configs"]))
     if unknown_tasks:
         raise unknown("task", unknown_tasks[0], results["configs"])
-    samples = {
-        task: _columns(path, task, results) for task in results["configs"] if not tasks or task in tasks
-    }
+    wanted = [task for task in results["configs"] if not tasks or task in tasks]
+    with ThreadPoolExecutor(max_workers=READERS) as pool:  # Arrow reads outside of Python's lock
+        samples = dict(zip(wanted, pool.map(lambda task: _columns(path, task, results), wanted), strict=True))
     scores: dict[str, UnitScores] = {}
     unscored: dict[str, str] = {}
     for task, rows in samples.items():
@@ -155,7 +166,7 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
         reported={task: reported_metrics(results["results"].get(task, {})) for task in samples},
         facts=facts(results, samples, scores, plan, record),
         plan=plan,
-        cost=costs(results, plan, record, sum(len(set(rows.ids)) for rows in samples.values())),
+        cost=costs(results, plan, record, sum(rows.documents for rows in samples.values())),
         setting=_setting(results, record),
         unscored=unscored,
     )
@@ -168,6 +179,15 @@ def _planned(results: Path) -> tuple[PruningPlan | None, Mapping[str, Any]]:
         return None, {}
     with understood(path, "plan"):
         return PruningPlan.load(path), dict(read_object(path).get("run") or {})
+
+
+def plan_beside(results: Path) -> PruningPlan | None:
+    """The plan beside a results file; None if there is none.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    return _planned(results)[0]
 
 
 def _setting(results: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +207,7 @@ def _columns(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
     metrics += reported_metrics(results["results"].get(task, {}))
     samples = read_columns(path, task, metrics)
     wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
-    found = len(set(samples.ids))
+    found = samples.documents
     if isinstance(wanted, int) and found < wanted:
         raise DamagedError(
             f"{str(samples.path)!r} is cut short: it holds {found} of {wanted} documents", "evaluate again"

@@ -14,6 +14,7 @@ import torch
 from lmms_topoprune.calibration.leakage import Asked, marked, refuse
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.surgery import fingerprint
@@ -216,19 +217,26 @@ def _plans(
     planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher, asked: Asked
 ) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
-    names = (DENSE, *(cell.name for cell in grid.cells()))
-    lacking = {name for name in names if _sound(partial(store.plan, name), watcher) is None}
+    cells = {cell.name: cell for cell in grid.cells()}
+    names = (DENSE, *cells)
+    asked_for = {name: _asked_for(cell.options(grid.shared)) for name, cell in cells.items()}
+    lacking = {n for n in names if _sound(partial(store.plan, n, asked_for.get(n)), watcher) is None}
     missing = [cell for cell in grid.cells() if cell.name in lacking]
     watcher.planning(len(missing))
     for seed in dict.fromkeys(cell.seed for cell in missing):
-        cells = [cell for cell in missing if cell.seed == seed]
-        wanted = [cell.options(grid.shared) for cell in cells]
-        for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
+        own = [cell for cell in missing if cell.seed == seed]
+        wanted = [cell.options(grid.shared) for cell in own]
+        for cell, options, plan in zip(own, wanted, planner.plans(wanted), strict=True):
             store.keep(cell.name, marked(plan, asked), planner.similarity(options), planner.barcodes(options))
     if DENSE in lacking:
         store.keep(DENSE, planner.dense())
     found = [store.plan(name) for name in names]
     return [plan for plan in found if plan is not None]
+
+
+def _asked_for(options: PruningOptions) -> dict[str, Any]:
+    """Options that a cell's plan repeats as they are."""
+    return {"criterion": options.criterion, "sparsity": options.sparsity}
 
 
 def _finished(plan: PruningPlan, store: SweepFolder, watcher: Watcher) -> bool:
