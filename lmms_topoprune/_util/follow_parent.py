@@ -1,4 +1,4 @@
-"""A child process that ends with its parent, from its first moment on: this module imports next to nothing."""
+"""A child process that ends with its parent, from its first moment on; imports next to nothing."""
 
 from __future__ import annotations
 

@@ -177,6 +177,7 @@ def aligned(batch: BatchFeature, side: str) -> BatchFeature:
     then stands between image and text and shifts the distance between them. It pads the text for the
     Q-Former on the same side, which has learned positions and wants the text at the first ones.
     """
+    batch.pop("labels", None)  # PaliGemma's processor always makes some, for training
     names = [name for name in batch if per_token(name)]
     _moved(batch, "attention_mask", names, side)
     _moved(batch, "qformer_attention_mask", ["qformer_input_ids", "qformer_attention_mask"], "right")

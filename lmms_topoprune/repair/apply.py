@@ -40,7 +40,7 @@ from lmms_topoprune.repair.weights import (
     missed,
 )
 from lmms_topoprune.surgery import Deletion, decoder_layers, delete_layers, identity_layers
-from lmms_topoprune.surgery.repair_record import CUTS
+from lmms_topoprune.surgery.notes import CUTS
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from lmms_topoprune.surgery.fingerprint import essence, fingerprint
-from lmms_topoprune.surgery.meta_model import weightless
+from lmms_topoprune.surgery.fingerprint import fingerprint, identifying_config
+from lmms_topoprune.surgery.meta_model import on_meta_device
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 SAME = ("config", "trust_remote_code", "use_safetensors", "variant")  # decide what the dense model is
@@ -67,7 +67,7 @@ class Checkpoint:
         weights = [file for file in sorted(self.folder.iterdir()) if file.suffix in WEIGHTS]
         facts = [(file.name, file.stat()) for file in weights]
         places = [[name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in facts]
-        config = json.dumps(essence(self.config), sort_keys=True, default=str)
+        config = json.dumps(identifying_config(self.config), sort_keys=True, default=str)
         types = [str(self.skeleton.dtype), str(self.cast)]
         return [str(self.folder.resolve()), places, config, self.model_class.__name__, types]
 
@@ -108,7 +108,7 @@ def skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
     if dtype in (None, "auto"):
         dtype = config.dtype or torch.float32
     build = getattr(model_class, "from_config", None) or model_class._from_config
-    with weightless():
+    with on_meta_device():
         return build(config, dtype=dtype)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +13,20 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lmms_topoprune._util import files
-from lmms_topoprune.errors import InputError, OptionError, shown
+from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.plan import PruningPlan, format_layers
-from lmms_topoprune.surgery.locate import decoder_layers
+from lmms_topoprune.surgery.adapters import adapters_of, merge_adapters
+from lmms_topoprune.surgery.dense_folder import DenseFolder
+from lmms_topoprune.surgery.export_folder import new_folder
+from lmms_topoprune.surgery.export_weights import copy_weights, layer_prefix, save_model, tensor_names
+from lmms_topoprune.surgery.locate import decoder_layers, layers_path
 from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
-from lmms_topoprune.surgery.prepare import KEPT
-from lmms_topoprune.surgery.repair_record import CUTS, repair_of
+from lmms_topoprune.surgery.notes import CUTS, KEPT, repair_of
+from lmms_topoprune.surgery.quantization import renumber_quantization
+
+# Fields that promise layers to predict further tokens with, which transformers leaves out as it loads.
+_PREDICTING = re.compile(r"num_nextn_predict_layers|num_mtp_(layers|modules)|mtp_(num_)?(hidden_)?layers")
 
 
 def export(
@@ -32,46 +39,95 @@ def export(
     *,
     overwrite: bool = False,
     max_shard_size: str | int = "50GB",
+    merge_adapter: bool = False,
 ) -> Path:
     """Save a model whose layers are already deleted, with everything needed to load and understand it.
 
-    The folder holds config.json, generation_config.json, safetensors, the processor with its chat
-    template, plan.json, mergekit.yaml and a model card. It appears under its name only once complete.
+    The folder starts from the dense model's own: its config.json with the fields that the deletion changes,
+    and its generation, processor, template, license and code files as they are. So a folder that transformers
+    4 wrote stays one that transformers 4 and other engines read. Where that folder is not on this machine,
+    or the model was changed in more than its layers, the files are written by transformers. plan.json,
+    mergekit.yaml and a model card come on top. The folder appears under its name only once complete.
     mergekit can only drop layers: with a repair there is no mergekit.yaml.
 
     Args:
         model: the pruned model.
         processor: the model's processor or tokenizer; None leaves it out.
         plan: the plan that was carried out on the model.
-        folder: where to; its parent is created.
+        folder: where to; its parent is created, symbolic links are followed.
         figures: benchmark name -> value, or -> {column: value}, for the model card.
         source: name or path of the dense model; the plan's own by default.
-        overwrite: replace a folder that exists, at the very end.
+        overwrite: replace a folder that exists, at the very end, unless somebody has written to it meanwhile.
         max_shard_size: largest safetensors file, such as "5GB".
+        merge_adapter: add an adapter (LoRA) that the model carries to its weights, in place; otherwise it is
+            refused.
 
     Raises:
-        OptionError: the folder is not empty and overwrite is off, or it is a file.
+        OptionError: the folder is not empty and overwrite is off, it is a file or below one, or somebody
+            else wrote to it meanwhile.
         InputError: the model does not have the layers that the plan keeps, as far as can be told of a model
-            that was not pruned here, or not its repair, or the folder cannot be written.
+            that was not pruned here, or not its repair; it carries an adapter; it is quantized in a way that
+            cannot be saved, or by settings that cannot be renumbered; or the folder cannot be written.
     """
-    layers = len(decoder_layers(model))
-    if layers != len(plan.kept):
-        raise InputError(
-            f"model has {layers} decoder layers but the plan keeps {len(plan.kept)} of {plan.layers}; "
-            "carry the plan out with delete_layers or load_pruned first"
-        )
     _check_kept(model, plan)
     _check_repair(model, plan)
     with _written(folder), new_folder(Path(folder), overwrite) as draft:
-        model.save_pretrained(draft, max_shard_size=max_shard_size)
-        if processor is not None:
+        _check_adapter(model, merge_adapter)
+        dense = DenseFolder.find(model, plan.layers, (source, model.name_or_path, plan.model))
+        config = _write_model(model, plan, draft, dense, max_shard_size)
+        absent = _drop_promises(config, draft, model, plan)
+        files.write_json(draft / "config.json", config)
+        if dense is not None:
+            dense.copy_files(draft, processor)
+        elif processor is not None:
             processor.save_pretrained(draft)
         plan.save(draft / "plan.json")
         if not plan.repair:
             dtype = str(model.dtype).removeprefix("torch.")
             files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
-        files.write_text(draft / "README.md", _card(model, plan, figures, source))
+        files.write_text(draft / "README.md", _card(model, plan, figures, source, dense, absent))
     return Path(folder)
+
+
+def _write_model(
+    model: PreTrainedModel,
+    plan: PruningPlan,
+    draft: Path,
+    dense: DenseFolder | None,
+    max_shard_size: str | int,
+) -> dict[str, Any]:
+    """Write the weights; the content of config.json."""
+    config = dense.pruned_config(model) if dense else None
+    path = layers_path(model)
+    if dense and config and (settings := config.get("quantization_config")) and not plan.repair:
+        copy_weights(dense.path, draft, path, plan.kept, plan.layers)
+    else:
+        save_model(model, draft, max_shard_size)
+        saved: dict[str, Any] = json.loads((draft / "config.json").read_text(encoding="utf-8"))
+        settings = saved.get("quantization_config")
+        config = saved if config is None else config
+    if settings:
+        modules = [name for name, _ in model.named_modules()]
+        config["quantization_config"] = renumber_quantization(settings, path, plan.kept, modules)
+    return config
+
+
+def _drop_promises(
+    config: dict[str, Any], draft: Path, model: PreTrainedModel, plan: PruningPlan
+) -> list[str]:
+    """Set to 0 what config.json says of layers that no file holds, and name these fields."""
+    names = list(tensor_names(draft))
+    prefix = layer_prefix(names, layers_path(model))
+    behind = tuple(f"{prefix}{number}." for number in range(len(plan.kept), len(plan.kept) + 8))
+    if any(name.startswith(behind) or re.search(r"(^|\.)(mtp|nextn)\b", name) for name in names):
+        return []
+    found = []
+    for section in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in section.items():
+            if _PREDICTING.fullmatch(key) and isinstance(value, int) and value > 0:
+                section[key] = 0
+                found.append(key)
+    return list(dict.fromkeys(found))
 
 
 @contextmanager
@@ -85,6 +141,12 @@ def _written(folder: Path | str) -> Iterator[None]:
 
 
 def _check_kept(model: PreTrainedModel, plan: PruningPlan) -> None:
+    layers = len(decoder_layers(model))
+    if layers != len(plan.kept):
+        raise InputError(
+            f"model has {layers} decoder layers but the plan keeps {len(plan.kept)} of {plan.layers}; "
+            "carry the plan out with delete_layers or load_pruned first"
+        )
     layers, kept = vars(model).get(KEPT, (plan.layers, plan.kept))
     if layers == plan.layers and kept != plan.kept:
         found, wanted = format_layers(kept), format_layers(plan.kept)
@@ -105,7 +167,25 @@ def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:
         )
 
 
-def _card(model: PreTrainedModel, plan: PruningPlan, figures: Figures | None, source: str | None) -> str:
+def _check_adapter(model: PreTrainedModel, merge: bool) -> None:
+    if not (names := adapters_of(model)):
+        return
+    if not merge:
+        raise InputError(
+            f"model carries an adapter ({', '.join(names)}), which is no part of its own weights; "
+            "pass merge_adapter=True to add it to them, or unload it"
+        )
+    merge_adapters(model)
+
+
+def _card(
+    model: PreTrainedModel,
+    plan: PruningPlan,
+    figures: Figures | None,
+    source: str | None,
+    dense: DenseFolder | None,
+    absent: list[str],
+) -> str:
     return model_card(
         plan,
         model_class=type(model).__name__,
@@ -114,49 +194,6 @@ def _card(model: PreTrainedModel, plan: PruningPlan, figures: Figures | None, so
         source=source,
         multimodal=bool(set(model.config.sub_configs) - {"text_config"}),
         cuts=repair_of(model).get(CUTS),
+        dense_card=dense.path / "README.md" if dense else None,
+        absent=absent,
     )
-
-
-@contextmanager
-def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill, which takes the name `folder` when the block ends and vanishes if it fails.
-
-    Raises:
-        OptionError: `folder` is a file, or it is not empty and overwrite is off.
-    """
-    folder = folder.resolve()
-    if folder.is_file():
-        raise OptionError(f"folder is {str(folder)!r}, which is a file; allowed: a new or an empty folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise OptionError(
-            f"folder is {str(folder)!r}, which is not empty; allowed: a new or an empty folder, "
-            "or any with overwrite=True"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the last step is a rename within one file system.
-    # It is named before it exists and cleared away twice if need be: Ctrl-C may come between any two lines.
-    bench = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        bench.mkdir()
-        draft = bench / "new"
-        draft.mkdir()
-        yield draft
-        _replace(folder, draft, bench / "old")
-        shutil.rmtree(bench, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(bench, ignore_errors=True)
-        raise
-
-
-def _replace(folder: Path, draft: Path, old: Path) -> None:
-    """Put `draft` in the place of `folder`; if that fails the old folder is back in place."""
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    try:
-        folder.rename(old)
-        draft.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise

@@ -49,20 +49,20 @@ def fingerprint(model: PreTrainedModel, casts: Casts | None = None) -> str:
             sample = sample.to(dtype)
         weights.update(f"{name} {tuple(tensor.shape)} {sample.dtype}".encode())
         weights.update(sample.view(torch.uint8).numpy().tobytes())
-    config = json.dumps(essence(model.config), sort_keys=True, default=str)
+    config = json.dumps(identifying_config(model.config), sort_keys=True, default=str)
     return files.digest([weights.hexdigest(), config])
 
 
-def essence(config: PreTrainedConfig) -> dict[str, Any]:
+def identifying_config(config: PreTrainedConfig) -> dict[str, Any]:
     """A configuration as a dictionary without what depends on where and how the model was loaded."""
-    found: dict[str, Any] = _essence(config.to_dict())
+    found: dict[str, Any] = _identifying(config.to_dict())
     return found
 
 
-def _essence(value: Any) -> Any:
+def _identifying(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {str(key): _essence(item) for key, item in value.items() if key not in _LOADING}
+    return {str(key): _identifying(item) for key, item in value.items() if key not in _LOADING}
 
 
 def _offloaded(model: PreTrainedModel) -> dict[str, Callable[[], torch.Tensor]]:

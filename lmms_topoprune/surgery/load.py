@@ -19,10 +19,10 @@ from lmms_topoprune._util.compat import meta_tensors_unread
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
-from lmms_topoprune.surgery.delete import Possible
-from lmms_topoprune.surgery.dense import Dense
+from lmms_topoprune.surgery.delete import PreparedDeletion
+from lmms_topoprune.surgery.dense_model import DenseModel
+from lmms_topoprune.surgery.device_map import partial_device_map
 from lmms_topoprune.surgery.locate import locate
-from lmms_topoprune.surgery.placement import place
 
 
 def load_pruned(
@@ -47,8 +47,8 @@ def load_pruned(
     """
     if plan.repair:
         raise InputError(
-            f"the plan has a {plan.repair['method']} repair, which needs the layers that lean loading leaves "
-            "out; load the dense model and carry the plan out on it, or load an exported folder"
+            f"the plan has a {plan.repair['method']} repair, which needs the layers that partial loading "
+            "leaves out; load the dense model and carry the plan out on it, or load an exported folder"
         )
     hub = {name: kwargs[name] for name in HUB if name in kwargs}
     remote_code = kwargs.get("trust_remote_code")
@@ -58,16 +58,17 @@ def load_pruned(
     where = locate(dense)
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")
-    deletion = Possible.of(Dense.of(dense, where, twin=dense), plan.dropped)  # or refuses, no weight read
+    # What cannot be deleted is refused here: no weight has been read.
+    deletion = PreparedDeletion.of(DenseModel.of(dense, where, dense), plan.dropped)
     if verify:
         _verify(str(path), model_class, kwargs, plan)
     if not is_quantized(config, kwargs):  # a quantizer looks at every weight
         wanted, max_memory = kwargs.get("device_map"), kwargs.get("max_memory")
-        kwargs["device_map"] = place(deletion.pruned, where.path, plan, wanted, max_memory)
+        kwargs["device_map"] = partial_device_map(deletion.pruned, where.path, plan, wanted, max_memory)
     with meta_tensors_unread():
         loaded = model_class.from_pretrained(path, **kwargs)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
-    deletion.carry_out_on(model)
+    deletion.apply_to(model)
     _check_loaded(model)
     return loaded
 

@@ -20,7 +20,7 @@ _COUNT = re.compile(r"layers?$|^n_layer|^depth$")
 
 
 @dataclass(frozen=True)
-class Place:
+class DecoderLocation:
     """The decoder of a model.
 
     Attributes:
@@ -57,7 +57,7 @@ def text_config(model: PreTrainedModel) -> PreTrainedConfig:
     return locate(model).config
 
 
-def locate(model: PreTrainedModel) -> Place:
+def locate(model: PreTrainedModel) -> DecoderLocation:
     """Find the decoder and its configuration by structure.
 
     The decoder is the shallowest list of layers below `model.get_decoder()` whose length a
@@ -69,7 +69,7 @@ def locate(model: PreTrainedModel) -> Place:
     for path, owner, layers in lists:
         for sections, config in _configs_of(model, owner):
             if counts := _counts(config, len(layers)):
-                return Place(path, layers, config, sections, counts)
+                return DecoderLocation(path, layers, config, sections, counts)
     found = (
         ", ".join(f"{path} has {len(layers)}" for path, _, layers in lists) or "no list of layers was found"
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+
+import yaml
 
 from lmms_topoprune.plan import PruningPlan
 
@@ -27,9 +28,8 @@ def mergekit_yaml(plan: PruningPlan, source: str | None = None, dtype: str = "bf
         source: name or path of the dense model; the plan's own by default.
         dtype: torch name of the weights' type, such as "float16".
     """
-    model = json.dumps(source or plan.model)  # a JSON string is a YAML string, whatever it holds
-    slices = "".join(
-        f"  - sources:\n      - model: {model}\n        layer_range: [{start}, {end}]\n"
-        for start, end in runs(plan.kept)
-    )
-    return f"# plan {plan.hash}\nslices:\n{slices}merge_method: passthrough\ndtype: {dtype}\n"
+    model = source or plan.model
+    slices = [{"sources": [{"model": model, "layer_range": list(run)}]} for run in runs(plan.kept)]
+    recipe = {"slices": slices, "merge_method": "passthrough", "dtype": dtype}
+    text: str = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    return f"# plan {plan.hash}\n{text}"

@@ -1,7 +1,7 @@
-"""Weightless twins: what transformers would build from a configuration, and how two of them differ.
+"""Meta models: what transformers would build from a configuration, and how two of them differ.
 
-A twin is built on the meta device, so it costs milliseconds and no memory. Comparing the twin of the dense
-configuration with the twin of the pruned one shows, for any architecture, which attributes a deletion
+A meta model lies on the meta device, so it has no weights and takes a fraction of a second. Comparing that of
+the dense configuration with that of the pruned one shows, for any architecture, which attributes a deletion
 has to change and whether a kept layer would become another layer.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+# Types that may be the default one.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype)
 # State of nn.Module itself, and what from_pretrained leaves on a model.
@@ -27,14 +30,29 @@ _BOOKKEEPING = frozenset(vars(nn.Module())) | {"_is_hf_initialized", "generation
 MISSING = object()
 
 
-def build_twin(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
-    """The model that transformers builds from this configuration in the type of `model`, without weights."""
-    with quietly(), weightless(), _default_dtype(model.dtype):
-        return type(model)(type(model.config).from_dict(copy.deepcopy(config)))
+_REMEMBERED = 64  # a few megabytes each for a decoder of 32 layers
+_built: OrderedDict[tuple[Any, ...], PreTrainedModel] = OrderedDict()
+
+
+def build_meta_model(model: PreTrainedModel, config: dict[str, Any]) -> PreTrainedModel:
+    """The model that transformers builds from this configuration in the type of `model`, without weights.
+
+    The last ones are remembered, since a sweep asks the same again and again: to be read, not to be changed.
+    """
+    dtype = model.dtype if model.dtype in _DTYPES else torch.get_default_dtype()
+    key = type(model), type(model.config), dtype, json.dumps(config, sort_keys=True, default=repr)
+    found = _built.pop(key, None)
+    if found is None:
+        with quietly(), on_meta_device(), _default_dtype(dtype):
+            found = type(model)(type(model.config).from_dict(copy.deepcopy(config)))
+    _built[key] = found
+    while len(_built) > _REMEMBERED:
+        _built.popitem(last=False)
+    return found
 
 
 @contextlib.contextmanager
-def weightless() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Models that are built here have their weights on the meta device, and nothing fills them."""
     with torch.device("meta"), contextlib.ExitStack() as stack:
         for name in ("no_init_weights", "meta_device_safe_creation_ops"):
@@ -45,9 +63,9 @@ def weightless() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Constructors may compute attributes in the default type; not every type can be one."""
+    """Constructors may compute attributes in the default type."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype if dtype in _DTYPES else before)
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
@@ -57,8 +61,13 @@ weights are not the original ones.
 """,
 }
 
+ABSENT = """\
+The dense model's layers for predicting further tokens are not in this folder, since transformers leaves them
+out as it loads; {fields} in `config.json` is 0 for that reason.
+"""
+
 LOADING = """\
-The folder holds an ordinary transformers model; it needs neither lmms-topoprune nor remote code:
+The folder holds an ordinary transformers model; it does not need lmms-topoprune:
 
 ```python
 from transformers import {loader}
@@ -77,6 +86,8 @@ def model_card(
     source: str | None = None,
     multimodal: bool = True,
     cuts: Mapping[str, float] | None = None,
+    dense_card: Path | None = None,
+    absent: Sequence[str] = (),
 ) -> str:
     """README.md of an exported model, with the hub's metadata on top.
 
@@ -84,19 +95,25 @@ def model_card(
         plan: the plan that was carried out.
         model_class: transformers class that loads the folder.
         parameters: number of parameters after the deletion.
-        figures: benchmark name -> value, or -> {column: value}.
+        figures: benchmark name -> value, or -> {column: value}. The pruned model's numbers (the value, or
+            the column "pruned") become the card's model-index too, under the row's "dataset" (a name of the
+            hub) and "metric" if it has them.
         source: name or path of the dense model; the plan's own by default.
         multimodal: the model takes images.
         cuts: what the repair did, by deleted block.
+        dense_card: README.md of the dense model, whose license is the pruned one's.
+        absent: fields of config.json that were set to 0, since the layers they promise are not there.
     """
     source = source or plan.model
+    title = f"{source.rstrip('/').split('/')[-1]} without {len(plan.dropped)} of its {plan.layers} layers"
+    data = _metadata(source, title, multimodal, figures or {}, dense_card)
     parts = [
-        _metadata(source, multimodal),
-        f"# {source.rstrip('/').split('/')[-1]} without {len(plan.dropped)} of its {plan.layers} layers\n",
+        f"# {title}\n",
         f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; nothing "
         "was trained afterwards. The terms of the original model apply.\n",
         *([REPAIRED[plan.repair["method"]]] if plan.repair else []),
         LOADING.format(loader=model_class),
+        *([ABSENT.format(fields=" and ".join(f"`{name}`" for name in absent))] if absent else []),
         "## Plan\n",
         _table(("", ""), [*_plan_rows(plan, parameters), *_repair_rows(plan, cuts or {})]),
         *(["## Figures\n", _figures(figures)] if figures else []),
@@ -106,16 +123,47 @@ def model_card(
         + (".\n" if plan.repair else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"),
         *(["## Method\n", METHODS[plan.criterion], CITATION] if plan.criterion in METHODS else []),
     ]
-    return "\n".join(parts)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n" + "\n".join(parts)))
 
 
-def _metadata(source: str, multimodal: bool) -> str:
-    lines = ["library_name: transformers"]
+def _metadata(
+    source: str, title: str, multimodal: bool, figures: Figures, dense_card: Path | None
+) -> ModelCardData:
+    """The hub knows four relations to a base model, of which a finetune comes closest (it has no pruned)."""
+    task = "image-text-to-text" if multimodal else "text-generation"
+    base: dict[str, Any] = {}
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):  # a hub id; the hub rejects a local path here
-        lines.append(f"base_model: {source}")
-    lines.append(f"pipeline_tag: {'image-text-to-text' if multimodal else 'text-generation'}")
-    lines.append("tags:\n- pruned\n- depth-pruning\n- lmms-topoprune")
-    return "---\n" + "\n".join(lines) + "\n---\n"
+        base = {"base_model": source, "base_model_relation": "finetune"}
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["pruned", "depth-pruning", "lmms-topoprune"],
+        model_name=title,
+        eval_results=list(_results(figures, task)) or None,
+        **base,
+        **_license(dense_card),
+    )
+
+
+def _license(dense_card: Path | None) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if dense_card and dense_card.is_file():
+        with errors_kept():  # a card that cannot be read says nothing
+            data = ModelCard.load(dense_card).data.to_dict()
+    return {key: data[key] for key in ("license", "license_name", "license_link") if data.get(key)}
+
+
+def _results(figures: Figures, task: str) -> Iterator[EvalResult]:
+    for name, row in _rows(figures).items():
+        value = row.get("pruned", row.get("value"))
+        if isinstance(value, int | float):
+            yield EvalResult(
+                task_type=task,
+                dataset_name=name,
+                dataset_type=str(row.get("dataset") or re.sub(r"[^\w.-]+", "-", name).strip("-").lower()),
+                metric_type=str(row.get("metric") or "score"),
+                metric_value=value,
+            )
 
 
 def _plan_rows(plan: PruningPlan, parameters: int) -> list[tuple[str, str]]:
@@ -148,10 +196,14 @@ def _provenance_rows(plan: PruningPlan, source: str) -> list[tuple[str, str]]:
 
 
 def _figures(figures: Figures) -> str:
-    rows = {key: value if isinstance(value, Mapping) else {"value": value} for key, value in figures.items()}
+    rows = _rows(figures)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     body = [(name, *(_text(row.get(column)) for column in columns)) for name, row in rows.items()]
     return _table(("benchmark", *columns), body)
+
+
+def _rows(figures: Figures) -> dict[str, Mapping[str, Any]]:
+    return {key: value if isinstance(value, Mapping) else {"value": value} for key, value in figures.items()}
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SelfTestError
-from lmms_topoprune.surgery.locate import Place, locate
-from lmms_topoprune.surgery.meta_model import build_twin, configs, differences
-from lmms_topoprune.surgery.prompt import image_prompt, text_prompt
+from lmms_topoprune.surgery.locate import DecoderLocation, locate
+from lmms_topoprune.surgery.meta_model import build_meta_model, configs, differences
+from lmms_topoprune.surgery.probe_inputs import image_prompt, text_prompt
 
 STEPS = 4
 _NUMBER = re.compile("layer|idx|index")
@@ -50,29 +50,29 @@ def check_structure(model: PreTrainedModel) -> None:
     """
     try:
         place = locate(model)
-        twin = build_twin(model, model.config.to_dict())
-        built = list(cast(nn.ModuleList, twin.get_submodule(place.path)))
+        expected = build_meta_model(model, model.config.to_dict())
+        built = list(cast(nn.ModuleList, expected.get_submodule(place.path)))
     except Exception as error:  # a configuration class or a constructor objects to its own model
         raise SelfTestError(f"the configuration does not describe the model: {_say(error)}") from error
     if len(built) != len(place.layers):
         raise SelfTestError(f"the model has {len(place.layers)} layers, its configuration {len(built)}")
-    for number, (layer, twin_layer) in enumerate(zip(place.layers, built, strict=True)):
-        _check_layer(number, layer, twin_layer)
+    for number, (layer, expected_layer) in enumerate(zip(place.layers, built, strict=True)):
+        _check_layer(number, layer, expected_layer)
     _check_copies(model, place)
 
 
 def _check_layer(number: int, layer: nn.Module, built: nn.Module) -> None:
-    twins = dict(built.named_modules())
+    modules = dict(built.named_modules())
     for name, module in layer.named_modules():
-        if name not in twins:  # an adapter or a quantizer may add modules
+        if name not in modules:  # an adapter or a quantizer may add modules
             continue
-        for key, (found, expected) in differences(module, twins[name]).items():
+        for key, (found, expected) in differences(module, modules[name]).items():
             if type(found) is int and type(expected) is int and _NUMBER.search(key):
                 where = f"layer {number}" + (f", {name}" if name else "")
                 raise SelfTestError(f"{where}: {key} is {found}, the configuration makes it {expected}")
 
 
-def _check_copies(model: PreTrainedModel, place: Place) -> None:
+def _check_copies(model: PreTrainedModel, place: DecoderLocation) -> None:
     """Every copy of the decoder's configuration that a module holds tells the same number of layers."""
     layers = len(place.layers)
     for name, module in model.named_modules():

@@ -19,7 +19,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_topoprune.errors import GenerationError, OptionError
 from lmms_topoprune.harness import batched
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.surgery import prepare
+from lmms_topoprune.surgery import edits
 
 ANSWERS = "SELECT response FROM responses ORDER BY doc_id"
 
@@ -154,7 +154,7 @@ def test_dense_refuses_to_prune(load):
 
 def test_a_broken_deletion_is_never_evaluated(lmms_eval_command, folder, monkeypatch):
     """The self-test is on without being asked for, and stops the command with the reason."""
-    monkeypatch.setattr(prepare, "_of_layers", lambda *_: ())  # layers keep their old numbers
+    monkeypatch.setattr(edits, "_of_layers", lambda *_: ())  # layers keep their old numbers
     monkeypatch.setattr(batched.BatchedGeneration, "generate_until", lambda *_: pytest.fail("evaluated"))
     sentence = "^lmms-topoprune: .*layer 2, self_attn: layer_idx is 3, the configuration makes it 2"
     with pytest.raises(SystemExit, match=sentence):

@@ -20,7 +20,7 @@ from lmms_topoprune._util.signals import Terminated, errors_kept, exit_of, inter
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.surgery.dense import Dense
+from lmms_topoprune.surgery.dense_model import DenseModel
 from lmms_topoprune.surgery.locate import locate
 
 HERE = Path(__file__).parent
@@ -160,12 +160,12 @@ def test_an_error_is_kept_as_an_answer_but_no_interruption():
             fails()
 
 
-def test_ctrl_c_while_a_twin_is_built_is_no_refusal(monkeypatch):
+def test_ctrl_c_while_a_meta_model_is_built_is_no_refusal(monkeypatch):
     model = holds.build(FAMILIES["llava_qwen2"], "sdpa")
-    dense = Dense.of(model, locate(model))
-    monkeypatch.setattr("lmms_topoprune.surgery.dense.build_twin", interrupted)
+    dense = DenseModel.of(model, locate(model))
+    monkeypatch.setattr("lmms_topoprune.surgery.dense_model.build_meta_model", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dense.pruned_twin((0,))
+        dense.pruned_meta_model((0,))
 
 
 def test_ctrl_c_while_a_prompt_is_worded_is_no_other_form(monkeypatch):

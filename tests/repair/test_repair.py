@@ -23,7 +23,7 @@ from lmms_topoprune.repair.moments import CutRecorder
 from lmms_topoprune.repair.passes import BatchPasses
 from lmms_topoprune.repair.projection import Projection
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
-from lmms_topoprune.surgery.repair_record import repair_of
+from lmms_topoprune.surgery.notes import repair_of
 
 WIDTH, VOCABULARY = 32, 100
 

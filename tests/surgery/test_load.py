@@ -26,8 +26,8 @@ from transformers import (
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load, load_pruned, self_test
-from lmms_topoprune.surgery.delete import Possible
-from lmms_topoprune.surgery.placement import Placement
+from lmms_topoprune.surgery.delete import PreparedDeletion
+from lmms_topoprune.surgery.device_map import PartialDeviceMap
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
 
@@ -134,13 +134,13 @@ def test_dropped_layers_have_no_storage(
 ) -> None:
     devices: list[list[str]] = []
 
-    carry_out = Possible.carry_out_on
+    carry_out = PreparedDeletion.apply_to
 
-    def spy(deletion: Possible, model: PreTrainedModel) -> Any:
+    def spy(deletion: PreparedDeletion, model: PreTrainedModel) -> Any:
         devices.append([layer.mlp.up_proj.weight.device.type for layer in decoder_layers(model)])
         return carry_out(deletion, model)
 
-    monkeypatch.setattr(Possible, "carry_out_on", spy)
+    monkeypatch.setattr(PreparedDeletion, "apply_to", spy)
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9))
     assert devices[-1] == ["meta" if layer in (1, 3, 9) else "cpu" for layer in range(12)]
 
@@ -161,7 +161,7 @@ def test_dropped_layers_are_not_even_looked_up_in_the_files(
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
     assert taken == ["cpu"] * (9 * tensors + 2)
     assert core_model_loading._materialize_copy is spy
-    monkeypatch.setattr(load, "meta_unread", nullcontext)
+    monkeypatch.setattr(load, "meta_tensors_unread", nullcontext)
     load_pruned(llama[1], plan_for(llama[0], 1, 3, 9), dtype=dtype)
     assert taken.count("meta") == 3 * tensors
 
@@ -221,8 +221,8 @@ def test_a_kept_layer_that_was_not_loaded_is_noticed(
     llama: tuple[LlamaForCausalLM, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The map that lacks an entry for each layer, which transformers takes to speak for layer 10 as well."""
-    naive = Placement({"": "cpu", "model.layers.1": "meta"})
-    monkeypatch.setattr(load, "place", lambda *given: naive)
+    naive = PartialDeviceMap({"": "cpu", "model.layers.1": "meta"})
+    monkeypatch.setattr(load, "partial_device_map", lambda *given: naive)
     with pytest.raises(SurgeryError, match=r"model\.layers\.9\..* was not loaded"):
         load_pruned(llama[1], plan_for(llama[0], 1))
 

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.surgery.exceptions import is_blocked, meaning
 from lmms_topoprune.surgery.meta_model import MISSING, configs, differences, tensors
+from lmms_topoprune.surgery.special_layers import is_blocked, meaning
 
 
 def layer_changes(
@@ -21,11 +21,11 @@ def layer_changes(
     counts: tuple[int, int] | None,
     ignored: Collection[str] = (),
 ) -> Iterator[tuple[str, str, Any, Any]]:
-    """Attributes that change when layer `before` of the dense twin becomes layer `after` of the pruned twin.
+    """Attributes that change when layer `before` of the dense meta model becomes `after` of the pruned one.
 
     Args:
-        before: a layer of the twin of the dense configuration.
-        after: the layer of the twin of the pruned configuration that takes its place.
+        before: a layer of the meta model of the dense configuration.
+        after: the layer of that of the pruned configuration that takes its place.
         renumber: kept layer -> its new number.
         counts: number of layers before and after; None if no attribute may hold it.
         ignored: attributes that may change freely.

@@ -18,7 +18,7 @@ Device = str | int | torch.device
 POLICIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-class Placement(dict[str, Device]):
+class PartialDeviceMap(dict[str, Device]):
     """A device map in which dropped layers lie on "meta", where nothing is read or stored.
 
     Its values are the devices that the finished model uses: with "meta" among them accelerate would
@@ -29,7 +29,9 @@ class Placement(dict[str, Device]):
         return [device for device in super().values() if str(device) != "meta"]
 
 
-def place(pruned: PreTrainedModel, path: str, plan: PruningPlan, wanted: Any, max_memory: Any) -> Placement:
+def partial_device_map(
+    pruned: PreTrainedModel, path: str, plan: PruningPlan, wanted: Any, max_memory: Any
+) -> PartialDeviceMap:
     """Devices for the modules of the dense model, with an entry of its own for every layer.
 
     transformers matches names by their beginning: an entry for "layers.1" would also speak for "layers.10".
@@ -48,7 +50,7 @@ def place(pruned: PreTrainedModel, path: str, plan: PruningPlan, wanted: Any, ma
         wanted = _dense_names(_infer(pruned, wanted, max_memory), path, plan)
     elif not isinstance(wanted, Mapping):
         wanted = {"": torch.get_default_device() if wanted is None else wanted}
-    devices = Placement(wanted)
+    devices = PartialDeviceMap(wanted)
     for layer in range(plan.layers):
         name = f"{path}.{layer}"
         inside = [key for key in wanted if f"{key}.".startswith(f"{name}.")]

@@ -1,0 +1,146 @@
+"""A model before a deletion, and the meta models it is compared with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.surgery.config_fields import prune_config
+from lmms_topoprune.surgery.locate import DecoderLocation
+from lmms_topoprune.surgery.meta_model import build_meta_model, quietly
+from lmms_topoprune.surgery.model_differences import layer_changes, shared_tensors
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """A model before a deletion, its configuration as config.json holds it, and its meta model."""
+
+    model: PreTrainedModel
+    location: DecoderLocation
+    config: dict[str, Any]
+    meta_model: PreTrainedModel
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, location: DecoderLocation, meta_model: PreTrainedModel | None = None
+    ) -> DenseModel:
+        """Build the meta model, unless there is one, and check that it has the model's layers.
+
+        Raises:
+            SurgeryError: the configuration does not build this model.
+        """
+        config = model.config.to_dict()
+        meta_model = build_meta_model(model, config) if meta_model is None else meta_model
+        built = layers_at(meta_model, location.path)
+        if len(built) != len(location.layers):
+            found = f"{location.path} has {len(location.layers)} layers"
+            raise SurgeryError(f"{found}, but its configuration builds {len(built)}")
+        for number, (real, layer) in enumerate(zip(location.layers, built, strict=True)):
+            if type(real) is not type(layer):
+                kinds = f"a {type(real).__name__}, but its configuration builds a {type(layer).__name__}"
+                raise SurgeryError(f"layer {number} is {kinds}; undo what wraps it first")
+        return cls(model, location, config, meta_model)
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The section of the configuration that describes the decoder."""
+        return section(self.config, self.location.sections)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the meta model."""
+        return layers_at(self.meta_model, self.location.path)
+
+    def without_weights(self) -> DenseModel:
+        """The meta model in the place of the model: what is found out of it holds for every such model."""
+        location = replace(self.location, layers=self.layers, config=self._section_object())
+        return DenseModel(self.meta_model, location, self.config, self.meta_model)
+
+    def _section_object(self) -> PreTrainedConfig:
+        config = self.meta_model.config
+        for key in self.location.sections:
+            config = getattr(config, key)
+        return config
+
+    @cached_property
+    def layers_alike(self) -> bool:
+        """Whether all layers differ in nothing but their number, and share no weight."""
+        first, *others = self.layers
+        if any(self.location.path in name for group in self._shared for name in group):
+            return False
+        try:
+            for number, other in enumerate(others, 1):
+                list(layer_changes(first, other, {0: number}, None))
+        except SurgeryError:
+            return False
+        return True
+
+    @property
+    def _shared(self) -> set[frozenset[str]]:
+        return shared_tensors(self.meta_model, self.location.path, None)
+
+    def pruned_config(self, kept: tuple[int, ...], count: str | None = None) -> dict[str, Any]:
+        """The configuration of the pruned model, if the field `count` (the likeliest) counts the layers.
+
+        Raises:
+            SurgeryError: a kept layer reads the keys and values of one that goes.
+        """
+        count = count or self.location.counts[0]
+        return prune_config(self.config, self.location.sections, count, kept, len(self.layers))
+
+    def pruned_meta_model(self, kept: tuple[int, ...]) -> PreTrainedModel:
+        """The meta model of the pruned configuration.
+
+        Of the fields that may count the layers the one that builds as many as are kept is taken.
+
+        Raises:
+            SurgeryError: the configuration class or the constructor objects, or no field is such a count.
+        """
+        problem = "no field of the configuration sets the number of layers"
+        for count in self.location.counts:
+            config = self.pruned_config(kept, count)
+            with errors_kept() as building:
+                self._check_kept(config)
+                built = build_meta_model(self.model, config)
+                if len(layers_at(built, self.location.path)) == len(kept):
+                    return built
+            if isinstance(building.error, SurgeryError):
+                raise building.error
+            if building.error:  # whatever a constructor may raise is the reason of the refusal
+                problem = f"{type(building.error).__name__}: {' '.join(str(building.error).split())}"
+        raise SurgeryError(problem)
+
+    def _check_kept(self, config: dict[str, Any]) -> None:
+        """Refuse a configuration whose class rewrites a per-layer list (Gemma 4 forces the last type)."""
+        wanted = section(config, self.location.sections)
+        with quietly():
+            found = section(
+                type(self.model.config).from_dict(copy.deepcopy(config)).to_dict(), self.location.sections
+            )
+        for key, value in wanted.items():
+            if isinstance(value, list) and list(found.get(key) or ()) != value:
+                raise SurgeryError(f"the configuration class turns {key} {value} into {found.get(key)}")
+
+
+def section(config: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The part of a configuration to which `keys` lead."""
+    for key in keys:
+        config = config[key]
+    return config
+
+
+def layers_at(model: nn.Module, path: str) -> nn.ModuleList:
+    """The module list at `path`; an empty one if there is none."""
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        return nn.ModuleList()
+    return found if isinstance(found, nn.ModuleList) else nn.ModuleList()
