@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune._util.malformed import DamagedError, read_object, understood
+from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.families import registered
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
@@ -80,7 +80,7 @@ def find_results(path: Path | str) -> list[Path]:
         raise InputError(f"result folder {str(path)!r} does not exist")
     found = find_files(path, f"*{RESULTS}")
     if not found:
-        raise DamagedError(
+        raise CorruptFileError(
             f"{str(path)!r} holds no *{RESULTS}", "run lmms-eval with --output_path and --log_samples"
         )
     return found
@@ -119,7 +119,7 @@ def check_whole(path: Path | str) -> None:
     """Whether an evaluation is all there, whatever its scores may mean.
 
     Raises:
-        DamagedError, InputError: a file is missing, cut short or no file of lmms-eval.
+        CorruptFileError, InputError: a file is missing, cut short or no file of lmms-eval.
     """
     path, results = _whole(path)
     with understood(path, "results file of lmms-eval"):
@@ -131,7 +131,7 @@ def check_whole(path: Path | str) -> None:
 def _whole(path: Path | str) -> tuple[Path, dict[str, Any]]:
     found = find_results(path)
     if len(found) != 1:
-        raise DamagedError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
+        raise CorruptFileError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
     results = read_object(found[0])
     if not isinstance(results.get("results"), dict) or not isinstance(results.get("configs"), dict):
         raise InputError(f"{str(found[0])!r} is not a results file of lmms-eval")
@@ -153,8 +153,8 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
     for task, rows in samples.items():
         try:
             scores |= task_scores(task, rows, results, metric)
-        except DamagedError as error:
-            raise DamagedError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
         except InputError as error:
             unscored[task] = str(error)
     if unscored and not scores:
@@ -209,7 +209,7 @@ def _columns(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
     wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
     found = samples.documents
     if isinstance(wanted, int) and found < wanted:
-        raise DamagedError(
+        raise CorruptFileError(
             f"{str(samples.path)!r} is cut short: it holds {found} of {wanted} documents", "evaluate again"
         )
     return samples

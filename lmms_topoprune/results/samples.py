@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 from pyarrow import json as arrow_json
 
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 
 EXAM = ("target", "input", "media_digest")
@@ -145,7 +145,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise DamagedError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
+        raise CorruptFileError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
 
@@ -154,9 +154,9 @@ def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line.strip()]
     except (ValueError, RecursionError):
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
+        raise CorruptFileError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
     if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
-        raise DamagedError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
+        raise CorruptFileError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
     return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
 
 

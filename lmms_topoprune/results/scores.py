@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results import samples as logged
 from lmms_topoprune.results.document_scores import numbers
@@ -298,7 +298,7 @@ def _check_reported(
         return
     found = float(np.nanmean(values))
     if abs(found - reported) > 1e-6 * max(1.0, abs(reported)):
-        raise DamagedError(
+        raise CorruptFileError(
             f"task {task!r}: the mean of {name} is {found:.6g} in the samples, {reported:.6g} in the results",
             "one of the two files was changed or belongs to another run; evaluate again",
         )

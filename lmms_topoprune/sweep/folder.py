@@ -23,7 +23,7 @@ from typing import Any
 
 from lmms_topoprune._util import files
 from lmms_topoprune._util.lock import locked
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.labels import plan_label, variant
@@ -140,9 +140,9 @@ class SweepFolder:
         try:
             plan = PruningPlan.load(path)
         except InputError as error:
-            raise DamagedError(error.args[0], AGAIN) from None
+            raise CorruptFileError(error.args[0], AGAIN) from None
         if foreign := foreign_plan(path, plan, cell, self.settings(), expected or {}):
-            raise DamagedError(foreign, AGAIN)
+            raise CorruptFileError(foreign, AGAIN)
         return plan
 
     def keep(
@@ -244,9 +244,9 @@ class SweepFolder:
             check_whole(folder)
             foreign = foreign_results(folder, plan, self.settings())
         except InputError as error:
-            raise DamagedError(error.args[0], AGAIN) from None
+            raise CorruptFileError(error.args[0], AGAIN) from None
         if foreign:
-            raise DamagedError(foreign, AGAIN)
+            raise CorruptFileError(foreign, AGAIN)
         return folder
 
     def read(self, plan: PruningPlan, tasks: Collection[str] = (), metric: str | None = None) -> Run:
@@ -258,13 +258,13 @@ class SweepFolder:
         folder = self.evaluation(plan)
         try:
             run = read_run(folder, tasks, metric)
-        except DamagedError as error:
-            raise DamagedError(error.args[0], AGAIN) from None
+        except CorruptFileError as error:
+            raise CorruptFileError(error.args[0], AGAIN) from None
         except InputError:
             self.check(plan)
             raise
         if foreign := foreign_results(folder, plan, self.settings()):
-            raise DamagedError(foreign, AGAIN)
+            raise CorruptFileError(foreign, AGAIN)
         return run
 
     def runs(

@@ -109,7 +109,7 @@ def sweep(
     planner = Planner(
         evaluator.model, evaluator.processor, _source(evaluator), readers, progress=calibration_progress
     )
-    wanted = [cell.options(grid.shared) for cell in grid.cells()]
+    wanted = [cell.options(grid.shared) for cell in grid.points()]
     planner.check(wanted)
     planner.check_drops(wanted)
     asked = cache(partial(evaluator.asked_about, tasks=tuple(tasks)))
@@ -137,7 +137,7 @@ def _evaluate(
     missing = [plan for plan in todo.values() if not _finished(plan, store, watcher)]
     watcher.planned(len(todo), len(todo) - len(missing))
     if missing:
-        cells = _Cells(store, watcher)
+        cells = _Evaluations(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
             try:
                 executor.run([_job(evaluator, plan, tasks, store, limit) for plan in missing], cells)
@@ -147,7 +147,7 @@ def _evaluate(
 
 
 @dataclass
-class _Cells:
+class _Evaluations:
     """Keeps the sweep's folder while its cells are evaluated, and passes on how that goes."""
 
     store: SweepFolder
@@ -217,11 +217,11 @@ def _plans(
     planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher, asked: Asked
 ) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
-    cells = {cell.name: cell for cell in grid.cells()}
+    cells = {cell.name: cell for cell in grid.points()}
     names = (DENSE, *cells)
     asked_for = {name: _asked_for(cell.options(grid.shared)) for name, cell in cells.items()}
     lacking = {n for n in names if _sound(partial(store.plan, n, asked_for.get(n)), watcher) is None}
-    missing = [cell for cell in grid.cells() if cell.name in lacking]
+    missing = [cell for cell in grid.points() if cell.name in lacking]
     watcher.planning(len(missing))
     for seed in dict.fromkeys(cell.seed for cell in missing):
         own = [cell for cell in missing if cell.seed == seed]

@@ -21,11 +21,11 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.sweep.executor import (
     Answered,
     Died,
+    Dispatcher,
     Job,
     Message,
     Opener,
     Reports,
-    Shifts,
     attempt,
     opened,
 )
@@ -72,8 +72,8 @@ class Processes:
             raise OptionError(f"workers is {self.workers}; allowed: whole numbers from 1")
 
     def run(self, jobs: Sequence[Job], reports: Reports) -> None:
-        crew = _Crew(self.opener, devices(self.workers, self.device), threads(self.workers), self.logs)
-        Shifts(crew, jobs, reports).run()
+        pool = _WorkerPool(self.opener, devices(self.workers, self.device), threads(self.workers), self.logs)
+        Dispatcher(pool, jobs, reports).run()
 
 
 @dataclass(eq=False)
@@ -87,7 +87,7 @@ class _Worker:
 
 
 @dataclass
-class _Crew:
+class _WorkerPool:
     opener: Opener
     devices: list[str | None]
     threads: int
@@ -97,7 +97,7 @@ class _Crew:
     def __post_init__(self) -> None:
         self.size = len(self.devices)
 
-    def hire(self) -> _Worker:
+    def start(self) -> _Worker:
         """A process where there is none: the first device without one."""
         taken = {worker.place for worker in self.workers}
         place = next(i for i in range(self.size) if i not in taken)
@@ -114,7 +114,7 @@ class _Crew:
         self.workers.append(_Worker(process, ours, place))
         return self.workers[-1]
 
-    def give(self, worker: _Worker, job: Job) -> None:
+    def submit(self, worker: _Worker, job: Job) -> None:
         worker.busy = True
         try:
             worker.pipe.send(job)
@@ -123,9 +123,9 @@ class _Crew:
 
     def wait(self, workers: Sequence[_Worker]) -> list[tuple[_Worker, Message]]:
         by_pipe = {worker.pipe: worker for worker in workers}
-        return [(by_pipe[pipe], self._hear(by_pipe[pipe])) for pipe in wait(list(by_pipe))]  # type: ignore[index]
+        return [(by_pipe[pipe], self._handle(by_pipe[pipe])) for pipe in wait(list(by_pipe))]  # type: ignore[index]
 
-    def _hear(self, worker: _Worker) -> Message:
+    def _handle(self, worker: _Worker) -> Message:
         try:
             message: Message = worker.pipe.recv()
         except (EOFError, OSError):
