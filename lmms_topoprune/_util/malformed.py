@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from lmms_topoprune.errors import InputError, TopopruneError
 
 
-class DamagedError(InputError):
+class CorruptFileError(InputError):
     """A result is missing or damaged: what is wrong with it, and what to do where nobody knows better."""
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON", "evaluate again") from None
+        raise CorruptFileError(f"{str(path)!r} is cut short or not JSON", "evaluate again") from None
     if not isinstance(value, dict):
         raise InputError(f"{str(path)!r} holds no JSON object")
     return value

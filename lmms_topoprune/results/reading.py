@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune._util.malformed import DamagedError, read_object, understood
+from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.families import registered
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
@@ -18,7 +19,17 @@ from lmms_topoprune.results.scores import UnitScores, reported_metrics, task_sco
 from lmms_topoprune.results.settings import facts, parse_model_args
 
 RESULTS = "_results.json"
-__all__ = ["RESULTS", "Run", "check_whole", "find_files", "find_results", "read_run", "read_samples"]
+READERS = 4
+__all__ = [
+    "RESULTS",
+    "Run",
+    "check_whole",
+    "find_files",
+    "find_results",
+    "plan_beside",
+    "read_run",
+    "read_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def find_results(path: Path | str) -> list[Path]:
         raise InputError(f"result folder {str(path)!r} does not exist")
     found = find_files(path, f"*{RESULTS}")
     if not found:
-        raise DamagedError(
+        raise CorruptFileError(
             f"{str(path)!r} holds no *{RESULTS}", "run lmms-eval with --output_path and --log_samples"
         )
     return found
@@ -108,7 +119,7 @@ def check_whole(path: Path | str) -> None:
     """Whether an evaluation is all there, whatever its scores may mean.
 
     Raises:
-        DamagedError, InputError: a file is missing, cut short or no file of lmms-eval.
+        CorruptFileError, InputError: a file is missing, cut short or no file of lmms-eval.
     """
     path, results = _whole(path)
     with understood(path, "results file of lmms-eval"):
@@ -120,7 +131,7 @@ def check_whole(path: Path | str) -> None:
 def _whole(path: Path | str) -> tuple[Path, dict[str, Any]]:
     found = find_results(path)
     if len(found) != 1:
-        raise DamagedError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
+        raise CorruptFileError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
     results = read_object(found[0])
     if not isinstance(results.get("results"), dict) or not isinstance(results.get("configs"), dict):
         raise InputError(f"{str(found[0])!r} is not a results file of lmms-eval")
@@ -134,16 +145,16 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
     unknown_tasks = sorted(set(tasks) - set(results["configs"]))
     if unknown_tasks:
         raise unknown("task", unknown_tasks[0], results["configs"])
-    samples = {
-        task: _columns(path, task, results) for task in results["configs"] if not tasks or task in tasks
-    }
+    wanted = [task for task in results["configs"] if not tasks or task in tasks]
+    with ThreadPoolExecutor(max_workers=READERS) as pool:  # Arrow reads outside of Python's lock
+        samples = dict(zip(wanted, pool.map(lambda task: _columns(path, task, results), wanted), strict=True))
     scores: dict[str, UnitScores] = {}
     unscored: dict[str, str] = {}
     for task, rows in samples.items():
         try:
             scores |= task_scores(task, rows, results, metric)
-        except DamagedError as error:
-            raise DamagedError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
         except InputError as error:
             unscored[task] = str(error)
     if unscored and not scores:
@@ -155,7 +166,7 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
         reported={task: reported_metrics(results["results"].get(task, {})) for task in samples},
         facts=facts(results, samples, scores, plan, record),
         plan=plan,
-        cost=costs(results, plan, record, sum(len(set(rows.ids)) for rows in samples.values())),
+        cost=costs(results, plan, record, sum(rows.documents for rows in samples.values())),
         setting=_setting(results, record),
         unscored=unscored,
     )
@@ -168,6 +179,15 @@ def _planned(results: Path) -> tuple[PruningPlan | None, Mapping[str, Any]]:
         return None, {}
     with understood(path, "plan"):
         return PruningPlan.load(path), dict(read_object(path).get("run") or {})
+
+
+def plan_beside(results: Path) -> PruningPlan | None:
+    """The plan beside a results file; None if there is none.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    return _planned(results)[0]
 
 
 def _setting(results: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,9 +207,9 @@ def _columns(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
     metrics += reported_metrics(results["results"].get(task, {}))
     samples = read_columns(path, task, metrics)
     wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
-    found = len(set(samples.ids))
+    found = samples.documents
     if isinstance(wanted, int) and found < wanted:
-        raise DamagedError(
+        raise CorruptFileError(
             f"{str(samples.path)!r} is cut short: it holds {found} of {wanted} documents", "evaluate again"
         )
     return samples

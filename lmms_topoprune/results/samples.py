@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from pyarrow import compute
 from pyarrow import json as arrow_json
 
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 
 EXAM = ("target", "input", "media_digest")
 """What two runs must have in common: the right answer, the prompt, and the images asked about."""
 FIXED = ("doc_id", "doc_hash", "filter", *EXAM)
 NOT_SCORED = (*FIXED, "resps", "filtered_resps", "token_counts", "input_media", "arguments", "doc")
-FIRST = 64
+FIRST = 16
 """Lines from which the types of the columns are told."""
 
 
@@ -47,14 +47,16 @@ class Samples:
         columns: metric, or "filter" -> one value a row; an array (R,) of floats, nan where there is none,
             if all are numbers. See `field` and `objects`.
         exam: "target", "input", "media_digest" -> digest over the documents; without what no row tells.
-        hashes: digest of lmms-eval's own hashes of the documents.
+        documents: how many there are; as many as rows where each was logged once.
+        identity: digest of the documents' ids and of lmms-eval's own hashes of them.
     """
 
     path: Path
     ids: tuple[str, ...]
     columns: Mapping[str, Column]
     exam: Mapping[str, str]
-    hashes: str
+    documents: int
+    identity: str
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -143,7 +145,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise DamagedError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
+        raise CorruptFileError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
 
@@ -152,23 +154,31 @@ def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line.strip()]
     except (ValueError, RecursionError):
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
+        raise CorruptFileError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
     if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
-        raise DamagedError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
+        raise CorruptFileError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
     return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
 
 
 def _by_rows(path: Path, rows: list[dict[str, Any]]) -> Samples:
     names = {name: None for row in rows for name in row if name == "filter" or name not in NOT_SCORED}
     once = list({str(row["doc_id"]): row for row in reversed(rows)}.values())[::-1]
-    told = [name for name in EXAM if any(row.get(name) is not None for row in once)]
+    missing = {name: sum(row.get(name) is None for row in once) for name in EXAM}
+    told = [name for name in EXAM if _told(name, missing[name], len(once))]
     return Samples(
         path=path,
         ids=tuple(str(row["doc_id"]) for row in rows),
         columns={name: _column([row.get(name) for row in rows]) for name in names},
         exam={name: _digest([_text(row.get(name)) for row in once]) for name in told},
-        hashes=_digest([_text(row.get("doc_hash")) for row in once]),
+        documents=len(once),
+        identity=_digest([str(row["doc_id"]) for row in once])
+        + _digest([_text(row.get("doc_hash")) for row in once]),
     )
+
+
+def _told(name: str, missing: int, documents: int) -> bool:
+    """Whether the rows tell a part of the exam; answers from a cache come without a look at the images."""
+    return missing == 0 if name == "media_digest" else missing < documents
 
 
 def _column(values: list[Any]) -> Column:
@@ -212,21 +222,25 @@ def _by_arrow(path: Path, data: bytes, metrics: Iterable[str]) -> Samples | None
         table, ids = table.take(order), ids[order]
     first = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     once = table if len(first) == len(ids) else table.take(first)
-    told = [name for name in EXAM if name in schema.names and once[name].null_count < len(first)]
+    known = [name for name in EXAM if name in schema.names]
+    told = [name for name in known if _told(name, once[name].null_count, len(first))]
     scored = [name for name in schema.names if name not in FIXED or name == "filter"]
+    hashes = _arrow_digest(once["doc_hash"]) if "doc_hash" in schema.names else _digest([""] * len(first))
     return Samples(
         path=path,
-        ids=_names(ids.tobytes()),
+        ids=_names(ids.tobytes())[0],
         columns={name: _arrow_column(table[name]) for name in scored},
         exam={name: _arrow_digest(once[name]) for name in told},
-        hashes=_arrow_digest(once["doc_hash"]) if "doc_hash" in schema.names else _digest([""] * len(first)),
+        documents=len(first),
+        identity=_names(ids[first].tobytes())[1] + hashes,
     )
 
 
 @lru_cache(maxsize=64)
-def _names(ids: bytes) -> tuple[str, ...]:
-    """The same documents in many runs are named once."""
-    return tuple(map(str, np.frombuffer(ids, dtype=np.int64).tolist()))
+def _names(ids: bytes) -> tuple[tuple[str, ...], str]:
+    """Names and their digest; the same documents in many runs are named once."""
+    names = tuple(map(str, np.frombuffer(ids, dtype=np.int64).tolist()))
+    return names, _digest(names)
 
 
 def _schema(data: bytes) -> pa.Schema | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results import samples as logged
 from lmms_topoprune.results.document_scores import numbers
@@ -132,6 +132,9 @@ def _by_filter(
     lmms-eval logs a document once for every filter, and does not say which.
     """
     every = np.arange(len(samples))
+    if samples.documents == len(samples):
+        yield None, every
+        return
     if "filter" in samples.columns:
         told = np.array([str(name) for name in logged.objects(samples.columns["filter"])])
         names = list(dict.fromkeys(told.tolist()))
@@ -192,7 +195,8 @@ def _score(
     values, how = better[name]
     told = None if filter_name is None and len(rows) < len(samples) else reported.get(name)
     _check_reported(task, name, values, told, how, config)
-    units, means = _by_document([samples.ids[i] for i in rows], values)
+    ids = samples.ids if len(rows) == len(samples) else [samples.ids[i] for i in rows]
+    units, means = _by_document(ids, values, len(rows) == samples.documents)
     means, name, own_scale = _upward(name, means, higher.get(name) is False)
     fallback = KNOWN_CHANCE.get(task, 0.0)
     return UnitScores(
@@ -233,10 +237,10 @@ def _preferred(present: Mapping[str, int]) -> str:
 
 
 def _by_document(
-    ids: Sequence[str], values: NDArray[np.float64]
+    ids: Sequence[str], values: NDArray[np.float64], once: bool
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Units and scores: the mean over a document's rows, its repeats; documents without a score are none."""
-    if len(set(ids)) == len(ids) and np.isfinite(values).all():
+    if once and np.isfinite(values).all():
         return tuple(ids), values
     repeats: dict[str, list[float]] = {}
     for document, value in zip(ids, values.tolist(), strict=True):
@@ -294,7 +298,7 @@ def _check_reported(
         return
     found = float(np.nanmean(values))
     if abs(found - reported) > 1e-6 * max(1.0, abs(reported)):
-        raise DamagedError(
+        raise CorruptFileError(
             f"task {task!r}: the mean of {name} is {found:.6g} in the samples, {reported:.6g} in the results",
             "one of the two files was changed or belongs to another run; evaluate again",
         )

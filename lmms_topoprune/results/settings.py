@@ -100,11 +100,10 @@ EXAM = {"target": "right answers", "input": "prompts", "media_digest": "images"}
 
 
 def _task(task: str, results: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
-    documents = list(dict.fromkeys(samples.ids))
     return {
         f"version of {task}": results.get("versions", {}).get(task),
         f"few-shot examples of {task}": results.get("n-shot", {}).get(task),
-        f"documents of {task}": files.digest([documents, samples.hashes]),
+        f"documents of {task}": samples.identity,
         **{f"{EXAM[name]} of {task}": digest for name, digest in samples.exam.items()},
         f"generation_kwargs of {task}": results["configs"][task].get("generation_kwargs"),
     }

@@ -204,7 +204,7 @@ def test_arrow_and_python_read_the_same(tmp_path, monkeypatch):
     fast = reader.read_columns(path, "vqa")
     monkeypatch.setattr(reader, "_by_arrow", lambda *_: None)
     slow = reader.read_columns(path, "vqa")
-    assert (fast.ids, fast.exam, fast.hashes) == (slow.ids, slow.exam, slow.hashes)
+    assert (fast.ids, fast.exam, fast.identity) == (slow.ids, slow.exam, slow.identity)
     assert set(fast.columns) == set(slow.columns) == {"acc", "hit"}
     assert np.array_equal(fast.columns["hit"], slow.columns["hit"])
     for name in ("score", "image_id"):
