@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import click
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
+from lmms_topoprune.errors import whole_number
 
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
@@ -68,7 +68,7 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     from lmms_topoprune.harness.plan_file import as_json as written
     from lmms_topoprune.harness.plan_file import listening
 
-    first, gave_up = int(os.environ.get("RANK", 0)) == 0, True
+    first, gave_up = whole_number("RANK") == 0, True
     try:
         with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield
