@@ -41,7 +41,9 @@ class Criterion:
 
     Attributes:
         name: as it is asked for.
-        score: score(evidence, options) -> LayerScores | PairScores; None for the dense reference.
+        score: the function, which returns LayerScores or PairScores; None for the dense reference. It takes
+            by name any of `states` (HiddenStates), `sums` (TokenSums), `loss` (LossOracle), `layers`
+            (DecoderLayers) and `options` (PruningOptions); the first three only if they are declared below.
         summary: one line of what it looks at.
         paper: authors and title, if it is from one.
         address: where that paper is.
@@ -76,15 +78,15 @@ class Criterion:
     reversed: bool = False
     version: int = 1
 
-    def __call__(self, evidence: Any, options: Any) -> Any:
-        """The scores.
+    def __call__(self, *arguments: Any, **given: Any) -> Any:
+        """The scores; takes what `score` takes.
 
         Raises:
             OptionError: the dense reference scores nothing.
         """
         if self.score is None:
-            raise unknown("criterion", self.name, (name for name in criterion_names() if name != self.name))
-        scores = self.score(evidence, options)
+            raise unknown("criterion", self.name, scoring_names())
+        scores = self.score(*arguments, **given)
         if not self.reversed:
             return scores
         from lmms_topoprune.selection import reverse
@@ -115,11 +117,13 @@ class Repair:
 
     Attributes:
         name: as it is asked for.
-        fit: finds the new weights; lmms_topoprune/repair says how it is called.
+        fit: finds the new weights: fit(job) -> (weights, figures), job being a lmms_topoprune.repair.job.Job.
         summary: one line of what it does.
         card: what a model card says of the repaired weights.
         figure: what the number means that it tells of every cut.
         paper, address: where it is from.
+        projected: it reads sums with the projection before each cut.
+        ridge: of its least squares, as a plan records it.
         version: raised when the same samples would give other weights.
     """
 
@@ -131,6 +135,8 @@ class Repair:
     figure: str = ""
     paper: str = ""
     address: str = ""
+    projected: bool = False
+    ridge: float = 0.0
     version: int = 1
 
     @property
@@ -149,9 +155,9 @@ def criterion(name: str, **told: Any) -> Callable[[Callable[..., Any]], Criterio
     """Decorator: make a criterion of a scoring function, and let it be asked for by that name.
 
         @criterion("first", state="none", parameters=())
-        def first(evidence, options):
+        def first(layers):
             '''The first layers go first.'''
-            return LayerScores(-np.arange(evidence.layers, dtype=float), "first")
+            return LayerScores(-np.arange(layers.count, dtype=float), "first")
 
     Args:
         name: a word; not one of this package's.
@@ -212,6 +218,11 @@ def get(name: str) -> Criterion:
     if turned == DENSE.name or (":" not in turned and turned not in criterion_names()):
         raise unknown("criterion", name, criterion_names())
     return replace(_find(Criterion, turned), name=name, reversed=True)
+
+
+def scoring_names() -> tuple[str, ...]:
+    """The same without the dense reference."""
+    return tuple(name for name in criterion_names() if name != DENSE.name)
 
 
 def repair_names() -> tuple[str, ...]:

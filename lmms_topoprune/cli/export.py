@@ -63,13 +63,13 @@ def _dense(
     plan_file: str, plan: PruningPlan, pretrained: str, dtype: str | None, device: str | None
 ) -> tuple[Any, Any]:
     """The dense model with the plan carried out on it, and its processor."""
-    from lmms_topoprune import planning
-    from lmms_topoprune.cli.loading import load, readers
+    from lmms_topoprune.cli.loading import load, planner_for
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repair.apply import carry_out
+    from lmms_topoprune.pipeline import apply_plan
 
     # A repair belongs to the weights as `topoprune plan` loads them, and is fitted to these.
     model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device)
-    planning.explicit_plan(model, PruningOptions(plan=plan_file), name=pretrained)
-    carry_out(model, processor, plan, readers=readers(), progress=True)
+    planner = planner_for(pretrained).use(model, processor)
+    planner.plan(PruningOptions(plan=plan_file))  # it is for this model
+    apply_plan(model, processor, plan, calibrations=planner.sets, progress=True)
     return model, processor

@@ -9,22 +9,34 @@ from typing import TYPE_CHECKING, Any
 from lmms_topoprune.errors import InputError, TopopruneError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lmms_topoprune.pipeline import Planner
     from lmms_topoprune.plan import PruningPlan
 
 
-def readers(strict: bool | None = False) -> dict[str, Any]:
-    """Calibration sources that need lmms-eval, imported only when one is used.
+def readers() -> dict[str, Any]:
+    """Calibration sources that need lmms-eval, imported only when one is used."""
 
-    Args:
-        strict: a broken document is an error, not skipped.
-    """
-
-    def read(source: str, count: int, seed: int) -> Any:
+    def read(source: str, count: int, seed: int, strict: bool) -> Any:
         from lmms_topoprune.harness.task_samples import task_samples
 
-        return task_samples(source, count, seed, strict=bool(strict))
+        return task_samples(source, count, seed, strict)
 
     return {"task": read}
+
+
+def planner_for(pretrained: str, states: Path | None = None) -> Planner:
+    """The planner of a command, before the model is loaded.
+
+    Args:
+        pretrained: name or path of the model.
+        states: a folder where hidden states are looked up and kept.
+    """
+    from lmms_topoprune.harness.pretrained import resolve
+    from lmms_topoprune.pipeline import Planner
+
+    return Planner(pretrained, path=resolve(pretrained), readers=readers(), progress=True, states=states)
 
 
 def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, Any]:

@@ -36,12 +36,12 @@ def command(**arguments: Any) -> None:
 
     wanted = PruningOptions(**options.given(arguments))
     options.check_output(arguments["output"])
-    from lmms_topoprune import planning
-    from lmms_topoprune.cli.loading import load, readers
+    from lmms_topoprune.cli.loading import load, planner_for
 
-    model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    given = {"name": arguments["pretrained"], "readers": readers(wanted.calibration_strict)}
-    plan = planning.make_plan(model, processor, wanted, **given)
+    name = arguments["pretrained"]
+    planner = planner_for(name)
+    planner.check(wanted)  # a mistake costs no loading
+    plan = planner.use(*load(name, arguments["dtype"], arguments["device"])).plan(wanted)
     output = arguments["output"]
     if output:
         _write(plan, Path(output))

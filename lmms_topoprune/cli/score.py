@@ -49,17 +49,15 @@ def command(**arguments: Any) -> None:
     wanted = [cell.options(shared) for cell in cells]
     options.check_output(arguments["output"])
     options.check_output(arguments["states"], folder=True, what="states")
-    from lmms_topoprune.cli.loading import load, readers
+    from lmms_topoprune.cli.loading import load, planner_for
     from lmms_topoprune.report.tables import write
-    from lmms_topoprune.sweep.planner import Planner
 
-    model, processor = load(arguments["pretrained"], arguments["dtype"], arguments["device"])
-    strict = shared.get("calibration_strict")
-    states = None if arguments["states"] is None else Path(arguments["states"])
     name = arguments["pretrained"]
-    planner = Planner(model, processor, name, readers(strict), progress=True, states=states)
-    planner.check(wanted)
-    plans = {cell.criterion: plan for cell, plan in zip(cells, planner.plans(wanted), strict=True)}
+    planner = planner_for(name, None if arguments["states"] is None else Path(arguments["states"]))
+    planner.check(*wanted)  # a mistake costs no loading
+    planner.use(*load(name, arguments["dtype"], arguments["device"]))
+    made = planner.plans(wanted, always_scored=True)
+    plans = {cell.criterion: plan for cell, plan in zip(cells, made, strict=True)}
     kept = list(dict.fromkeys(str(place) for each in wanted if (place := planner.states_file(each))))
     value = {
         "schema": "topoprune-scores/1",

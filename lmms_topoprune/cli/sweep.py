@@ -111,7 +111,7 @@ def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
             watcher=screen,
             executor=lambda session, logs: _executor(session, workers, bool(ray), address, device, logs),
             on_error=screen.say,
-            readers=readers(recipe.options.get("calibration_strict")),
+            readers=readers(),
             calibration_progress=True,
         )
     return recipe.folders(Path(output))
