@@ -1,4 +1,4 @@
-"""A checkpoint's own code is not run, and not asked about, unless somebody says so; bad environments are told."""
+"""A checkpoint's own code is not run, and not asked about, unless somebody says so."""
 
 from __future__ import annotations
 
