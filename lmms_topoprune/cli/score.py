@@ -16,6 +16,7 @@ from lmms_topoprune.cli import options
     "--criteria",
     default="topology_angle_influence,topology,cosine,block_influence",
     show_default=True,
+    type=options.CRITERION,
     help="Joined by commas.",
 )
 @click.option("-o", "--output", type=options.PATH, help="Write the scores (JSON) here.")
@@ -55,7 +56,8 @@ def command(**arguments: Any) -> None:
     name = arguments["pretrained"]
     planner = planner_for(name, None if arguments["states"] is None else Path(arguments["states"]))
     planner.check(*wanted)  # a mistake costs no loading
-    planner.use(*load(name, arguments["dtype"], arguments["device"]))
+    loaded = load(name, arguments["dtype"], arguments["device"], arguments["trust_remote_code"])
+    planner.use(*loaded)
     made = planner.plans(wanted, always_scored=True)
     plans = {cell.criterion: plan for cell, plan in zip(cells, made, strict=True)}
     kept = list(dict.fromkeys(str(place) for each in wanted if (place := planner.states_file(each))))
