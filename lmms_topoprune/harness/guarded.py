@@ -10,7 +10,7 @@ import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.compat import replaced
+from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
@@ -18,6 +18,7 @@ from lmms_topoprune.harness.likelihood import Likelihood
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
 from lmms_topoprune.harness.rounds import answer_in_rounds
 from lmms_topoprune.harness.user_errors import one_sentence
+from lmms_topoprune.harness.videos import VideoReader
 
 Answer = Callable[[list[Instance]], list[Any]]
 
@@ -58,6 +59,7 @@ class GuardedGeneration(Likelihood):
     """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
+        open_videos_with(VideoReader)
         media = MediaSeen(self.registered.wraps, self.hf_processor)
         watched = [media.watching(request) for request in requests]
         with one_sentence(), measured(self.stages, "generate"), _escaping(self.network, media):

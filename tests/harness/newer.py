@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import transformers as hf
@@ -242,6 +243,26 @@ def smolvlm() -> tuple[Any, Any]:
     return config, processor
 
 
-MADE = (qwen3_5, gemma4, mistral3_vl, llama4_scout, lfm2_5_vl, aria, paligemma, smolvlm)
+def llava_onevision() -> tuple[Any, Any]:
+    return LLAVA["llava_onevision"]()
+
+
+MADE = (llava_onevision, qwen3_5, gemma4, mistral3_vl, llama4_scout, lfm2_5_vl, aria, paligemma, smolvlm)
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {made.__name__: made for made in MADE}
-BUILDERS |= wrapped.BUILDERS | LLAVA
+BUILDERS |= {name: made for name, made in (wrapped.BUILDERS | LLAVA).items() if name not in BUILDERS}
+# What the templates write for a video.
+FILMS = {
+    "llava_onevision": "<video>",
+    "qwen3_5": "<|vision_start|><|video_pad|><|vision_end|>",
+    "gemma4": "<|video|>",
+}
+
+
+def _showing_films(name: str) -> tuple[Any, Any]:
+    config, processor = BUILDERS[name]()
+    here, there = "{% elif part['type'] == 'text' %}", "{% elif part['type'] == 'video' %}"
+    processor.chat_template = processor.chat_template.replace(here, there + FILMS[name] + here)
+    return config, processor
+
+
+SHOWING: dict[str, Callable[[], tuple[Any, Any]]] = {name: partial(_showing_films, name) for name in FILMS}

@@ -38,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def folder(name: str) -> Path:
         if name not in made:
-            made[name] = wrapped.save(name, tmp_path_factory.mktemp(name), newer.BUILDERS)
+            made[name] = wrapped.save(name, tmp_path_factory.mktemp(name), newer.BUILDERS | newer.SHOWING)
         return made[name]
 
     return folder
