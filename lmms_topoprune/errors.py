@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -78,6 +79,18 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or any(w in str(error) for w in words))
     )
+
+
+def whole_number(variable: str, unset: int = 0) -> int:
+    """An environment variable that launchers set, such as RANK.
+
+    Raises:
+        OptionError: it is no whole number.
+    """
+    text = os.environ.get(variable, str(unset)).strip()
+    if not text.isdecimal():
+        raise OptionError(f"the environment variable {variable} is {shown(text)}; allowed: a whole number")
+    return int(text)
 
 
 def shown(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
+from lmms_topoprune.errors import whole_number
 
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
@@ -83,7 +83,7 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     from lmms_topoprune.harness.plan_file import listening
     from lmms_topoprune.harness.user_errors import EndedByError
 
-    first, gave_up = int(os.environ.get("RANK", 0)) == 0, True
+    first, gave_up = whole_number("RANK") == 0, True
     try:
         with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield

@@ -1,11 +1,13 @@
-"""Lists of one line each, what a shell completes, and plans that drop nothing."""
+"""Lists of one line each, tables on narrow terminals, what a shell completes, plans that drop nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,3 +119,35 @@ def test_the_same_in_an_evaluation(arguments, sentence, tmp_path):
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert sentence.partition(";")[0] in last and "Traceback" not in done.stderr
+
+
+MANY = (
+    "topology_angle_influence",
+    "topology",
+    "block_influence",
+    "gardinazzi",
+    "relative_magnitude",
+    "reverse:cosine",
+)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_scores_are_whole_however_narrow_the_terminal(terminal, monkeypatch, capsys):
+    """On 80 columns in several tables; where nobody looks in one, without colours."""
+    import rich.console
+
+    from lmms_topoprune.cli import score
+
+    class Terminal(rich.console.Console):
+        def __init__(self, **given: int) -> None:
+            super().__init__(force_terminal=terminal, **{"width": 80, **given})
+
+    monkeypatch.setattr(rich.console, "Console", Terminal)
+    plans = {name: SimpleNamespace(layers=2, scores=[-12.25, 0.5], dropped=(0,)) for name in MANY}
+    score._show(plans, 0.3)
+    out = capsys.readouterr().out
+    assert all(name in out for name in MANY) and out.count("-12.2500*") == len(MANY) and "…" not in out
+    assert ("\x1b[" in out) is terminal
+    if terminal:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+        assert max(map(len, plain.splitlines())) <= 80

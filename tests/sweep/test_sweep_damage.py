@@ -132,5 +132,5 @@ def test_a_file_system_without_locks_is_no_obstacle(evaluator, tmp_path, monkeyp
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr("filelock._unix.fcntl.flock", no_locks)
     assert len(sweep(evaluator(), CHEAP, ["vqa"], tmp_path)) == 5
