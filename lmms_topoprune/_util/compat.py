@@ -95,6 +95,21 @@ TOUCHED = (
         "the family `huggingface` cannot tell models with and without eyes apart",
     ),
     Touched(
+        "transformers.video_processing_utils:VideoProcessorMixin",
+        "fetch_videos",
+        _TRANSFORMERS,
+        "chat models open no videos where torchcodec is not installed",
+    ),
+    Touched(
+        "transformers.video_processing_utils", "is_torchcodec_usable", _TRANSFORMERS, "the same, and a crash"
+    ),
+    Touched(
+        "transformers.dynamic_module_utils",
+        "TIME_OUT_REMOTE_CODE",
+        _TRANSFORMERS,
+        "a checkpoint with code of its own leads to a question on standard output",
+    ),
+    Touched(
         "torch.distributed.distributed_c10d",
         "_get_default_store",
         "torch 2.14",
@@ -176,8 +191,94 @@ def meta_tensors_unread() -> Iterator[None]:
         yield
 
 
+def llama4_can_answer() -> None:
+    """Give the outputs of Llama 4's decoder the field that its own model reads from them.
+
+    Without it every forward pass of Llama4ForConditionalGeneration ends in an AttributeError; made for
+    transformers 5.24.
+    """
+    from transformers.modeling_outputs import MoeCausalLMOutputWithPast
+
+    if not hasattr(MoeCausalLMOutputWithPast, "image_outputs"):
+        MoeCausalLMOutputWithPast.image_outputs = None
+
+
+def never_ask_for_code() -> None:
+    """Refuse a checkpoint's own code where nobody said anything about it, instead of asking.
+
+    transformers 5.24 waits 15 seconds for an answer on standard input; without this a "y" that was meant for
+    something else runs the code, and the question stands in what --json prints.
+    """
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+
+
 def default_store() -> Any:
     """torch.distributed's key-value store, which every launched process shares; made for torch 2.14."""
     import torch.distributed as dist
 
     return dist.distributed_c10d._get_default_store()
+
+
+def open_videos_with(reader: Callable[[str], Any]) -> None:
+    """Let transformers and qwen_vl_utils open videos with this reader where they cannot.
+
+    transformers 5.24 takes torchcodec or a part of torchvision that is gone, qwen_vl_utils 0.0.14 that part
+    too; without either every video ends in an ImportError.
+
+    Args:
+        reader: makes what has `len()`, `get_avg_fps()`, `get_frame_timestamp(i)` and `get_batch(indices)`.
+    """
+    import torchvision.io
+    from transformers import video_processing_utils as videos
+
+    if not hasattr(torchvision.io, "read_video"):
+        torchvision.io.read_video = partial(_frames_between, reader)
+    if videos.is_torchcodec_usable(decode="video") or hasattr(videos.VideoProcessorMixin, "topoprune"):
+        return
+
+    def fetch_videos(self: Any, given: Any, sample_indices_fn: Any = None) -> Any:
+        if isinstance(given, list):
+            return list(zip(*(self.fetch_videos(one, sample_indices_fn) for one in given), strict=True))
+        return _sampled(reader(given), sample_indices_fn)
+
+    videos.VideoProcessorMixin.fetch_videos = fetch_videos
+    videos.VideoProcessorMixin.topoprune = True
+
+
+def _sampled(film: Any, choose: Callable[..., Any] | None) -> tuple[Any, Any]:
+    """Frames (T, H, W, C) that a video processor chooses, and what it wants to know about them."""
+    from transformers.video_utils import VideoMetadata
+
+    count, rate = len(film), film.get_avg_fps()
+    height, width = film[0].shape[:2]
+    facts = VideoMetadata(
+        total_num_frames=count,
+        fps=rate,
+        duration=count / rate,
+        video_backend="pyav",
+        height=height,
+        width=width,
+    )
+    indices = list(range(count)) if choose is None else list(choose(metadata=facts))
+    facts.frames_indices = indices
+    return film.get_batch(indices).asnumpy(), facts
+
+
+def _frames_between(
+    reader: Callable[[str], Any],
+    filename: str,
+    start_pts: float = 0.0,
+    end_pts: float | None = None,
+    pts_unit: str = "sec",
+    output_format: str = "THWC",
+) -> tuple[Any, Any, dict[str, float]]:
+    """What torchvision.io.read_video was: frames between two moments, no sound, and the frame rate."""
+    import torch
+
+    film, end = reader(filename), float("inf") if end_pts is None else end_pts
+    chosen = [n for n in range(len(film)) if start_pts <= film.get_frame_timestamp(n)[0] <= end]
+    frames = torch.from_numpy(film.get_batch(chosen).asnumpy())  # (T, H, W, C)
+    frames = frames.permute(0, 3, 1, 2) if output_format == "TCHW" else frames
+    return frames, torch.empty(0), {"video_fps": film.get_avg_fps()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.topology import jaccard_of
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import betti, zigzag_barcode
+from lmms_topoprune.topology import static_betti
 
 
 @criterion(
@@ -18,19 +18,21 @@ from lmms_topoprune.topology import betti, zigzag_barcode
     parameters=("k", "dimension", "metric"),
     selection="path",
 )
-def static_homology(evidence: Evidence, options: PruningOptions) -> PairScores:
+def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the zigzag: only the Betti numbers of the states are compared, min / max.
 
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    states = evidence.state(options.state)
-    return PairScores(np.mean([_betti_ratio(states, k, options) for k in options.ks], axis=0), "static")
+    numbers = [_betti_numbers(states.points, k, options) for k in options.ks]
+    return PairScores(np.mean([_ratio(each) for each in numbers], axis=0), "static")
 
 
-def _betti_ratio(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-    numbers = betti(barcode, options.dimension).astype(float)
+def _betti_numbers(points: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
+    return static_betti(points, k=k, metric=options.metric)[:, options.dimension].astype(float)
+
+
+def _ratio(numbers: np.ndarray) -> np.ndarray:
     low, high = np.minimum.outer(numbers, numbers), np.maximum.outer(numbers, numbers)
     return np.divide(low, high, out=np.ones_like(low), where=high > 0)
 
@@ -41,14 +43,14 @@ def _betti_ratio(states: np.ndarray, k: int, options: PruningOptions) -> np.ndar
     parameters=("k", "dimension", "metric", "seed"),
     selection="path",
 )
-def shuffled(evidence: Evidence, options: PruningOptions) -> PairScores:
+def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the order of the layers: the zigzag runs through the states in a random order.
 
     A feature then has to survive unrelated states in between, so what is left of the score does
     not come from following features through the depth.
     """
-    states = evidence.state(options.state)
-    order = np.random.default_rng(options.seed).permutation(len(states))
+    points = states.points
+    order = np.random.default_rng(options.seed).permutation(len(points))
     places = np.argsort(order)
-    values = np.mean([jaccard_of(states[order], k, options) for k in options.ks], axis=0)
+    values = np.mean([jaccard_of(points[order], k, options) for k in options.ks], axis=0)
     return PairScores(values[np.ix_(places, places)], "shuffled")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode
+from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode, zigzag_barcodes
 
 GARDINAZZI_BIBTEX = """\
 @inproceedings{gardinazzi2025persistent,
@@ -42,11 +42,11 @@ GARDINAZZI_BIBTEX = """\
     parameters=("k", "dimension", "metric"),
     selection="path",
 )
-def pairwise(evidence: Evidence, options: PruningOptions) -> PairScores:
+def pairwise(states: HiddenStates, options: PruningOptions) -> PairScores:
     """J_p(i, j), the bars alive at both states over the bars alive at either; the mean over several k."""
-    found = barcodes(evidence.state(options.state), options)
+    found = barcodes(states, options)
     values = np.mean([jaccard(barcode, options.dimension) for barcode in found.values()], axis=0)
-    return PairScores(values, "topology", kept(found, options))
+    return PairScores(values, "topology", for_report(found, options))
 
 
 multiscale = replace(
@@ -57,16 +57,20 @@ multiscale = replace(
 )
 
 
-def barcodes(states: np.ndarray, options: PruningOptions) -> dict[int, Barcode]:
-    """k -> the zigzag barcode of states (S, N, d) in the chosen dimension."""
-    return {k: _barcode(states, k, options) for k in options.ks}
+def barcodes(states: HiddenStates, options: PruningOptions) -> dict[int, Barcode]:
+    """k -> the zigzag barcode of the states in the chosen dimension, from one set of distances."""
+    metric, dimension = options.metric, options.dimension
+
+    def make(keys: list[tuple[str, int, int]]) -> list[Barcode]:
+        ks = [k for _, _, k in keys]
+        return zigzag_barcodes(states.points, ks=ks, metric=metric, dimensions=(dimension,))
+
+    asked = [(metric, dimension, k) for k in options.ks]
+    others = [(metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
+    return {key[2]: barcode for key, barcode in states.derived(asked, others, make).items()}
 
 
-def _barcode(states: np.ndarray, k: int, options: PruningOptions) -> Barcode:
-    return zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-
-
-def kept(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:
+def for_report(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:
     """Barcodes as a report reads them: k, dimension, states and the counted bars."""
     return tuple(
         {"k": k, "dimension": options.dimension, "states": barcode.states, "bars": barcode.counted()}
@@ -76,4 +80,5 @@ def kept(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[st
 
 def jaccard_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
     """(S, S) for states (S, N, d)."""
-    return jaccard(_barcode(states, k, options), options.dimension)
+    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
+    return jaccard(barcode, options.dimension)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.compat import replaced
+from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
@@ -17,6 +18,7 @@ from lmms_topoprune.harness.likelihood import Likelihood
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
 from lmms_topoprune.harness.rounds import answer_in_rounds
 from lmms_topoprune.harness.user_errors import one_sentence
+from lmms_topoprune.harness.videos import VideoReader
 
 Answer = Callable[[list[Instance]], list[Any]]
 
@@ -36,17 +38,28 @@ def _escaping(network: PreTrainedModel, media: MediaSeen) -> Iterator[None]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         with errors_kept() as failure:
             media.check(kwargs)
-            return generate(*args, **kwargs)
+            return generate(*args, **_in_full(kwargs, network.dtype))
         raise _Escape from failure.error
 
     with replaced(network, generate=guarded):
         yield
 
 
+def _in_full(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Pixels that a wrapper made in half precision, for a model in single precision."""
+    if dtype != torch.float32:
+        return inputs
+    return {
+        name: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
 class GuardedGeneration(Likelihood):
     """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
+        open_videos_with(VideoReader)
         media = MediaSeen(self.registered.wraps, self.hf_processor)
         watched = [media.watching(request) for request in requests]
         with one_sentence(), measured(self.stages, "generate"), _escaping(self.network, media):

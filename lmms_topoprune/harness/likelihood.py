@@ -106,7 +106,6 @@ class Likelihood(lmms):  # type: ignore[misc]
         with padded(prompter.tokenizer, "right"):
             texts = [prompt.text for prompt in prompts]
             inputs = aligned(processor(text=texts, padding=True, return_tensors="pt", **media), "right")
-        inputs.pop("labels", None)
         return inputs.to(self.network.device, self.network.dtype)
 
     @torch.inference_mode()

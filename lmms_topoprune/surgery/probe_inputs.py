@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,18 @@ SIDE = 224
 
 
 def text_prompt(model: PreTrainedModel, processor: Any = None) -> dict[str, torch.Tensor]:
-    """input_ids and attention_mask (1, T): a sentence if there is a tokenizer, arbitrary tokens otherwise."""
+    """input_ids and attention_mask (1, T): a sentence if there is a tokenizer, arbitrary tokens otherwise.
+
+    Where the model tells kinds of tokens apart, all are its text: PaliGemma lets a prompt see itself whole
+    only if that is said.
+    """
     tokenizer = getattr(processor, "tokenizer", processor)
     ids = tokenizer(TEXT).input_ids if callable(tokenizer) else arbitrary_tokens(model.config)
     input_ids = torch.tensor([ids], device=model.device)
-    return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        inputs["token_type_ids"] = torch.zeros_like(input_ids)
+    return inputs
 
 
 def arbitrary_tokens(config: PreTrainedConfig) -> list[int]:

@@ -306,9 +306,9 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def save(name: str, folder: Path) -> Path:
+def save(name: str, folder: Path, builders: dict[str, Callable[[], tuple[Any, Any]]] = BUILDERS) -> Path:
     """Build a family's model with random weights, large enough that answers depend on the question."""
-    config, processor = BUILDERS[name]()
+    config, processor = builders[name]()
     torch.manual_seed(0)
     model = getattr(hf, config.architectures[0] if config.architectures else _class_of(config))(config)
     with torch.no_grad():

@@ -1,0 +1,65 @@
+"""What every family can do, as the tests find it; docs/models.md shows this table.
+
+python tests/harness/support.py    # prints the table
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Support:
+    """One family of plugin.toml, or a model behind `huggingface`.
+
+    Attributes:
+        name: of the family.
+        made: name of the builder of its tiny model.
+        images: several images in one question; False says that a run with them ends in a sentence.
+        video: a video; False says that a run with one ends in a sentence.
+        batch: batches answer like single requests; False says that only batch_size=1 is possible.
+        likelihood: likelihoods with images, in batches too.
+        kinds: prompts that lmms-eval's wrapper has.
+        note: what else is to be said.
+    """
+
+    name: str
+    made: str
+    images: bool = True
+    video: bool = False
+    batch: bool = True
+    likelihood: bool = True
+    kinds: tuple[str, ...] = ("chat",)
+    note: str = ""
+
+
+SIMPLE, BOTH = ("simple",), ("simple", "chat")
+SUPPORT = (
+    Support("llava", "llava", kinds=BOTH, note="LLaVA 1.5"),
+    Support("llava_next", "llava_next", kinds=BOTH, note="LLaVA 1.6, llama3 8B among them"),
+    Support("llava_onevision", "llava_onevision", video=True, kinds=BOTH),
+    Support("qwen3_5", "qwen3_5", video=True, kinds=BOTH, note="layers with linear attention"),
+    Support("gemma4", "gemma4", video=True, kinds=SIMPLE),
+    Support("mistral3_vl", "mistral3_vl", video=True, kinds=SIMPLE, note="Mistral Small 3.1, Ministral 3"),
+    Support("llama4_scout", "llama4_scout", video=True, kinds=SIMPLE),
+    Support("lfm2_5_vl", "lfm2_5_vl", images=False),
+    Support("aria", "aria", video=True, batch=False, kinds=SIMPLE),
+    Support("huggingface", "paligemma", note="PaliGemma"),
+    Support("huggingface", "smolvlm", note="SmolVLM; needs `num2words`"),
+    Support("huggingface", "mistral3_vl", note="Mistral 3"),
+    Support("huggingface", "lfm2_5_vl", note="LFM2-VL"),
+)
+
+
+def table() -> str:
+    """The table of docs/models.md."""
+    shown = [field.name for field in fields(Support) if field.type == "bool"]
+    lines = ["| family | model | prompts | " + " | ".join(shown) + " | |", "|" + "---|" * (len(shown) + 4)]
+    for row in SUPPORT:
+        marks = " | ".join("yes" if getattr(row, name) else "no" for name in shown)
+        lines.append(f"| `{row.name}` | {row.made} | {', '.join(row.kinds)} | {marks} | {row.note} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
