@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError
@@ -127,7 +127,7 @@ class Serial:
             with errors_kept(OF_ONE_CELL) as failure:
                 evaluate(self.evaluator, job, partial(reports.answered, job))
             if failure.error is not None:
-                reports.failed(job, failure.error)
+                reports.failed(job, cast(TopopruneError, failure.error))
             else:
                 reports.evaluated(job)
 
