@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import barcodes, layers, verdict
 from lmms_topoprune.report.groups import Group, dense_row, groups, series, together
+from lmms_topoprune.report.heat_table import heat_figure
 from lmms_topoprune.report.leaderboard import leaderboard
 from lmms_topoprune.report.provenance import provenance
 from lmms_topoprune.report.render import Section, figures, page
@@ -60,7 +61,7 @@ def _verdict(
     size: Mapping[str, float],
     tolerance: float,
 ) -> Section | None:
-    figure = verdict.heat_figure(found, reached, tolerance)
+    figure = heat_figure(found, reached, tolerance)
     if figure is None:
         return None
     table = verdict.verdict_table(reached, speed, size, tolerance)
