@@ -34,7 +34,9 @@ from lmms_topoprune.calibration.collect import by_length, collect, evaluation_mo
 from lmms_topoprune.calibration.decoder import last_logits
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import merged
+from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.topology import pairwise
 from lmms_topoprune.embedded import build
 from lmms_topoprune.embedded.data import calibration_samples
@@ -118,19 +120,20 @@ def measure(
     model: Any, processor: Any, samples: list[Sample], k: str, rounds: int, clock: str
 ) -> dict[str, Any]:
     """One row: seconds of each stage, the kept states' bytes, and the memory they take in a pass."""
-    prompter, evidence, plain, kept = Prompter(processor), [], [], []
+    prompter, found, plain, kept = Prompter(processor), [], [], []
 
     def keep() -> None:
-        evidence[:] = [collect(model, processor, samples, batch_size=BATCH)]
+        found[:] = [collect(model, processor, samples, batch_size=BATCH)]
 
     keep()  # warms up
     for _ in range(rounds):
         plain.append(seconds(lambda: plain_pass(model, batches(prompter, samples)), clock))
         kept.append(seconds(keep, clock))
     options = PruningOptions(sparsity=0.3, state="residual", k=k, samples=len(samples))
-    scores: list[Any] = [pairwise(evidence[0], options)]  # compiles
-    states = evidence[0].states["residual"]
-    halves = [replace(evidence[0], states={"residual": states[:, rank::2].clone()}) for rank in (0, 1)]
+    hidden = found[0].states()["residual"]
+    scores: list[Any] = [pairwise(hidden, options)]  # compiles
+    states, view = hidden.values, View("residual", "last")
+    halves = [replace(found[0], vectors={view: states[:, rank::2].clone()}) for rank in (0, 1)]
     return {
         "samples": len(samples),
         "states": states.shape[0],
@@ -141,7 +144,9 @@ def measure(
         "ratio": min(kept) / min(plain),
         "encode": seconds(lambda: list(batches(prompter, samples)), clock),
         "gather": seconds(lambda: merged([pickle.loads(pickle.dumps(half)) for half in halves]), clock),
-        "topology": seconds(lambda: scores.append(pairwise(evidence[0], options)), clock),
+        "topology": seconds(
+            lambda: scores.append(pairwise(HiddenStates("residual", states), options)), clock
+        ),
         "select": seconds(lambda: select(scores[0], options.drop_count(states.shape[0] - 1)), clock),
         "extra": extra_memory(model, processor, samples[:FEW], states.shape[0] * states.shape[2]),
     }

@@ -153,8 +153,9 @@ def text(
     from lmms_topoprune._util import files
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.options import PruningOptions
-    from lmms_topoprune.repair.apply import RIDGE, repair
-    from lmms_topoprune.sweep.planner import Planner
+    from lmms_topoprune.pipeline import Planner
+    from lmms_topoprune.repair.apply import repair
+    from lmms_topoprune.repair.linear import RIDGE
 
     columns = {name: (name, RIDGE) for name in REPAIRS}
     columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}
@@ -177,8 +178,8 @@ def text(
         for sparsity in map(float, sparsities.split(","))
         for criterion in listed(criteria)
     }
-    readers = {"passages": lambda _, count, seed: samples[:count]}
-    plans = Planner(model, tokenizer, str(folder), readers).plans(list(wanted.values()))
+    readers = {"passages": lambda _, count, seed, strict: samples[:count]}
+    plans = Planner(str(folder), model, tokenizer, readers=readers).plans(list(wanted.values()))
     for (criterion, sparsity), plan in zip(wanted, plans, strict=True):
         layers = format_layers(plan.dropped)
         alike[layers, sparsity].append(criterion)

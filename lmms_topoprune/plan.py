@@ -163,7 +163,7 @@ def _read(path: Path | str) -> Any:
     """The JSON value in a plan file."""
     name = shown(str(path))
     try:
-        return json.loads(Path(path).read_bytes().decode())
+        return json.loads(files.read_bytes(Path(path)).decode())
     except OSError as error:
         raise InputError(f"plan {name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,10 @@ def test_what_json_cannot_say_is_a_sentence(text, tmp_path):
 
 def test_the_published_schema_is_current():
     assert PUBLISHED.read_text() == schema_text(), "python -m lmms_topoprune.plan_schema makes it"
+
+
+def test_a_pipe_is_no_plan(tmp_path):
+    """It would be waited for without end."""
+    os.mkfifo(tmp_path / "plan.json")
+    with pytest.raises(InputError, match=r"^plan '.*plan.json' cannot be read: it is a pipe or a device"):
+        PruningPlan.load(tmp_path / "plan.json")

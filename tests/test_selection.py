@@ -129,3 +129,11 @@ def test_a_forbidden_layer_has_to_exist() -> None:
     for layer in (4, -1):
         with pytest.raises(OptionError, match=f"forbidden holds {layer}; allowed: layers from 0 to 3"):
             select(LayerScores(np.ones(4)), 1, forbidden={layer})
+
+
+def test_a_threshold_is_a_share_of_the_maximum_over_all_layers() -> None:
+    """Also of layers that stay: protection does not lower the bar (Gardinazzi et al., algorithm 2)."""
+    scores = LayerScores(np.array([1.0, 0.5, 0.48, 0.95, 0.1, 0.2]))
+    assert select(scores, 0, rule="threshold") == (3,)
+    assert select(scores, 0, rule="threshold", forbidden={3}) == ()
+    assert select(scores, 0, rule="threshold", eps=0.5, forbidden={3}) == (1,)

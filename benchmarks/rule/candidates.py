@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from lmms_topoprune import registry
-from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.criteria.scoring import score
+from lmms_topoprune.criteria.scoring import Measurements, score
 from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.criteria.topology_angle_influence import chained
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.planning import choose, resolved
+from lmms_topoprune.pipeline.checks import resolved
+from lmms_topoprune.pipeline.plans import choose
 from lmms_topoprune.selection import PairScores, select
 from lmms_topoprune.topology import Neighbors, alive, bootstrap, graphs_barcode, jaccard, zigzag_barcode
 from lmms_topoprune.topology.descriptors import jaccard_of_counts
@@ -283,12 +283,12 @@ def options_of(criterion: str, sparsity: float, seed: int) -> PruningOptions:
 
 
 def baseline_layers(
-    criterion: str, evidence: Evidence, sparsity: float, seed: int, scores: dict[Any, Any]
+    criterion: str, found: Measurements, sparsity: float, seed: int, scores: dict[Any, Any]
 ) -> tuple[int, ...]:
     """What a registered criterion drops; scores that do not hang on the sparsity are computed once."""
     options = options_of(criterion, sparsity, seed)
     hangs = "sparsity" in registry.get(criterion).parameters
     key = (criterion, sparsity if hangs else None)
     if key not in scores:
-        scores[key] = score(evidence, options)
-    return choose(scores[key], options, evidence.layers, evidence.forbidden)
+        scores[key] = score(found, options)
+    return choose(scores[key], options, found.layers.count, found.layers.undeletable)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ from candidates import BASELINES, CANDIDATES, Clouds, baseline_layers, options_o
 from targets import Language, Target, Vision, name_of
 
 from lmms_topoprune._util import files
-from lmms_topoprune.calibrating import Reading, calibrate, calibrate_together
-from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.criteria.scoring import score
+from lmms_topoprune.calibration.calibration_set import CalibrationSet
+from lmms_topoprune.calibration.loss import LossOracle
+from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.states import DecoderLayers
+from lmms_topoprune.criteria import greedy as greedy_perplexity
+from lmms_topoprune.criteria.scoring import Measurements
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline.calibrate import Reading, calibrate
+from lmms_topoprune.surgery import undeletable
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SEEDS = {"development": range(5), "confirmation": range(5, 10)}
@@ -47,7 +53,7 @@ def choose_all(target: Target, seed: int, rules: list[str], clouds: Clouds) -> C
     }
 
 
-def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
+def choose_baselines(target: Target, seed: int, evidence: Measurements) -> Choices:
     """What the registered criteria drop at every sparsity."""
     scores: dict[Any, Any] = {}
     marked_scores: dict[Any, Any] = {}
@@ -64,11 +70,10 @@ def choose_baselines(target: Target, seed: int, evidence: Evidence) -> Choices:
 
 def choose_greedy(target: Target, seed: int, sparsities: Sequence[float]) -> Choices:
     """The nested order of greedy perplexity, cut at each of these sparsities."""
-    options = PruningOptions(criterion="greedy", seed=seed, calibration_batch=16)
-    evidence = calibrate(
-        target.model, target.processor, options, ("greedy",), samples=target.samples(seed, 64), progress=False
-    )
-    scores = score(evidence, options_of("greedy", sparsities[-1], seed))
+    samples = target.samples(seed, 64)
+    loss = LossOracle.of(target.model, Prompter(target.processor), samples, batch_size=16)
+    layers = _layers(target)
+    scores = greedy_perplexity.score(loss, layers, options_of("greedy", sparsities[-1], seed))
     order = np.argsort(-scores.values, kind="stable")
     return {
         f"greedy {sparsity} {seed}": sorted(int(x) for x in order[: round(sparsity * target.layers)])
@@ -88,10 +93,13 @@ def kept_clouds(target: Target, seed: int, folder: Path) -> Clouds | None:
         return Clouds(tokens, stored["steps"])
 
 
-def evidence_and_clouds(target: Target, seed: int, criteria: Sequence[str]) -> tuple[Evidence, Clouds]:
+def evidence_and_clouds(target: Target, seed: int, criteria: Sequence[str]) -> tuple[Measurements, Clouds]:
     """One pass: what the criteria read at the last token, and the states of both tokens."""
     last, mean = _calibrate(target, seed, {"last": criteria, "mean": ("topology",)})
-    return last, Clouds({"last": last.residual, "mean": mean.residual}, last.token_cosine)
+    return last, Clouds(
+        {"last": last.states["residual"].points, "mean": mean.states["residual"].points},
+        last.sums.token_cosine,
+    )
 
 
 def keep_clouds(seed: int, folder: Path, clouds: Clouds) -> None:
@@ -100,14 +108,22 @@ def keep_clouds(seed: int, folder: Path, clouds: Clouds) -> None:
     np.savez(folder / f"states-{seed}.npz", **clouds.tokens, steps=clouds.steps)
 
 
-def _calibrate(target: Target, seed: int, by_token: Mapping[str, Sequence[str]]) -> list[Evidence]:
-    """One pass for token -> criteria; the evidence of each token."""
+def _calibrate(target: Target, seed: int, by_token: Mapping[str, Sequence[str]]) -> list[Measurements]:
+    """One pass for token -> criteria; what it measured for each token."""
     readings = [
         Reading(PruningOptions(token=token, seed=seed, calibration_batch=16), tuple(names))
         for token, names in by_token.items()
     ]
-    samples = target.samples(seed)
-    return calibrate_together(target.model, target.processor, readings, samples=samples, progress=False)
+    samples = CalibrationSet(target.samples(seed))
+    loss = partial(LossOracle.of, target.model, samples.prompter(target.processor), samples.samples, 16)
+    found = calibrate(target.model, target.processor, samples, readings, progress=False)
+    return [
+        Measurements(_layers(target), found.states(*reading.views), found.sums, loss) for reading in readings
+    ]
+
+
+def _layers(target: Target) -> DecoderLayers:
+    return DecoderLayers(target.layers, frozenset(undeletable(target.model)))
 
 
 def evaluate_all(target: Target, folder: Path, choices: Choices) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, TopopruneError
 
 
@@ -41,7 +42,7 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, is cut short or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(files.read_bytes(path).decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):

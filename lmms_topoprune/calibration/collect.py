@@ -1,4 +1,4 @@
-"""One forward pass over the calibration set: hidden states, running sums, nothing else."""
+"""One forward pass over the calibration set: hidden states, sums over tokens, nothing else."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.calibration.listener import Enough, Listener
+from lmms_topoprune.calibration.listener import Listener, StopForward
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
 from lmms_topoprune.errors import InputError, out_of_memory
@@ -39,7 +38,7 @@ def collect(
     batch_size: int = 8,
     progress: bool = False,
     between: Callable[[], None] = lambda: None,
-) -> Evidence:
+) -> Collected:
     """`collect_views` for one token.
 
     Args:
@@ -48,9 +47,9 @@ def collect(
     """
     views = [View(state, token) for state in states]
     return collect_views(
-        model, processor, samples, views, sums, marked=token == "ret", batch_size=batch_size,
+        model, Prompter(processor), samples, views, sums, marked=token == "ret", batch_size=batch_size,
         progress=progress, between=between,
-    ).of(views)  # fmt: skip
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,25 +58,23 @@ class Collected:
 
     Attributes:
         layers: L.
-        kept: a view -> (L + 1, N, d) in the model's precision, on the CPU.
-        sums: "token_cosine", ... -> (L,), means over all non-padding tokens.
-        tokens: how many tokens the sums are means over.
+        vectors: a view -> (L + 1, N, d) in the model's precision, on the CPU.
+        sums: means over all tokens that are not padding.
     """
 
     layers: int
-    kept: Mapping[View, torch.Tensor]
-    sums: Mapping[str, np.ndarray]
-    tokens: int
+    vectors: Mapping[View, torch.Tensor] = field(default_factory=dict)
+    sums: TokenSums = field(default_factory=TokenSums)
 
-    def of(self, views: Sequence[View]) -> Evidence:
-        """What criteria may look at that read these views, all of one token."""
-        states = {view.state: self.kept[view] for view in views if view in self.kept}
-        return Evidence(self.layers, states, self.sums, self.tokens)
+    def states(self, *views: View) -> dict[str, HiddenStates]:
+        """What was kept of these views, all of one token; by default of all."""
+        found = {view: self.vectors[view] for view in views or self.vectors if view in self.vectors}
+        return {view.state: HiddenStates(view.state, values) for view, values in found.items()}
 
 
 def collect_views(
     model: Any,
-    processor: Any,
+    prompter: Prompter,
     samples: Sequence[Sample],
     views: Sequence[View],
     sums: Sequence[str] = (),
@@ -94,7 +91,7 @@ def collect_views(
 
     Args:
         model: any Hugging Face vision-language or causal language model.
-        processor: its processor, or the tokenizer of a text-only model.
+        prompter: words the samples for it.
         samples: N samples.
         views: the states to keep, and which token stands for a sample in each.
         sums: "token_cosine", "relative_magnitude".
@@ -117,17 +114,17 @@ def collect_views(
     check(model, samples, tokens)
     layers = decoder_layers(model)
     recorder = Recorder(Decoder.of(model, layers), views, sums, len(samples))
-    prompter = Prompter(processor, RET_MARKER if marked else "")
+    prompter = prompter.with_suffix(RET_MARKER) if marked else prompter
     with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
         for count in _batches(model, prompter, samples, recorder, batch_size):
             advance(count)
             between()
-    return Collected(len(layers), recorder.kept, recorder.means(), recorder.tokens_seen)
+    return Collected(len(layers), recorder.vectors, TokenSums(recorder.means(), recorder.tokens_seen))
 
 
 def one_pass(
     model: Any,
-    processor: Any,
+    prompter: Prompter,
     samples: Sequence[Sample],
     recorder: Listener,
     *,
@@ -137,11 +134,11 @@ def one_pass(
     """Pass every sample once through the model while a recorder listens; batches as in `collect`.
 
     Args:
-        recorder: hears every batch; its hooks may raise Enough.
+        recorder: hears every batch; its hooks may raise StopForward.
         advance: told after each batch how many samples it held.
     """
     with _listening(model, recorder):
-        for count in _batches(model, Prompter(processor), samples, recorder, batch_size):
+        for count in _batches(model, prompter, samples, recorder, batch_size):
             advance(count)
 
 
@@ -170,7 +167,7 @@ def _batches(
         inputs = prompter.encode([samples[i] for i in batch])
         recorder.start(Tokens.of(inputs, image_ids), batch)
         try:
-            with suppress(Enough):
+            with suppress(StopForward):
                 forward(model, inputs)
             recorder.finish()
         except Misaligned:

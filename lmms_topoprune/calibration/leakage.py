@@ -12,6 +12,11 @@ Asked = Callable[[str], tuple[str, ...]]
 """The evaluated tasks that ask about documents of a calibration source."""
 
 
+def nobody_asks(source: str) -> tuple[str, ...]:
+    """Nothing is evaluated."""
+    return ()
+
+
 def refuse(source: str, asked: Asked) -> None:
     """Raise OptionError if a task asks about documents of the source."""
     if found := asked(source):

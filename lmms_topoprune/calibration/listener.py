@@ -11,12 +11,12 @@ from torch.utils.hooks import RemovableHandle
 from lmms_topoprune.calibration.tokens import Tokens
 
 
-class Enough(Exception):
+class StopForward(Exception):
     """A listener has what it wants of a batch; the rest of the forward pass is not needed."""
 
 
 class Listener(Protocol):
-    """Hears every batch of a pass; its hooks may raise Enough."""
+    """Hears every batch of a pass; its hooks may raise StopForward."""
 
     def listening(self) -> AbstractContextManager[None]:
         """Hooks are in place inside, and gone after."""

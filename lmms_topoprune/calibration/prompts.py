@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
-from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
@@ -34,6 +34,7 @@ class Prompter:
 
     def __init__(self, processor: Any, suffix: str = "") -> None:
         self.processor, self.suffix = processor, suffix
+        self._prompts: dict[int, tuple[Sample, str]] = {}  # by id: images cannot be hashed
         self.text_only = isinstance(processor, PreTrainedTokenizerBase)
         self.tokenizer = processor if self.text_only else processor.tokenizer
 
@@ -56,8 +57,19 @@ class Prompter:
         token = getattr(self.processor, "image_token", None) or "<image>"
         return str(getattr(token, "content", token))
 
+    def with_suffix(self, suffix: str) -> Prompter:
+        """One that appends this text; both remember the same prompts."""
+        other = Prompter(self.processor, suffix)
+        other._prompts = self._prompts
+        return other
+
     def prompt(self, sample: Sample) -> str:
-        """The prompt up to where the model starts to answer."""
+        """The prompt up to where the model starts to answer; worded once for each sample."""
+        if id(sample) not in self._prompts:
+            self._prompts[id(sample)] = sample, self._word(sample)
+        return self._prompts[id(sample)][1] + self.suffix
+
+    def _word(self, sample: Sample) -> str:
         kind = sample.kind
         if sample.image is not None and sample.video is not None:
             raise InputError("a calibration sample has an image and a video; allowed: one of them")
@@ -69,9 +81,7 @@ class Prompter:
                 f"a calibration sample has a video, but {type(self.processor).__name__} takes none; "
                 "allowed for this model: images and text alone"
             )
-        if not self.has_template:
-            return self._as_text(sample) + self.suffix
-        return self._templated(sample) + self.suffix
+        return self._templated(sample) if self.has_template else self._as_text(sample)
 
     def worded(self, text: str, kinds: Sequence[str]) -> str:
         """A user's turn, images ("image") and videos ("video") before the text, to where answers start."""
@@ -113,13 +123,10 @@ class Prompter:
     def _worded(self, instruction: str, *forms: Any) -> str | None:
         """The prompt from the first form of the content that the template can word."""
         for content in forms:
-            try:
-                with unmasked():
-                    found = self._render([{"role": "user", "content": content}])
-            except Exception:  # a template may fail in any way on a form it was not written for
-                continue
-            if instruction.strip() in found and "{'type'" not in found:
-                return found
+            with errors_kept():  # a template may fail in any way on a form it was not written for
+                found = self._render([{"role": "user", "content": content}])
+                if instruction.strip() in found and "{'type'" not in found:
+                    return found
         return None
 
     def _render(self, messages: list[dict[str, Any]]) -> str:

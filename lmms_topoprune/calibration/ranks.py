@@ -13,6 +13,7 @@ import torch.distributed as dist
 from lmms_topoprune.calibration.collect import Collected
 from lmms_topoprune.calibration.rank_watch import Stage, Stopped
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.states import TokenSums
 from lmms_topoprune.errors import TopopruneError
 
 Result = TypeVar("Result")
@@ -107,13 +108,18 @@ def _reason(error: BaseException) -> str:
 
 def merged(parts: Sequence[Collected]) -> Collected:
     """One pass out of what every rank found on its share of the samples."""
-    parts = [part for part in parts if part.tokens] or parts[:1]  # the others had no sample
+    parts = [part for part in parts if part.sums.tokens] or parts[:1]  # the others had no sample
     if len(parts) == 1:
         return parts[0]
-    kept = {view: _interleaved([p.kept[view] for p in parts]) for view in parts[0].kept}
+    vectors = {view: _interleaved([p.vectors[view] for p in parts]) for view in parts[0].vectors}
+    return replace(parts[0], vectors=vectors, sums=_pooled([part.sums for part in parts]))
+
+
+def _pooled(parts: Sequence[TokenSums]) -> TokenSums:
+    """Means over the tokens of all."""
     tokens = sum(part.tokens for part in parts)
-    sums = {name: np.sum([p.sums[name] * p.tokens for p in parts], axis=0) / tokens for name in parts[0].sums}
-    return replace(parts[0], kept=kept, sums=sums, tokens=tokens)
+    means = {n: np.sum([p.means[n] * p.tokens for p in parts], axis=0) / tokens for n in parts[0].means}
+    return TokenSums(means, tokens)
 
 
 def _interleaved(parts: Sequence[torch.Tensor]) -> torch.Tensor:

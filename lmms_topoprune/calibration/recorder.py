@@ -1,4 +1,4 @@
-"""Hooks that keep one vector per sample and state, and running sums, during a forward pass."""
+"""Hooks that keep one vector per sample and state, and sums over tokens, during a forward pass."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Recorder:
         samples: N, the size of the calibration set.
 
     Attributes:
-        kept: the vectors of all samples so far, a view -> (L + 1, N, d) on the CPU.
+        vectors: those of all samples so far, a view -> (L + 1, N, d) on the CPU.
     """
 
     def __init__(self, decoder: Decoder, views: Iterable[View], sums: Iterable[str], samples: int) -> None:
         self.decoder, self.samples = decoder, samples
         self.views, self.sums = tuple(dict.fromkeys(views)), tuple(dict.fromkeys(sums))
         self.layers = len(decoder.layers)
-        self.kept: dict[View, torch.Tensor] = {}
+        self.vectors: dict[View, torch.Tensor] = {}
         self.totals = {name: np.zeros(self.layers) for name in self.sums}
         self.tokens_seen = 0
 
@@ -105,7 +105,7 @@ class Recorder:
             self.tokens_seen += int(self._fitted.mask.sum())
 
     def means(self) -> dict[str, np.ndarray]:
-        """The running sums divided by the number of tokens, each (L,)."""
+        """The sums divided by the number of tokens, each (L,)."""
         return {name: total / max(self.tokens_seen, 1) for name, total in self.totals.items()}
 
     def _fit(self, hidden: torch.Tensor) -> Tokens:
@@ -126,10 +126,10 @@ class Recorder:
                 self._waiting.append((view, i, vectors))  # so that no layer waits for the one before
 
     def _put(self, view: View, i: int, vectors: torch.Tensor) -> None:
-        if view not in self.kept:
-            self.kept[view] = self._room(vectors)
+        if view not in self.vectors:
+            self.vectors[view] = self._room(vectors)
         # Some checkpoints keep a norm in float32 where the rest is not.
-        self.kept[view][i].index_copy_(0, self._indices, vectors.to(self.kept[view].dtype))
+        self.vectors[view][i].index_copy_(0, self._indices, vectors.to(self.vectors[view].dtype))
 
     def _room(self, vectors: torch.Tensor) -> torch.Tensor:
         """Memory for one vector (B, d) of every state and sample."""
@@ -145,7 +145,7 @@ class Recorder:
 
     def _check_finite(self, view: View) -> None:
         """A single NaN would silently decide every neighbor graph after it."""
-        bad = ~torch.isfinite(self.kept[view][:, self._indices]).all(-1)  # (L + 1, B)
+        bad = ~torch.isfinite(self.vectors[view][:, self._indices]).all(-1)  # (L + 1, B)
         if bad.any():
             layer, place = bad.nonzero()[0].tolist()
             sample = int(self._indices[place])

@@ -16,8 +16,8 @@ from lmms_topoprune.errors import InputError, OptionError, shown
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
-# Reads "name" for a prefix such as "task": (rest of the source, count, seed) -> samples.
-Reader = Callable[[str, int, int], list[Sample]]
+# Reads "name" for a prefix such as "task": (rest of the source, count, seed, strict) -> samples.
+Reader = Callable[[str, int, int, bool], list[Sample]]
 
 
 def load_samples(
@@ -39,13 +39,13 @@ def load_samples(
         UnreachableError: the data set cannot be reached.
     """
     prefix, colon, rest = source.partition(":")
-    known: dict[str, Reader] = {"hf": partial(hub_samples, strict=strict), **(readers or {})}
+    known: dict[str, Reader] = {"hf": hub_samples, **(readers or {})}
     if source == "embedded":
         from lmms_topoprune.embedded.data import calibration_samples
 
         return calibration_samples(count, seed)
     if colon and prefix in known:
-        return known[prefix](rest, count, seed)
+        return known[prefix](rest, count, seed, strict)
     try:
         path = Path(source).expanduser()
         if source and path.is_dir():

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lmms_topoprune._util import files
-from lmms_topoprune.calibration.evidence import Evidence
+from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.errors import InputError, shown
 
 SCHEMA = "topoprune-states/1"
@@ -22,20 +22,26 @@ STATE, SUM = "state.", "sum."
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The states and sums of one calibration pass.
+class SavedStates:
+    """The states and sums of one calibration pass, and what they are of.
 
     The file is a safetensors file: `state.residual` and `state.norm` (L + 1, N, d) in the model's precision,
     `sum.token_cosine` and `sum.relative_magnitude` (L,) in float64; all else is in its metadata, as JSON.
 
     Attributes:
-        evidence: with states, sums, tokens and calibration.
+        states: "residual" and/or "norm" -> the points of every state.
+        sums: means over all tokens.
+        calibration: what a plan says about the calibration set.
+        layers: L.
         model: name or path of the model.
         fingerprint: the model's.
         cost: seconds and peak bytes of the pass.
     """
 
-    evidence: Evidence
+    states: Mapping[str, HiddenStates]
+    sums: TokenSums
+    calibration: Mapping[str, Any]
+    layers: int
     model: str
     fingerprint: str
     cost: Mapping[str, float]
@@ -43,7 +49,7 @@ class Kept:
     @property
     def file(self) -> str:
         """The file's name, which hangs on the model and on the calibration set alone."""
-        return name_of(self.fingerprint, self.evidence.calibration)
+        return name_of(self.fingerprint, self.calibration)
 
     def save(self, folder: Path) -> Path:
         """Write the whole file or nothing; returns where it is.
@@ -51,16 +57,15 @@ class Kept:
         Raises:
             InputError: it cannot be written.
         """
-        evidence = self.evidence
-        tensors = {STATE + name: value.contiguous() for name, value in evidence.states.items()}
-        tensors |= {SUM + name: torch.from_numpy(value) for name, value in evidence.sums.items()}
+        tensors = {STATE + name: found.values.contiguous() for name, found in self.states.items()}
+        tensors |= {SUM + name: torch.from_numpy(value) for name, value in self.sums.means.items()}
         about = {
             "schema": SCHEMA,
             "model": self.model,
             "fingerprint": self.fingerprint,
-            "layers": evidence.layers,
-            "tokens": evidence.tokens,
-            "calibration": dict(evidence.calibration),
+            "layers": self.layers,
+            "tokens": self.sums.tokens,
+            "calibration": dict(self.calibration),
             "cost": dict(self.cost),
             "digest": _digest(tensors),
         }
@@ -73,7 +78,7 @@ class Kept:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> Kept:
+    def load(cls, path: Path) -> SavedStates:
         """Read such a file.
 
         Raises:
@@ -85,14 +90,14 @@ class Kept:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about["schema"] != SCHEMA or about["digest"] != _digest(tensors):
                 raise ValueError("its contents are not what was written")
-            evidence = Evidence(
-                about["layers"],
-                {n.removeprefix(STATE): value for n, value in tensors.items() if n.startswith(STATE)},
-                {n.removeprefix(SUM): value.numpy() for n, value in tensors.items() if n.startswith(SUM)},
-                about["tokens"],
+            states = {n.removeprefix(STATE): v for n, v in tensors.items() if n.startswith(STATE)}
+            means = {n.removeprefix(SUM): v.numpy() for n, v in tensors.items() if n.startswith(SUM)}
+            return cls(
+                {name: HiddenStates(name, values) for name, values in states.items()},
+                TokenSums(means, about["tokens"]),
                 about["calibration"],
+                *(about[name] for name in ("layers", "model", "fingerprint", "cost")),
             )
-            return cls(evidence, about["model"], about["fingerprint"], about["cost"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise InputError(
@@ -102,7 +107,7 @@ class Kept:
 
 
 def name_of(fingerprint: str, calibration: Mapping[str, Any]) -> str:
-    """The name of the file for a model and a calibration set, as calibrating.describe describes it."""
+    """The name of the file for a model and a calibration set, as CalibrationSet.describe describes it."""
     return f"states-{files.digest([SCHEMA, fingerprint, dict(calibration)])}.safetensors"
 
 

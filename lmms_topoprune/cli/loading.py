@@ -9,25 +9,39 @@ from typing import TYPE_CHECKING, Any
 from lmms_topoprune.errors import InputError, TopopruneError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lmms_topoprune.pipeline import Planner
     from lmms_topoprune.plan import PruningPlan
 
 
-def readers(strict: bool | None = False) -> dict[str, Any]:
-    """Calibration sources that need lmms-eval, imported only when one is used.
+def readers() -> dict[str, Any]:
+    """Calibration sources that need lmms-eval, imported only when one is used."""
 
-    Args:
-        strict: a broken document is an error, not skipped.
-    """
-
-    def read(source: str, count: int, seed: int) -> Any:
+    def read(source: str, count: int, seed: int, strict: bool) -> Any:
         from lmms_topoprune.harness.task_samples import task_samples
 
-        return task_samples(source, count, seed, strict=bool(strict))
+        return task_samples(source, count, seed, strict)
 
     return {"task": read}
 
 
-def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, Any]:
+def planner_for(pretrained: str, states: Path | None = None) -> Planner:
+    """The planner of a command, before the model is loaded.
+
+    Args:
+        pretrained: name or path of the model.
+        states: a folder where hidden states are looked up and kept.
+    """
+    from lmms_topoprune.harness.pretrained import resolve
+    from lmms_topoprune.pipeline import Planner
+
+    return Planner(pretrained, path=resolve(pretrained), readers=readers(), progress=True, states=states)
+
+
+def load(
+    pretrained: str, dtype: str | None, device: str | None, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """A model in evaluation mode and its processor (or tokenizer).
 
     Raises:
@@ -36,19 +50,26 @@ def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, A
     """
     import transformers
 
+    more = {"trust_remote_code": True} if trust_remote_code else {}
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
-            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=precision)
-            processor: Any = transformers.AutoProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+                path, dtype=precision, **more
+            )
+            processor: Any = transformers.AutoProcessor.from_pretrained(path, **more)  # type: ignore[no-untyped-call]
         except ValueError:
             # A language model without images.
-            model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=precision)
-            processor = transformers.AutoTokenizer.from_pretrained(path)
+            model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=precision, **more)
+            processor = transformers.AutoTokenizer.from_pretrained(path, **more)
     return model.to(place).eval(), processor
 
 
 def load_lean(
-    pretrained: str, plan: PruningPlan, dtype: str | None, device: str | None
+    pretrained: str,
+    plan: PruningPlan,
+    dtype: str | None,
+    device: str | None,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any] | None:
     """The same without the layers that the plan drops; None where only the dense model tells if it fits.
 
@@ -60,14 +81,15 @@ def load_lean(
 
     from lmms_topoprune.surgery.load import load_pruned
 
+    more = {"trust_remote_code": True} if trust_remote_code else {}
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
-            model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place)
+            model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place, **more)
         except InputError:
             return None
         images = type(model.config) in AutoModelForImageTextToText._model_mapping
         maker: Any = AutoProcessor if images else AutoTokenizer
-        return model.eval(), maker.from_pretrained(path)
+        return model.eval(), maker.from_pretrained(path, **more)
 
 
 @contextmanager

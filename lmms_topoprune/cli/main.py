@@ -16,13 +16,8 @@ from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
-    GenerationError,
     InputError,
-    MissingExtraError,
-    SelfTestError,
-    SurgeryError,
     TopopruneError,
-    UnreachableError,
     out_of_memory,
 )
 
@@ -112,15 +107,6 @@ def topoprune() -> None:
     """
 
 
-def exit_code(error: TopopruneError) -> int:
-    """The documented exit code of an error."""
-    if isinstance(error, (UnreachableError, MissingExtraError)):
-        return 3
-    if isinstance(error, (SurgeryError, SelfTestError, GenerationError)):
-        return 4
-    return 2
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console entry point: a mistake ends in one sentence and a documented exit code."""
     alone = arguments is None
@@ -160,7 +146,7 @@ def _run(arguments: list[str]) -> int:
             traceback.print_exc()
             return DEFECT
         click.echo(f"topoprune: {known}", err=True)
-        return exit_code(known)
+        return known.exit_code
 
 
 def _as_ours(error: Exception) -> TopopruneError | None:

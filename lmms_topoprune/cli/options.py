@@ -77,6 +77,12 @@ def _models() -> Iterable[str]:
     return [*families(), *listed()]
 
 
+def _listed() -> Iterable[str]:
+    from lmms_topoprune.families import listed
+
+    return listed()
+
+
 def _repairs() -> tuple[str, ...]:
     return (NO_REPAIR, *registry.repair_names())
 
@@ -85,6 +91,7 @@ CRITERION = _Named(registry.criterion_names, files=True)
 REPAIR = _Named(_repairs, files=True)
 TASKS = _Named(task_names)
 MODEL = _Named(_models)
+MODELS = _Named(_listed)
 COMPLETED: dict[str, click.ParamType] = {
     "criterion": CRITERION,
     "repair": REPAIR,

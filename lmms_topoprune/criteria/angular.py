@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.cosine import unit
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
@@ -22,10 +22,10 @@ from lmms_topoprune.selection import PairScores
     parameters=(),
     selection="block",
 )
-def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """1 - d(i, j), where d is the mean over samples of arccos(cos) / pi at the sample's token."""
-    states = unit(evidence.state(options.state))
-    values = np.stack([1 - _distances(states, i) for i in range(len(states))])
+    points = unit(states.points)
+    values = np.stack([1 - _distances(points, i) for i in range(len(points))])
     return PairScores(values, "angular")
 
 

@@ -6,7 +6,7 @@ Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than Y
 
 from __future__ import annotations
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import TokenSums
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
@@ -21,6 +21,6 @@ from lmms_topoprune.selection import LayerScores
     sums=("token_cosine",),
     parameters=(),
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(sums: TokenSums, options: PruningOptions) -> LayerScores:
     """-BI, where BI = 1 - mean over all tokens of cos(layer input, layer output)."""
-    return LayerScores(evidence.token_cosine - 1, "block_influence")
+    return LayerScores(sums.token_cosine - 1, "block_influence")

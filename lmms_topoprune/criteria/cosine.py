@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
@@ -21,10 +21,10 @@ from lmms_topoprune.selection import LayerScores
     address="https://arxiv.org/abs/2403.19135",
     parameters=(),
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
     """The mean over samples of cos(state l, state l + 1)."""
-    states = unit(evidence.state(options.state))
-    return LayerScores((states[:-1] * states[1:]).sum(-1).mean(-1), "cosine")
+    points = unit(states.points)
+    return LayerScores((points[:-1] * points[1:]).sum(-1).mean(-1), "cosine")
 
 
 def unit(states: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lmms_topoprune.criteria.evidence import Evidence
-from lmms_topoprune.criteria.topology import GARDINAZZI_BIBTEX, barcodes, kept
+from lmms_topoprune.calibration.states import HiddenStates
+from lmms_topoprune.criteria.topology import GARDINAZZI_BIBTEX, barcodes, for_report
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores, select
@@ -31,16 +31,17 @@ from lmms_topoprune.topology import Barcode, inter_layer_persistence, released_p
     selection_without_sparsity="threshold",
     defaults={"protect_first": 0, "protect_last": 0},
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
     """The weighted mean over j of Z(l, j) for the states l = 0..L-1; the final state only lends weight.
 
     State l belongs to layer l: with "norm" it lies inside that layer, with "residual" before it.
     """
-    found = barcodes(evidence.state(options.state), options)
+    found = barcodes(states, options)
     values = [
         inter_layer_persistence(barcode, options.dimension, options.alpha) for barcode in found.values()
     ]
-    return LayerScores(np.mean(values, axis=0)[: evidence.layers], options.criterion, kept(found, options))
+    means = np.mean(values, axis=0)[: states.layers]
+    return LayerScores(means, options.criterion, for_report(found, options))
 
 
 topovlm = replace(

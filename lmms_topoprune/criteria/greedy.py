@@ -7,16 +7,18 @@ Blocks", ICML 2024 (arXiv 2402.09025), algorithm 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmms_topoprune._util.progress import progress_bar
-from lmms_topoprune.criteria.evidence import Evidence
-from lmms_topoprune.criteria.position import droppable
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
+
+if TYPE_CHECKING:
+    from lmms_topoprune.calibration.loss import LossOracle
+    from lmms_topoprune.calibration.states import DecoderLayers
 
 
 @criterion(
@@ -29,37 +31,24 @@ from lmms_topoprune.selection import LayerScores
     parameters=("sparsity", "protect_first", "protect_last"),
     defaults={"samples": 64},
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(loss: LossOracle, layers: DecoderLayers, options: PruningOptions) -> LayerScores:
     """L for the layer removed first, L - 1 for the next, 0 for those that stay.
 
     Every step measures the loss without each remaining layer: sparsity * L rounds of L passes over
     the calibration texts, of which about half has to be computed. The order is nested, so a larger
     sparsity holds the smaller ones.
     """
-    candidates = droppable(evidence, options)
-    count = min(options.drop_count(evidence.layers), len(candidates))
-    values = np.zeros(evidence.layers)
+    candidates = layers.droppable(options.protect_first, options.protect_last)
+    count = min(options.drop_count(layers.count), len(candidates))
+    values = np.zeros(layers.count)
     removed: list[int] = []
-    texts = len(evidence.likelihood.texts)
-    total = texts * sum(len(candidates) - step for step in range(count))
-    with progress_bar("greedy perplexity", total, evidence.progress) as advance:
+    total = len(loss.texts) * sum(len(candidates) - step for step in range(count))
+    with progress_bar("greedy perplexity", total, loss.progress) as advance:
         for step in range(count):
             left = [layer for layer in candidates if layer not in removed]
-            losses = _losses(evidence, removed, left, advance)
-            removed.append(min(left, key=losses.__getitem__))
-            values[removed[-1]] = evidence.layers - step
+            losses = loss.without_one_more(removed, left, advance)
+            # A model that breaks down counts as the worst.
+            finite = {layer: v if math.isfinite(v) else math.inf for layer, v in losses.items()}
+            removed.append(min(left, key=finite.__getitem__))
+            values[removed[-1]] = layers.count - step
     return LayerScores(values, "greedy")
-
-
-def _losses(
-    evidence: Evidence, removed: list[int], left: list[int], advance: Callable[[int], None]
-) -> dict[int, float]:
-    """The mean loss without each of these layers too; a model that breaks down counts as the worst."""
-    likelihood = evidence.likelihood
-    measured, sets = likelihood.measured, {layer: frozenset([*removed, layer]) for layer in left}
-    known = [layer for layer in left if sets[layer] in measured]
-    evidence.spared_seconds += sum(measured[sets[layer]][1] for layer in known)
-    advance(len(known) * len(likelihood.texts))
-    likelihood.measure(removed, [layer for layer in left if layer not in known], advance)
-    losses = {layer: measured[sets[layer]][0] for layer in left}
-    return {layer: loss if math.isfinite(loss) else math.inf for layer, loss in losses.items()}

@@ -5,7 +5,7 @@ Samragh et al., "Weight subcloning" (arXiv 2312.09299); a baseline in ShortGPT (
 
 from __future__ import annotations
 
-from lmms_topoprune.criteria.evidence import Evidence
+from lmms_topoprune.calibration.states import TokenSums
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
@@ -20,6 +20,6 @@ from lmms_topoprune.selection import LayerScores
     sums=("relative_magnitude",),
     parameters=(),
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(sums: TokenSums, options: PruningOptions) -> LayerScores:
     """The negative mean over all tokens of |f(x)| / |x + f(x)|, where x + f(x) is the layer's output."""
-    return LayerScores(-evidence.relative_magnitude, "relative_magnitude")
+    return LayerScores(-sums.relative_magnitude, "relative_magnitude")

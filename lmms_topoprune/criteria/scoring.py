@@ -1,24 +1,83 @@
-"""Scores from evidence, as one number a layer, and as JSON."""
+"""A criterion gets what it declared, and nothing else; its scores as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lmms_topoprune import registry
-from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.calibration.loss import LossOracle
+from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
+from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import LayerScores, PairScores
 
 
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores | PairScores:
-    """The criterion's scores; `options` as `resolved` returns them."""
-    if "samples" in evidence.calibration:
-        check_samples(options, evidence.calibration["samples"])
-    return registry.get(options.criterion)(evidence, options)
+def no_model() -> LossOracle:
+    raise InputError("this criterion needs the model itself, not only its hidden states")
+
+
+@dataclass
+class Measurements:
+    """All that one calibration pass makes available.
+
+    Attributes:
+        layers: of the decoder.
+        states: "residual" and/or "norm" -> the points of every state.
+        sums: means over all tokens.
+        loss: makes the model's loss oracle on the calibration texts, or returns the one there is.
+    """
+
+    layers: DecoderLayers
+    states: Mapping[str, HiddenStates] = field(default_factory=dict)
+    sums: TokenSums = field(default_factory=TokenSums)
+    loss: Callable[[], LossOracle] = no_model
+
+    def state(self, name: str) -> HiddenStates:
+        if name not in self.states:
+            raise InputError(
+                f"state is {name!r}; kept in this calibration: {', '.join(self.states) or 'none'}"
+            )
+        return self.states[name]
+
+
+def score(found: Measurements, options: PruningOptions) -> LayerScores | PairScores:
+    """The criterion's scores; `options` as `resolved` returns them.
+
+    A criterion's function names what it takes: `states: HiddenStates`, `sums: TokenSums`,
+    `loss: LossOracle`, `layers: DecoderLayers`, `options: PruningOptions`. It gets those of them that it
+    declared.
+
+    Raises:
+        InputError: the function takes something that the criterion did not declare.
+    """
+    criterion = registry.get(options.criterion)
+    if criterion.score is None:
+        raise unknown("criterion", criterion.name, registry.scoring_names())
+    taken, given = inspect.signature(criterion.score).parameters, _declared(criterion, found, options)
+    if undeclared := [name for name in taken if name not in given]:
+        raise InputError(
+            f"criterion {options.criterion!r} takes {undeclared[0]!r}; declared for it: {', '.join(given)}"
+        )
+    return criterion(**{name: given[name]() for name in taken})
+
+
+def _declared(
+    criterion: registry.Criterion, found: Measurements, options: PruningOptions
+) -> dict[str, Callable[[], Any]]:
+    """What a criterion may take by name, each made when it is taken."""
+    given: dict[str, Callable[[], Any]] = {"layers": lambda: found.layers, "options": lambda: options}
+    if criterion.state != "none":
+        given["states"] = lambda: found.state(options.state)
+    if criterion.sums:
+        given["sums"] = lambda: found.sums.only(criterion.sums)
+    if criterion.loss:
+        given["loss"] = found.loss
+    return given
 
 
 def check_samples(options: PruningOptions, count: int) -> None:

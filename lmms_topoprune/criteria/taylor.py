@@ -6,17 +6,18 @@ Methods" (arXiv 2402.02834), equation 4.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from lmms_topoprune.calibration.collect import evaluation_mode
-from lmms_topoprune.calibration.likelihood import IGNORE
-from lmms_topoprune.criteria.evidence import Evidence
+import numpy as np
+
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
-from lmms_topoprune.surgery import decoder_layers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lmms_topoprune.calibration.loss import LossOracle
 
 
 @criterion(
@@ -28,16 +29,18 @@ from lmms_topoprune.surgery import decoder_layers
     loss=True,
     parameters=(),
 )
-def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
+def score(loss: LossOracle, options: PruningOptions) -> LayerScores:
     """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
-    model = evidence.likelihood.model
+    from lmms_topoprune.surgery import decoder_layers
+
+    model = loss.model
     matrices = [[p for p in layer.parameters() if p.dim() >= 2] for layer in decoder_layers(model)]
     before = {p: p.requires_grad for p in model.parameters()}
     wanted = {p for layer in matrices for p in layer}
     try:
         for parameter in before:
             parameter.requires_grad_(parameter in wanted)
-        _backward(evidence)
+        _backward(loss)
         values = [sum(_importance(p) for p in layer) for layer in matrices]
     finally:
         for parameter, required in before.items():
@@ -46,12 +49,16 @@ def score(evidence: Evidence, options: PruningOptions) -> LayerScores:
     return LayerScores(-np.array(values), "taylor")
 
 
-def _backward(evidence: Evidence) -> None:
+def _backward(oracle: LossOracle) -> None:
     """Accumulate the gradient of the mean loss, one text at a time."""
-    likelihood = evidence.likelihood
-    tokens = sum(int((text.labels[:, 1:] != IGNORE).sum()) for text in likelihood.texts)
-    with evaluation_mode(likelihood.model), torch.enable_grad():
-        for loss, _ in likelihood.losses():
+    import torch
+
+    from lmms_topoprune.calibration.collect import evaluation_mode
+    from lmms_topoprune.calibration.loss import IGNORE
+
+    tokens = sum(int((text.labels[:, 1:] != IGNORE).sum()) for text in oracle.texts)
+    with evaluation_mode(oracle.model), torch.enable_grad():
+        for loss, _ in oracle.losses():
             torch.autograd.backward(loss / tokens)
 
 

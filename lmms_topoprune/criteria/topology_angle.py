@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria import angular, topology
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import TINY, PairScores
@@ -28,10 +28,10 @@ SHALLOW = 8  # fewer layers have no middle of their own
     selection="path",
     defaults={"token": "mean"},
 )
-def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """The topological Jaccard and the angular similarity of two states, balanced."""
-    shapes = topology.pairwise(evidence, options)
-    angles = angular.score(evidence, options)
+    shapes = topology.pairwise(states, options)
+    angles = angular.score(states, options)
     return PairScores(balanced(shapes.values, angles.values), "topology_angle", shapes.barcodes)
 
 

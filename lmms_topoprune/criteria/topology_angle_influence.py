@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.criteria import angular, block_influence, topology
-from lmms_topoprune.criteria.evidence import Evidence
 from lmms_topoprune.criteria.topology_angle import Floats, balanced
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
@@ -26,11 +26,11 @@ from lmms_topoprune.selection import TINY, PairScores
     selection="rank",
     defaults={"token": "mean"},
 )
-def score(evidence: Evidence, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> PairScores:
     """The topological Jaccard, the angular similarity and block influence of two states, balanced."""
-    shapes = topology.pairwise(evidence, options)
-    angles = angular.score(evidence, options)
-    values = balanced(shapes.values, angles.values, chained(evidence.token_cosine))
+    shapes = topology.pairwise(states, options)
+    angles = angular.score(states, options)
+    values = balanced(shapes.values, angles.values, chained(sums.token_cosine))
     return PairScores(values, "topology_angle_influence", shapes.barcodes)
 
 

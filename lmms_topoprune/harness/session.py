@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune._util.timing import measured
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.listing import refuse_unknown
 from lmms_topoprune.harness.logs import logged_to
 from lmms_topoprune.harness.plan_file import leave_plan
-from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.harness.task_samples import task_samples
+from lmms_topoprune.harness.wrapper import Progress
+from lmms_topoprune.pipeline import apply_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import carry_out
-from lmms_topoprune.surgery.self_test import self_test
-
-Progress = Callable[[int, int], None]
-"""Called with (answers so far, answers in all)."""
+from lmms_topoprune.repair.apply import announce
+from lmms_topoprune.repair.cut_sums import KnownSums
 
 
 @dataclass
@@ -39,6 +36,8 @@ class Session:
         tasks_folder: folder of task files beside lmms-eval's own; None for this package's.
         log: file for everything lmms-eval says; None leaves it on the screen.
         on_error: receives what lmms-eval logs as an error.
+        calibrations: draws the samples of plans and repairs.
+        sums: what calibration passes found for repairs.
     """
 
     lm: Any
@@ -48,6 +47,8 @@ class Session:
     tasks_folder: Path | None = None
     log: Path | None = None
     on_error: Callable[[str], None] | None = None
+    calibrations: CalibrationSets = field(default_factory=lambda: CalibrationSets({"task": task_samples}))
+    sums: KnownSums = field(default_factory=KnownSums)
     _managers: dict[bool, Any] = field(default_factory=dict)
 
     @classmethod
@@ -70,8 +71,7 @@ class Session:
         """
         with _logged(log, on_error):
             lm = _load(name, model_args, {"batch_size": batch_size, "device": device})
-        # lmms-eval empties a model after every evaluation; this one is used again.
-        lm.clean = lambda: None
+        lm.stay_loaded()
         return cls(lm, name, model_args, batch_size, tasks_folder, log, on_error)
 
     @property
@@ -134,6 +134,10 @@ class Session:
                 break
         return self._managers[defaults]
 
+    def expect(self, plans: Sequence[PruningPlan]) -> None:
+        """Say which plans will be evaluated, so that one pass serves as many repairs as it can."""
+        announce(((plan.dropped, plan.repair) for plan in plans), self.sums)
+
     def evaluate(
         self,
         plan: PruningPlan,
@@ -166,16 +170,10 @@ class Session:
         """
         from lmms_eval.evaluator import simple_evaluate
 
-        self.lm.stages, self.lm.answers = {}, Answers()
-        dense = size(self.model)
-        with (
-            measured(self.lm.stages, "repair" if plan.repair else "delete"),
-            _logged(self.log, self.on_error),
-        ):
-            deletion = carry_out(self.model, self.processor, plan, readers={"task": task_samples})
-        with deletion, self._watched(progress), _logged(self.log, self.on_error):
-            with measured(self.lm.stages, "self_test"):
-                self_test(self.model, self.processor)
+        delete = partial(
+            apply_plan, self.model, self.processor, plan, calibrations=self.calibrations, sums=self.sums
+        )
+        with _logged(self.log, self.on_error), self.lm.pruned_as(plan, delete, progress):
             results = simple_evaluate(
                 model=self.lm,
                 model_args=model_args,
@@ -187,36 +185,8 @@ class Session:
                 random_seed=seed,
                 verbosity="ERROR",
             )
-            self.lm.size = size_beside(self.model, dense)
             results["config"]["model"] = model
-            self.lm.plan = plan.with_stages(**self.lm.stages)
             return self._save(results, output)
-
-    @contextmanager
-    def _watched(self, progress: Progress | None) -> Iterator[None]:
-        """Count the answers: how many are asked for, and every batch that comes out of generate()."""
-        if progress is None:
-            yield
-            return
-        ask, generate, done = self.lm.generate_until, self.model.generate, [0, 0]
-
-        def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-            done[1] = len(requests)
-            progress(0, done[1])
-            return ask(requests, *args, **kwargs)
-
-        def count_answers(*args: Any, **kwargs: Any) -> Any:
-            answers = generate(*args, **kwargs)
-            done[0] += len(answers)
-            progress(done[0], done[1])
-            return answers
-
-        self.lm.generate_until, self.model.generate = count_requests, count_answers
-        try:
-            yield
-        finally:
-            del self.lm.generate_until
-            vars(self.model).pop("generate", None)
 
     def _save(self, results: dict[str, Any], output: Path) -> Path:
         """Write results, samples and plan in lmms-eval's layout; it only logs what goes wrong, so look."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -10,11 +11,10 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from transformers import PreTrainedModel
 
-from lmms_topoprune import planning
+from lmms_topoprune._util.compat import replaced
 from lmms_topoprune._util.files import digest
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
@@ -22,14 +22,19 @@ from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
-from lmms_topoprune.harness.evaluated_documents import marked
-from lmms_topoprune.harness.foresight import foresee
-from lmms_topoprune.harness.partial_load import Lean
-from lmms_topoprune.harness.size import size
+from lmms_topoprune.harness.evaluated_documents import evaluated
+from lmms_topoprune.harness.partial_load import PartialLoad
+from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.repair.apply import carry_out
+from lmms_topoprune.pipeline import Planner, apply_plan
+from lmms_topoprune.pipeline.plans import versions
+from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.surgery import Deletion
 from lmms_topoprune.surgery.self_test import self_test
+
+Progress = Callable[[int, int], None]
+"""Called with (answers so far, answers in all)."""
 
 
 class PrunedModel(lmms):  # type: ignore[misc]
@@ -38,7 +43,6 @@ class PrunedModel(lmms):  # type: ignore[misc]
     Attributes:
         registered: its declaration in plugin.toml.
         options: what the user asked for.
-        plan: which layers are gone, and why.
         setting: what else decides an answer, beyond weights, plan and request.
         size: parameters and bytes of the pruned model.
         answers: counts of answered, empty and failed requests.
@@ -47,6 +51,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     registered: ClassVar[Registered]
     wrapped: ClassVar[type]
+    _stays = False
 
     def __init__(self, /, **arguments: Any) -> None:
         """Load and prune.
@@ -59,11 +64,13 @@ class PrunedModel(lmms):  # type: ignore[misc]
         with one_sentence():
             self.answers = Answers()
             self.stages: Stages = {}
-            dtype, samples = Ranks.current().each(lambda: self._prepare(arguments))
-            self.lean = Lean(self.options, self.source, arguments, samples, dtype, self.registered.wraps)
+            dtype = Ranks.current().each(lambda: self._prepare(arguments))
+            self.partial_load = PartialLoad(
+                self.planner, self.options, arguments, dtype, self.registered.wraps
+            )
             with measured(self.stages, "load"):
                 self._load(arguments, dtype)
-            self._prune(samples)
+            self._prune()
             tell_plans_apart()
             ask_for_likelihoods()
 
@@ -79,22 +86,30 @@ class PrunedModel(lmms):  # type: ignore[misc]
         results.leave_plan(model, evaluation().tracker)
         return model
 
-    def _prepare(self, arguments: dict[str, Any]) -> tuple[torch.dtype | None, list[Sample] | None]:
+    def _prepare(self, arguments: dict[str, Any]) -> torch.dtype | None:
         """Find mistakes before anything is loaded; complete the wrapped class's arguments in place.
 
         Returns:
-            The type that the loaded model is converted to, if any, and the calibration samples, if needed.
+            The type that the loaded model is converted to, if any.
         """
         allowed = sorting.parameters(self.wrapped)
         self.options = sorting.take_options(self.registered, arguments, allowed)
         dtype = sorting.place(arguments, allowed)
         self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
         arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
-        return dtype, foresee(self.options, arguments["pretrained"])
+        self.planner = Planner(
+            self.source,
+            path=arguments["pretrained"],
+            readers={"task": task_samples},
+            asked=evaluated,
+            progress=True,
+        )
+        self.planner.check(self.options)
+        return dtype
 
     def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
         try:
-            with self.lean.loading():
+            with self.partial_load.loading():
                 super().__init__(**arguments)
         except TopopruneError:
             raise
@@ -107,14 +122,13 @@ class PrunedModel(lmms):  # type: ignore[misc]
             tokenizer.padding_side = "left"
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
-    def _prune(self, samples: list[Sample] | None) -> None:
+    def _prune(self) -> None:
         model, processor = self.network, self.hf_processor
-        if self.lean.plan is not None:
-            self.plan = self.lean.plan
+        if self.partial_load.plan is not None:
+            self._plan = self.partial_load.plan
         else:
-            self._delete(samples)
-            self.lean.remember(self.plan)
-        self.plan = marked(self.plan)
+            self._delete()
+            self.partial_load.remember(self._plan)
         if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
                 f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
@@ -122,20 +136,76 @@ class PrunedModel(lmms):  # type: ignore[misc]
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)
-        self.plan = self.plan.with_stages(**self.stages)
         self.setting = self._describe_setting()
         self.size = size(model)
         if Ranks.current().rank == 0:
             logger.info(f"{self.registered.name}: {self.plan}")
 
-    def _delete(self, samples: list[Sample] | None) -> None:
+    def _delete(self) -> None:
         """Make the plan with the dense model, and carry it out."""
         model, processor, ranks = self.network, self.hf_processor, Ranks.current()
-        shared: dict[str, Any] = {"samples": samples, "readers": {"task": task_samples}, "ranks": ranks}
-        self.plan = planning.make_plan(model, processor, self.options, name=self.source, **shared)
-        with measured(self.stages, "repair" if self.plan.repair else "delete"):
-            size = self.options.calibration_batch
-            carry_out(model, processor, self.plan, batch_size=size, progress=True, **shared)
+        self._plan = self.planner.use(model, processor, ranks).plan(self.options)
+        with measured(self.stages, "repair" if self._plan.repair else "delete"):
+            apply_plan(
+                model, processor, self._plan, calibrations=self.planner.sets, ranks=ranks,
+                batch_size=self.options.calibration_batch, progress=True,
+            )  # fmt: skip
+
+    @property
+    def plan(self) -> PruningPlan:
+        """The plan in force, with what every stage took so far."""
+        return self._plan.with_stages(**self.stages)
+
+    @contextmanager
+    def pruned_as(
+        self, plan: PruningPlan, delete: Callable[[], Deletion], progress: Progress | None = None
+    ) -> Iterator[None]:
+        """Inside, a dense model answers as a plan leaves it; it is counted and timed anew.
+
+        Args:
+            plan: what is in force.
+            delete: carries the plan out.
+            progress: called with (answers so far, answers in all) after every batch.
+        """
+        dense = size(self.network)
+        self._plan, self.stages, self.answers = plan, {}, Answers()
+        with measured(self.stages, "repair" if plan.repair else "delete"):
+            deletion = delete()
+        with deletion, self._watched(progress):
+            with measured(self.stages, "self_test"):
+                self_test(self.network, self.hf_processor)
+            self.size = size_beside(self.network, dense)
+            yield
+
+    def stay_loaded(self) -> None:
+        """lmms-eval empties a model after every evaluation; this one is going to be used again."""
+        self._stays = True
+
+    @contextmanager
+    def _watched(self, progress: Progress | None) -> Iterator[None]:
+        """Count the answers: how many are asked for, and every batch that comes out of generate()."""
+        if progress is None:
+            yield
+            return
+        ask: Any = self.generate_until
+        generate, done = self.network.generate, [0, 0]
+
+        def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
+            done[1] = len(requests)
+            progress(0, done[1])
+            return ask(requests, *args, **kwargs)
+
+        def count_answers(*args: Any, **kwargs: Any) -> Any:
+            answers = generate(*args, **kwargs)
+            done[0] += len(answers)
+            progress(done[0], done[1])
+            return answers
+
+        with (
+            replaced(self, generate_until=count_requests),
+            replaced(self.network, generate=count_answers),
+        ):
+            yield
 
     @property
     def network(self) -> PreTrainedModel:
@@ -163,13 +233,14 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def record(self) -> dict[str, Any]:
         """What is written beside the plan after a run."""
-        made = {"size": self.size, "versions": planning.versions(), "answers": self.answers.to_json()}
+        made = {"size": self.size, "versions": versions(), "answers": self.answers.to_json()}
         return {**self.setting, **made}
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""
+        if self._stays:
+            return
         self.answers = self.answers.of_all_processes()
-        self.plan = self.plan.with_stages(**self.stages)
         if self.rank == 0:
             self.answers.report()
         super().clean()

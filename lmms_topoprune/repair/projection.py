@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmms_topoprune._util.signals import unmasked
+from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune.calibration.listener import hooked
 from lmms_topoprune.errors import SurgeryError
 
 Run = Callable[[], torch.Tensor]
@@ -66,16 +67,13 @@ def _added_times(module: nn.Linear, run: Run) -> float:
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
+    found = None
     hook = module.register_forward_hook(cut)
-    try:
-        with unmasked(), torch.enable_grad():
-            hidden = run()
-            probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
-            (found,) = torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)
-    except RuntimeError:  # nothing leads back, or an operation has no gradient
-        return 0.0
-    finally:
-        hook.remove()
+    # Where nothing leads back, or an operation has no gradient, torch raises a RuntimeError.
+    with errors_kept(RuntimeError), hooked([hook]), torch.enable_grad():
+        hidden = run()
+        probe = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
+        (found,) = torch.autograd.grad(hidden, leaves[-1:], probe, allow_unused=True)
     if found is None:
         return 0.0
     found, probe = (value.reshape(hidden.shape).cpu().double() for value in (found, probe))

@@ -1,8 +1,4 @@
-"""Training-free repair: new weights for the layers around a cut, so that less of the deleted block is missed.
-
-`linear_map` is the least-squares form of ReplaceMe (Shopkhoev et al., NeurIPS 2025, arXiv 2505.02819),
-`magnitude` the compensation of Prune&Comp (Chen et al., AAAI 2026, arXiv 2507.18212).
-"""
+"""New weights for the layers around a cut, so that less of the deleted block is missed."""
 
 from __future__ import annotations
 

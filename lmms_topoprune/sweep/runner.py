@@ -11,16 +11,16 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from lmms_topoprune.calibration.leakage import Asked, marked, refuse
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.pipeline import Planner
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.surgery import fingerprint
 from lmms_topoprune.sweep.executor import Executor, Job, Serial
 from lmms_topoprune.sweep.folder import SweepFolder
 from lmms_topoprune.sweep.grid import DENSE, Grid, questions
-from lmms_topoprune.sweep.planner import Planner
 
 T = TypeVar("T")
 
@@ -33,11 +33,14 @@ class Evaluator(Protocol):
     batch_size: int
 
     @property
+    def calibrations(self) -> CalibrationSets | None: ...
+    @property
     def model(self) -> Any: ...
     @property
     def processor(self) -> Any: ...
     def check_tasks(self, tasks: Sequence[str]) -> None: ...
     def asked_about(self, source: str, tasks: Sequence[str]) -> tuple[str, ...]: ...
+    def expect(self, plans: Sequence[PruningPlan]) -> None: ...
     def evaluate(
         self,
         plan: PruningPlan,
@@ -106,18 +109,20 @@ def sweep(
     evaluator.check_tasks(tasks)
     store = SweepFolder(Path(folder))
     planner = Planner(
-        evaluator.model, evaluator.processor, _source(evaluator), readers, progress=calibration_progress
+        _source(evaluator),
+        evaluator.model,
+        evaluator.processor,
+        readers=readers,
+        asked=cache(partial(evaluator.asked_about, tasks=tuple(tasks))),
+        progress=calibration_progress,
+        calibrations=evaluator.calibrations,
     )
     wanted = [cell.options(grid.shared) for cell in grid.cells()]
-    planner.check(wanted)
-    planner.check_drops(wanted)
-    asked = cache(partial(evaluator.asked_about, tasks=tuple(tasks)))
-    for options in wanted:
-        if planner.draws(options) and not options.calibration_forced:
-            refuse(options.calibration, asked)
+    planner.check(*wanted, draw=False)
+    planner.check_drops(*wanted)
     with store.alone():
         store.settle(_settings(evaluator, grid, tasks, limit))
-        plans = _plans(planner, grid, store, watcher, asked)
+        plans = _plans(planner, grid, store, watcher)
         _evaluate(evaluator, plans, tasks, store, limit, executor or Serial(evaluator), watcher)
         return store.runs(plans)
 
@@ -136,6 +141,8 @@ def _evaluate(
     missing = [plan for plan in todo.values() if not _finished(plan, store, watcher)]
     watcher.planned(len(todo), len(todo) - len(missing))
     if missing:
+        if not executor.own_models:
+            evaluator.expect(missing)
         cells = _Cells(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
             try:
@@ -212,9 +219,7 @@ def _settings(evaluator: Evaluator, grid: Grid, tasks: Sequence[str], limit: flo
     }
 
 
-def _plans(
-    planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher, asked: Asked
-) -> list[PruningPlan]:
+def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
     names = (DENSE, *(cell.name for cell in grid.cells()))
     lacking = {name for name in names if _sound(partial(store.plan, name), watcher) is None}
@@ -224,7 +229,7 @@ def _plans(
         cells = [cell for cell in missing if cell.seed == seed]
         wanted = [cell.options(grid.shared) for cell in cells]
         for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
-            store.keep(cell.name, marked(plan, asked), planner.similarity(options), planner.barcodes(options))
+            store.keep(cell.name, plan, planner.similarity(options), planner.barcodes(options))
     if DENSE in lacking:
         store.keep(DENSE, planner.dense())
     found = [store.plan(name) for name in names]

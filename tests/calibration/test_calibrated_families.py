@@ -13,13 +13,13 @@ from vision_families import BUILDERS, Alone, Tiny, mixed_samples
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration import collect as collecting
 from lmms_topoprune.calibration.collect import collect
-from lmms_topoprune.calibration.likelihood import Likelihood
+from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.planning import make_plan
+from lmms_topoprune.pipeline import make_plan
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def test_cross_attention_leaves_no_image_tokens():
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_loss_of_an_answer_does_not_depend_on_the_batch(name):
     made = tiny(name)
-    alone, together = (Likelihood.of(made.model, made.processor, SAMPLES, size).mean() for size in (1, 3))
+    alone, together = (LossOracle.of(made.model, made.processor, SAMPLES, size).mean() for size in (1, 3))
     assert alone == pytest.approx(together, abs=1e-4)
 
 

@@ -21,6 +21,10 @@ STATES = ("residual", "norm")
 SUMS = ("token_cosine", "relative_magnitude")
 
 
+def points(found, state="residual"):
+    return found.states()[state].points
+
+
 @pytest.fixture
 def model(tiny_llava):
     return tiny_llava()
@@ -78,17 +82,17 @@ def _expected(alone, token, state):
 @pytest.mark.parametrize("token", ["last", "ret", "mean", "mean_image", "mean_text"])
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_states_are_those_of_a_plain_pass(model, embedded_processor, samples, plain, token, batch_size):
-    evidence = collect(model, embedded_processor, samples, token=token, states=STATES, batch_size=batch_size)
+    found = collect(model, embedded_processor, samples, token=token, states=STATES, batch_size=batch_size)
     for state in STATES:
         expected = _expected(plain[RET_MARKER if token == "ret" else ""], token, state)
-        np.testing.assert_allclose(evidence.state(state), expected, atol=5e-6)
+        np.testing.assert_allclose(points(found, state), expected, atol=5e-6)
 
 
 def test_left_padding_gives_the_same_states(model, embedded_processor, samples, plain, monkeypatch):
     encode = Prompter.encode
     monkeypatch.setattr(Prompter, "encode", lambda self, batch: encode(self, batch, side="left"))
-    evidence = collect(model, embedded_processor, samples, batch_size=32)
-    np.testing.assert_allclose(evidence.residual, _expected(plain[""], "last", "residual"), atol=5e-6)
+    found = collect(model, embedded_processor, samples, batch_size=32)
+    np.testing.assert_allclose(points(found), _expected(plain[""], "last", "residual"), atol=5e-6)
 
 
 @pytest.mark.parametrize("token", ["last", "mean"])
@@ -101,41 +105,41 @@ def test_a_version_that_reads_padding_would_be_caught(
         return replace(masked(inputs, image_ids), mask=torch.ones_like(inputs["input_ids"], dtype=torch.bool))
 
     monkeypatch.setattr(Tokens, "of", careless)
-    evidence = collect(model, embedded_processor, samples, token=token, batch_size=32)
-    assert abs(evidence.residual - _expected(plain[""], token, "residual")).max() > 1e-3
+    found = collect(model, embedded_processor, samples, token=token, batch_size=32)
+    assert abs(points(found) - _expected(plain[""], token, "residual")).max() > 1e-3
 
 
 def test_sums_are_means_over_all_tokens(model, embedded_processor, samples, plain):
-    evidence = collect(model, embedded_processor, samples, states=(), sums=SUMS, batch_size=7)
+    found = collect(model, embedded_processor, samples, states=(), sums=SUMS, batch_size=7)
     tokens = np.concatenate([a["residual"].numpy() for a in plain[""]], 1)  # (L + 1, tokens, d)
     before, after = tokens[:-1], tokens[1:]
     norm = np.linalg.norm
     cosine = (before * after).sum(-1) / norm(before, axis=-1) / norm(after, axis=-1)
-    np.testing.assert_allclose(evidence.token_cosine, cosine.mean(1), atol=1e-5)
+    np.testing.assert_allclose(found.sums.token_cosine, cosine.mean(1), atol=1e-5)
     magnitude = norm(after - before, axis=-1) / norm(after, axis=-1)
-    np.testing.assert_allclose(evidence.relative_magnitude, magnitude.mean(1), atol=1e-5)
+    np.testing.assert_allclose(found.sums.relative_magnitude, magnitude.mean(1), atol=1e-5)
 
 
 def test_several_tokens_are_kept_in_one_pass(model, embedded_processor, samples):
     tokens = ("last", "mean", "mean_image", "mean_text")
     views = [View(state, token) for state in STATES for token in tokens]
-    together = collect_views(model, embedded_processor, samples, views, SUMS)
+    together = collect_views(model, Prompter(embedded_processor), samples, views, SUMS)
     for token in tokens:
         alone = collect(model, embedded_processor, samples, token=token, states=STATES, sums=SUMS)
-        found = together.of([view for view in views if view.token == token])
-        assert all(torch.equal(found.states[state], alone.states[state]) for state in STATES)
-        assert all((found.sums[name] == alone.sums[name]).all() for name in SUMS)
+        found, one = together.states(*(v for v in views if v.token == token)), alone.states()
+        assert all(torch.equal(found[state].values, one[state].values) for state in STATES)
+        assert all((together.sums.means[name] == alone.sums.means[name]).all() for name in SUMS)
 
 
 def test_the_mark_of_ret_is_not_forgotten(model, embedded_processor, samples):
     with pytest.raises(ValueError, match="only with marked=True"):
-        collect_views(model, embedded_processor, samples, [View("residual", "ret")])
+        collect_views(model, Prompter(embedded_processor), samples, [View("residual", "ret")])
 
 
 def test_samples_without_an_image_may_stand_between_others(model, embedded_processor, samples):
     mixed = [s if i % 3 else Sample(s.instruction) for i, s in enumerate(samples)]
-    together = collect(model, embedded_processor, mixed, batch_size=8).residual
-    alone = collect(model, embedded_processor, mixed, batch_size=1).residual
+    together = points(collect(model, embedded_processor, mixed, batch_size=8))
+    alone = points(collect(model, embedded_processor, mixed, batch_size=1))
     np.testing.assert_allclose(together, alone, atol=5e-6)
 
 
@@ -151,14 +155,16 @@ def test_batches_hold_samples_of_like_length(embedded_processor, samples):
 def test_shares_of_processes_merge_to_the_whole(model, embedded_processor, samples, world):
     """Also where there are more processes than samples."""
     views = [View("residual", "last"), View("residual", "mean"), View("norm", "mean")]
-    whole = collect_views(model, embedded_processor, samples[:12], views, SUMS)
+    whole = collect_views(model, Prompter(embedded_processor), samples[:12], views, SUMS)
     shares = [Ranks(rank, world).share(samples[:12]) for rank in range(world)]
-    found = merged([collect_views(model, embedded_processor, share, views, SUMS) for share in shares])
+    found = merged(
+        [collect_views(model, Prompter(embedded_processor), share, views, SUMS) for share in shares]
+    )
     for view in views:
-        np.testing.assert_allclose(found.kept[view], whole.kept[view], atol=5e-6)
+        np.testing.assert_allclose(found.vectors[view], whole.vectors[view], atol=5e-6)
     for name in SUMS:
-        np.testing.assert_allclose(found.sums[name], whole.sums[name], atol=1e-6)
-    assert found.tokens == whole.tokens
+        np.testing.assert_allclose(found.sums.means[name], whole.sums.means[name], atol=1e-6)
+    assert found.sums.tokens == whole.sums.tokens
 
 
 def test_nothing_is_left_behind(model, embedded_processor, samples):
@@ -196,8 +202,8 @@ def test_logits_are_made_for_one_position_and_there_is_no_cache(
 
 
 def test_only_the_states_are_kept(model, embedded_processor, samples):
-    evidence = collect(model.bfloat16(), embedded_processor, samples, states=STATES)
-    for states in evidence.states.values():
+    found = collect(model.bfloat16(), embedded_processor, samples, states=STATES)
+    for states in found.vectors.values():
         assert states.dtype == torch.bfloat16 and tuple(states.shape) == (7, 32, 32)
         assert states.untyped_storage().nbytes() == 2 * states.numel()
 
@@ -217,9 +223,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, embedded_processor, s
     monkeypatch.setattr(layer, "forward", scarce)
     halved = collect(model, embedded_processor, samples, batch_size=16, sums=SUMS)
     assert sizes[:3] == [16, 8, 4] and set(sizes[2:]) == {4}
-    np.testing.assert_allclose(halved.residual, whole.residual, atol=5e-6)
+    np.testing.assert_allclose(points(halved), points(whole), atol=5e-6)
     # A batch that failed half-way must not count twice.
-    np.testing.assert_allclose(halved.token_cosine, whole.token_cosine, atol=1e-6)
+    np.testing.assert_allclose(halved.sums.token_cosine, whole.sums.token_cosine, atol=1e-6)
 
 
 def test_a_sample_that_does_not_fit_alone_is_named(model, embedded_processor, samples, monkeypatch):
@@ -251,7 +257,7 @@ def test_a_norm_in_another_precision_is_kept_in_that_of_the_rest(model, embedded
     model.bfloat16()
     model.model.language_model.norm.register_forward_hook(lambda _, args, output: output.float())
     model.lm_head.register_forward_pre_hook(lambda _, args: (args[0].bfloat16(),))
-    found = collect(model, embedded_processor, samples[:4], states=("norm",)).states["norm"]
+    found = collect(model, embedded_processor, samples[:4], states=("norm",)).states()["norm"].values
     assert found.dtype == torch.bfloat16 and torch.isfinite(found).all()
 
 
@@ -304,8 +310,8 @@ def expanding(model, monkeypatch):
 def test_a_model_that_expands_images_inside_goes_sample_by_sample(
     expanding, embedded_processor, samples, token
 ):
-    batched = collect(expanding, embedded_processor, samples[:8], token=token, batch_size=8).residual
-    alone = collect(expanding, embedded_processor, samples[:8], token=token, batch_size=1).residual
+    batched = points(collect(expanding, embedded_processor, samples[:8], token=token, batch_size=8))
+    alone = points(collect(expanding, embedded_processor, samples[:8], token=token, batch_size=1))
     np.testing.assert_array_equal(batched, alone)
 
 

@@ -85,8 +85,8 @@ def test_a_tokenizer_is_enough_for_a_text_only_model(embedded_processor):
     )
     torch.manual_seed(0)
     texts = [Sample(f"How many objects are {word}?") for word in ("red", "small and blue", "left")]
-    evidence = collect(LlamaForCausalLM(config), tokenizer, texts, batch_size=3)
-    assert evidence.residual.shape == (5, 3, 32)
+    found = collect(LlamaForCausalLM(config), tokenizer, texts, batch_size=3)
+    assert found.states()["residual"].values.shape == (5, 3, 32)
 
 
 def test_a_tokenizer_cannot_take_images(embedded_processor, samples):

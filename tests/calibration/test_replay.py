@@ -10,7 +10,8 @@ from families import properties as holds
 from families.inputs import prompts
 from families.table import FAMILIES
 
-from lmms_topoprune.calibration.likelihood import Likelihood
+from lmms_topoprune.calibration.loss import LossOracle
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.replay import Replay, is_repeatable
 from lmms_topoprune.surgery import decoder_layers, identity_layers
 
@@ -41,62 +42,62 @@ def test_every_family(name):
 
 
 @pytest.fixture
-def likelihood(tiny_llava, embedded_processor, samples):
-    return Likelihood.of(tiny_llava(), embedded_processor, samples[:6], batch_size=4)
+def oracle(tiny_llava, embedded_processor, samples):
+    return LossOracle.of(tiny_llava(), Prompter(embedded_processor), samples[:6], batch_size=4)
 
 
-def by_identity(likelihood, layers):
-    with identity_layers(likelihood.model, layers):
-        return likelihood.mean()
+def by_identity(oracle, layers):
+    with identity_layers(oracle.model, layers):
+        return oracle.mean()
 
 
-def test_losses_are_those_without_the_layers(likelihood):
+def test_losses_are_those_without_the_layers(oracle):
     told = []
-    likelihood.measure((), [1, 2, 4], told.append)
-    likelihood.measure([3, 1], [2, 4], told.append)
-    assert sum(told) == 5 * len(likelihood.texts) and len(likelihood.texts) > 1
-    expected = {frozenset(s): by_identity(likelihood, s) for s in ([1], [2], [4], [1, 2, 3], [1, 3, 4])}
-    assert {skipped: loss for skipped, (loss, _) in likelihood.measured.items()} == expected
+    oracle.measure((), [1, 2, 4], told.append)
+    oracle.measure([3, 1], [2, 4], told.append)
+    assert sum(told) == 5 * len(oracle.texts) and len(oracle.texts) > 1
+    expected = {frozenset(s): by_identity(oracle, s) for s in ([1], [2], [4], [1, 2, 3], [1, 3, 4])}
+    assert {skipped: loss for skipped, (loss, _) in oracle.measured.items()} == expected
     assert len(set(expected.values())) == 5
 
 
-def test_layers_before_the_candidate_do_not_run(likelihood):
-    layers = decoder_layers(likelihood.model)
-    assert likelihood._is_repeatable
+def test_layers_before_the_candidate_do_not_run(oracle):
+    layers = decoder_layers(oracle.model)
+    assert oracle._is_repeatable
     runs = np.zeros(len(layers), int)
     for i, layer in enumerate(layers):  # attention runs only if the layer does
         layer.self_attn.register_forward_hook(lambda *_, i=i: runs.__setitem__(i, runs[i] + 1))
-    likelihood.measure([4], [1, 3])
+    oracle.measure([4], [1, 3])
     # Once for all of them, and once for each candidate that comes before; skipped layers not again.
-    assert runs.tolist() == [len(likelihood.texts) * n for n in (1, 1, 2, 2, 1, 3)]
+    assert runs.tolist() == [len(oracle.texts) * n for n in (1, 1, 2, 2, 1, 3)]
 
 
-def test_nothing_is_left_behind_when_a_trial_fails(likelihood):
-    layers = list(decoder_layers(likelihood.model))
-    replay = Replay.of(layers, likelihood.mean)
-    before = likelihood.mean()
+def test_nothing_is_left_behind_when_a_trial_fails(oracle):
+    layers = list(decoder_layers(oracle.model))
+    replay = Replay.of(layers, oracle.mean)
+    before = oracle.mean()
     with pytest.raises(RuntimeError, match="out of memory"), replay.without(3):
         raise RuntimeError("out of memory")
-    assert likelihood.mean() == before
+    assert oracle.mean() == before
     assert not any("forward" in layer.__dict__ for layer in layers)
 
 
-def test_forwards_that_accelerate_set_come_back(likelihood):
-    expected = {layer: by_identity(likelihood, [layer]) for layer in (1, 4)}
-    cpu_offload(likelihood.model, execution_device="cpu")
-    forwards = [layer.forward for layer in decoder_layers(likelihood.model)]
-    likelihood.measure((), [1, 4])
-    assert [layer.forward for layer in decoder_layers(likelihood.model)] == forwards
-    assert {layer: likelihood.measured[frozenset([layer])][0] for layer in (1, 4)} == expected
+def test_forwards_that_accelerate_set_come_back(oracle):
+    expected = {layer: by_identity(oracle, [layer]) for layer in (1, 4)}
+    cpu_offload(oracle.model, execution_device="cpu")
+    forwards = [layer.forward for layer in decoder_layers(oracle.model)]
+    oracle.measure((), [1, 4])
+    assert [layer.forward for layer in decoder_layers(oracle.model)] == forwards
+    assert {layer: oracle.measured[frozenset([layer])][0] for layer in (1, 4)} == expected
 
 
-def test_state_handed_between_layers_is_noticed(likelihood):
+def test_state_handed_between_layers_is_noticed(oracle):
     """Here layer 4 adds what layer 1 left behind; its losses are measured by running everything."""
-    layers = list(decoder_layers(likelihood.model))
+    layers = list(decoder_layers(oracle.model))
     left = []
     layers[1].register_forward_hook(lambda _, args, output: left.append(args[0].mean()))
     layers[4].register_forward_pre_hook(lambda _, args: (args[0] + left.pop(),))
-    assert not is_repeatable(layers, likelihood.mean)
-    likelihood.measure([2], [3, 5])
+    assert not is_repeatable(layers, oracle.mean)
+    oracle.measure([2], [3, 5])
     left.clear()
-    assert likelihood.measured[frozenset([2, 3])][0] == by_identity(likelihood, [2, 3])
+    assert oracle.measured[frozenset([2, 3])][0] == by_identity(oracle, [2, 3])

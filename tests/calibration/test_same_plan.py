@@ -12,9 +12,9 @@ from accelerate import cpu_offload, disk_offload
 from threadpoolctl import threadpool_limits
 from transformers import LlavaForConditionalGeneration
 
-from lmms_topoprune import planning
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import make_plan
 from lmms_topoprune.plan import PruningPlan
 
 CRITERIA = ("topology", "block_influence")
@@ -35,7 +35,7 @@ def plan_of(embedded_processor, samples) -> Callable[..., PruningPlan]:
         given = {"samples": 32, "k": "3", "sparsity": 0.3, "selection": "rank", **changes}
         options = PruningOptions(criterion=criterion, **given)
         shared = {"name": "tiny", "samples": samples, "progress": False, "cache": Cache(None)}
-        return planning.make_plan(model, embedded_processor, options, **shared)
+        return make_plan(model, embedded_processor, options, **shared)
 
     return make
 

@@ -99,11 +99,11 @@ def test_a_line_ends_where_json_lines_say(tmp_path):
 
 
 def test_further_readers_take_their_prefix(samples):
-    def task(rest, count, seed):
-        assert (rest, count, seed) == ("mme:test", 3, 7)
+    def task(rest, count, seed, strict):
+        assert (rest, count, seed, strict) == ("mme:test", 3, 7, True)
         return samples[:count]
 
-    assert load_samples("task:mme:test", 3, 7, readers={"task": task}) == samples[:3]
+    assert load_samples("task:mme:test", 3, 7, readers={"task": task}, strict=True) == samples[:3]
 
 
 def test_a_local_data_set_is_streamed(tmp_path, samples):

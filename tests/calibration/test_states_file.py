@@ -13,14 +13,17 @@ from families.table import FAMILIES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lmms_topoprune import calibrating, planning, registry
+from lmms_topoprune import registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune.calibration.calibration_set import CalibrationSet
+from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.decoder import has_norms
-from lmms_topoprune.calibration.states_file import Kept
+from lmms_topoprune.calibration.sources import load_samples
+from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.sweep.planner import Planner
+from lmms_topoprune.pipeline import Planner, calibrate, make_plan
 
 
 def wanted(*criteria, **options):
@@ -38,7 +41,7 @@ def planner(model, embedded_processor, tmp_path):
     """Makes planners that know nothing but the folder of states."""
 
     def make(model=model, folder="states"):
-        return Planner(model, embedded_processor, "tiny", cache=Cache(None), states=tmp_path / folder)
+        return Planner("tiny", model, embedded_processor, cache=Cache(None), states=tmp_path / folder)
 
     return make
 
@@ -51,7 +54,7 @@ def file(planner, tmp_path):
 
 
 def no_pass(monkeypatch):
-    monkeypatch.setattr(calibrating, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
+    monkeypatch.setattr(calibrate, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
 
 
 def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_processor, monkeypatch, tmp_path):
@@ -62,8 +65,7 @@ def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_process
     names = [name for name in registry.criteria() if name != "dense"]
     every = wanted(*names, k="5") + wanted("reverse:gardinazzi", "topology", k="3")
     alone = [
-        planning.make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None))
-        for o in every
+        make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None)) for o in every
     ]
     no_pass(monkeypatch)
     again = planner()
@@ -78,8 +80,7 @@ def test_criteria_of_several_tokens_share_one_pass(planner, model, embedded_proc
         "cosine", token="mean_image", state="norm"
     )
     alone = [
-        planning.make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None))
-        for o in every
+        make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None)) for o in every
     ]
     for planned_before in ([], wanted("cosine")):
         made = planner(folder=f"states{len(planned_before)}")
@@ -93,13 +94,13 @@ def test_criteria_of_several_tokens_share_one_pass(planner, model, embedded_proc
 
 def test_one_pass_is_not_asked_for_what_it_cannot_give(model, embedded_processor):
     for more in ({"seed": 1}, {"samples": 17}, {"token": "ret"}):
-        readings = [calibrating.Reading(o, ("cosine",)) for o in wanted("cosine") + wanted("cosine", **more)]
+        readings = [calibrate.Reading(o, ("cosine",)) for o in wanted("cosine") + wanted("cosine", **more)]
         with pytest.raises(ValueError, match="different samples or prompts"):
-            calibrating.calibrate_together(model, embedded_processor, readings)
+            calibrate.calibrate(model, embedded_processor, CalibrationSet([]), readings)
 
 
 def test_a_pass_that_was_paid_for_is_kept_if_scoring_fails(planner, monkeypatch, tmp_path):
-    monkeypatch.setattr("lmms_topoprune.sweep.planner.score", lambda *_: pytest.fail("no score"))
+    monkeypatch.setattr("lmms_topoprune.pipeline.scores.score", lambda *_: pytest.fail("no score"))
     with pytest.raises(pytest.fail.Exception):
         planner().plans(wanted("cosine") + wanted("cosine", token="mean"))
     assert len(list((tmp_path / "states").iterdir())) == 2
@@ -111,7 +112,7 @@ def test_a_file_holds_what_its_name_says(planner, tmp_path):
     for number, others in enumerate(([], wanted("cosine"))):
         made = planner(folder=f"states{number}")
         made.plans(norm + others)
-        assert list(Kept.load(made.states_file(norm[0])).evidence.states) == ["norm"]
+        assert list(SavedStates.load(made.states_file(norm[0])).states) == ["norm"]
 
 
 def test_a_plan_from_kept_states_says_what_the_pass_took(planner, file):
@@ -122,8 +123,8 @@ def test_a_plan_from_kept_states_says_what_the_pass_took(planner, file):
 
 def test_cached_scores_do_not_keep_states_from_being_written(model, embedded_processor, tmp_path):
     cache = Cache(tmp_path / "cache")
-    Planner(model, embedded_processor, "tiny", cache=cache).plans(wanted("cosine"))
-    late = Planner(model, embedded_processor, "tiny", cache=cache, states=tmp_path / "states")
+    Planner("tiny", model, embedded_processor, cache=cache).plans(wanted("cosine"))
+    late = Planner("tiny", model, embedded_processor, cache=cache, states=tmp_path / "states")
     late.plans(wanted("cosine", "last_n"))
     assert late.passes == 1
     assert late.states_file(wanted("cosine")[0]).exists()
@@ -150,16 +151,18 @@ def test_anyone_can_read_the_file(planner, model, tmp_path, dtype):
         assert all(value.shape == (6,) and value.dtype == torch.float64 for value in sums.values())
     assert (about["model"], about["fingerprint"], about["layers"]) == ("tiny", made.fingerprint, 6)
     assert about["calibration"]["samples"] == 16 and about["calibration"]["state"] == "norm+residual"
-    kept = Kept.load(path)
+    kept = SavedStates.load(path)
     assert kept.file == path.name
-    live = calibrating.calibrate(made.model, made.processor, *wanted("cosine"), ["cosine"], progress=False)
-    assert torch.equal(kept.evidence.states["residual"], live.states["residual"])
+    live = collect(made.model, made.processor, load_samples("embedded", 16, 0)).states()
+    assert torch.equal(kept.states["residual"].values, live["residual"].values)
 
 
 def test_a_family_without_such_norms_keeps_the_rest(embedded_processor):
     bare = holds.build(FAMILIES["cohere2_vision"], "eager")
     assert not has_norms(bare) and has_norms(holds.build(FAMILIES["llava_llama"], "eager"))
-    found = Planner(bare, embedded_processor, "bare", states=Path("x"))._all_criteria(wanted("cosine")[0])
+    found = Planner("bare", bare, embedded_processor, states=Path("x")).scorer._all_criteria(
+        wanted("cosine")[0]
+    )
     assert {"cosine", "topology", "block_influence"} <= set(found) and "gardinazzi" not in found
 
 
@@ -189,7 +192,7 @@ def test_a_damaged_file_is_named(planner, file, damage):
     assert file.name in str(caught.value) and "delete the file" in str(caught.value)
     assert "\n" not in str(caught.value)
     file.unlink()
-    assert planner().plans(wanted("topology")) and Kept.load(file)
+    assert planner().plans(wanted("topology")) and SavedStates.load(file)
 
 
 def test_a_full_disk(planner, monkeypatch, tmp_path):

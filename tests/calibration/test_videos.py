@@ -13,7 +13,7 @@ import torch
 from vision_families import Tiny
 
 from lmms_topoprune.calibration.collect import collect
-from lmms_topoprune.calibration.likelihood import Likelihood
+from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import load_samples
@@ -136,7 +136,7 @@ def test_videos_images_and_text_may_be_mixed(videos, samples):
 
 def test_an_answer_to_a_video_has_a_loss(videos):
     made = tiny("qwen2_vl")
-    alone, together = (Likelihood.of(made.model, made.processor, videos, size).mean() for size in (1, 3))
+    alone, together = (LossOracle.of(made.model, made.processor, videos, size).mean() for size in (1, 3))
     assert alone == pytest.approx(together, abs=1e-4)
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lmms_topoprune import calibrating
-from lmms_topoprune.calibration.states_file import Kept
+from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
-from lmms_topoprune.cli.main import COMMANDS, exit_code, main
+from lmms_topoprune.cli.main import COMMANDS, main
 from lmms_topoprune.cli.options import given
 from lmms_topoprune.errors import (
     GenerationError,
@@ -24,6 +23,7 @@ from lmms_topoprune.errors import (
     UnreachableError,
 )
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import calibrate
 from lmms_topoprune.plan import PruningPlan
 
 
@@ -142,8 +142,8 @@ def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
 
 
 def test_exit_codes():
-    assert [exit_code(kind("x")) for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
-    assert [exit_code(kind("x")) for kind in (SurgeryError, GenerationError)] == [4, 4]
+    assert [kind("x").exit_code for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
+    assert [kind("x").exit_code for kind in (SurgeryError, GenerationError)] == [4, 4]
 
 
 def test_tasks(topoprune):
@@ -198,8 +198,8 @@ def test_score_keeps_the_hidden_states(topoprune, model_folder, tmp_path, monkey
     common = ("--pretrained", model_folder, "--samples", 16, "--states", tmp_path / "kept", "--json")
     code, out, _ = topoprune("score", "--criteria", "cosine", *common)
     (path,) = json.loads(out)["states"]
-    assert code == 0 and Kept.load(Path(path)).evidence.states["residual"].shape == (7, 16, 32)
-    monkeypatch.setattr(calibrating, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
+    assert code == 0 and SavedStates.load(Path(path)).states["residual"].values.shape == (7, 16, 32)
+    monkeypatch.setattr(calibrate, "collect_views", lambda *_, **__: pytest.fail("calibrated again"))
     code, out, _ = topoprune("score", "--criteria", "gardinazzi,block_influence", "--k", "4", *common)
     found = json.loads(out)
     assert code == 0 and found["states"] == [path]

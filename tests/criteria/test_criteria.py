@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from lmms_topoprune import registry
+from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
 from lmms_topoprune.criteria import (
     angular,
     block_influence,
     controls,
     cosine,
     gardinazzi,
+    greedy,
     position,
     random,
     relative_magnitude,
@@ -23,8 +25,7 @@ from lmms_topoprune.criteria import (
     topology_angle,
     topology_angle_influence,
 )
-from lmms_topoprune.criteria.evidence import Evidence
-from lmms_topoprune.criteria.scoring import scores_from_json, scores_to_json
+from lmms_topoprune.criteria.scoring import Measurements, score, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions, own_defaults
 from lmms_topoprune.selection import LayerScores, PairScores, select
@@ -44,27 +45,31 @@ def states():
 
 
 @pytest.fixture
-def evidence(states):
-    sums = {"token_cosine": np.array([0.1, 0.5, 0.99, 0.4, 0.2]), "relative_magnitude": np.arange(5) / 10}
-    tensors = {"residual": torch.from_numpy(states), "norm": torch.from_numpy(states + 1)}
-    return Evidence(LAYERS, tensors, sums, calibration={"samples": SAMPLES})
+def hidden(states):
+    return HiddenStates("residual", torch.from_numpy(states))
 
 
-def test_cosine(evidence, states):
+@pytest.fixture
+def sums():
+    means = {"token_cosine": np.array([0.1, 0.5, 0.99, 0.4, 0.2]), "relative_magnitude": np.arange(5) / 10}
+    return TokenSums(means, 100)
+
+
+def test_cosine(hidden, states):
     expected = [
         np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(states[i], states[i + 1], strict=True)])
         for i in range(LAYERS)
     ]
-    found = cosine.score(evidence, OPTIONS)
+    found = cosine.score(hidden, OPTIONS)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert select(found, 1, protect_first=0, protect_last=0) == (2,)
 
 
-def test_angular(evidence, states):
+def test_angular(hidden, states):
     x = states.astype(float)
     unit = x / np.sqrt((x * x).sum(-1))[..., None]
     expected = 1 - np.arccos(np.einsum("ind,jnd->ijn", unit, unit).clip(-1, 1)).mean(-1) / np.pi
-    found = angular.score(evidence, OPTIONS)
+    found = angular.score(hidden, OPTIONS)
     np.testing.assert_allclose(found.values, expected, atol=1e-3)
     # Gromov et al. drop the contiguous block whose two ends are closest.
     start = min(range(LAYERS - 1), key=lambda i: 1 - expected[i, i + 2])
@@ -72,41 +77,42 @@ def test_angular(evidence, states):
     assert select(found, 2, rule=rule, protect_first=0, protect_last=0) == (start, start + 1)
 
 
-def test_block_influence_drops_the_layer_that_turns_least(evidence):
-    found = block_influence.score(evidence, OPTIONS).values
+def test_block_influence_drops_the_layer_that_turns_least(sums):
+    found = block_influence.score(sums, OPTIONS).values
     np.testing.assert_allclose(-found, 1 - np.array([0.1, 0.5, 0.99, 0.4, 0.2]))  # -BI
 
 
-def test_relative_magnitude_drops_the_smallest_update(evidence):
-    found = relative_magnitude.score(evidence, OPTIONS)
+def test_relative_magnitude_drops_the_smallest_update(sums):
+    found = relative_magnitude.score(sums, OPTIONS)
     assert select(found, 2, protect_first=0, protect_last=0) == (0, 1)
 
 
-def test_topology_is_the_jaccard_of_the_barcode(evidence, states):
+def test_topology_is_the_jaccard_of_the_barcode(hidden, states):
     expected = jaccard(zigzag_barcode(states, k=3, dimensions=(1,)), 1)
-    np.testing.assert_array_equal(topology.pairwise(evidence, OPTIONS).values, expected)
+    np.testing.assert_array_equal(topology.pairwise(hidden, OPTIONS).values, expected)
 
 
-def test_several_scales_are_averaged(evidence):
-    one, two, both = (topology.pairwise(evidence, _with(k=k)).values for k in ("3", "4", "3+4"))
+def test_several_scales_are_averaged(hidden):
+    one, two, both = (topology.pairwise(hidden, _with(k=k)).values for k in ("3", "4", "3+4"))
     np.testing.assert_allclose(both, (one + two) / 2)
     assert (one != two).any()
 
 
-def test_gardinazzi_scores_the_layers_and_not_the_final_norm(evidence, states):
+def test_gardinazzi_scores_the_layers_and_not_the_final_norm(states):
     expected = inter_layer_persistence(zigzag_barcode(states + 1, k=3, dimensions=(1,)), 1, 0.5)
-    found = gardinazzi.score(evidence, _with(state="norm", alpha=0.5))
+    inside = HiddenStates("norm", torch.from_numpy(states + 1))
+    found = gardinazzi.score(inside, _with(state="norm", alpha=0.5))
     np.testing.assert_array_equal(found.values, expected[:LAYERS])
 
 
-def test_static_homology_bounds_the_jaccard(evidence, states):
+def test_static_homology_bounds_the_jaccard(hidden, states):
     """Its Betti numbers are those of each state alone, computed without a zigzag."""
     gudhi = pytest.importorskip("gudhi")
     numbers = np.array([_betti_one(gudhi, x, 3) for x in states], float)
     low, high = np.minimum.outer(numbers, numbers), np.maximum.outer(numbers, numbers)
-    found = controls.static_homology(evidence, OPTIONS).values
+    found = controls.static_homology(hidden, OPTIONS).values
     np.testing.assert_allclose(found, np.where(high > 0, low / np.maximum(high, 1), 1))
-    assert (topology.pairwise(evidence, OPTIONS).values <= found + 1e-12).all()
+    assert (topology.pairwise(hidden, OPTIONS).values <= found + 1e-12).all()
 
 
 def _betti_one(gudhi, points, k):
@@ -121,17 +127,17 @@ def _betti_one(gudhi, points, k):
     return tree.betti_numbers()[1]
 
 
-def test_shuffled_layers_is_the_score_of_states_in_another_order(evidence, states):
+def test_shuffled_layers_is_the_score_of_states_in_another_order(hidden, states):
     order = np.random.default_rng(OPTIONS.seed).permutation(len(states))
     expected = jaccard(zigzag_barcode(states[order], k=3, dimensions=(1,)), 1)
-    found = controls.shuffled(evidence, OPTIONS).values
+    found = controls.shuffled(hidden, OPTIONS).values
     for a, i in enumerate(order):
         for b, j in enumerate(order):
             assert found[i, j] == expected[a, b]
 
 
 def test_random_is_a_seeded_order():
-    first, again, other = (random.score(Evidence(12), _with(seed=s)).values for s in (0, 0, 1))
+    first, again, other = (random.score(DecoderLayers(12), _with(seed=s)).values for s in (0, 0, 1))
     assert sorted(first) == list(range(12)) and (first == again).all() and (first != other).any()
 
 
@@ -140,7 +146,7 @@ def test_random_is_a_seeded_order():
 )
 def test_uniform_is_evenly_spaced(sparsity, expected):
     options = _with(sparsity=sparsity)
-    found = select(position.uniform(Evidence(12), options), options.drop_count(12))
+    found = select(position.uniform(DecoderLayers(12), options), options.drop_count(12))
     assert found == expected
     gaps = np.diff(found)
     assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
@@ -148,24 +154,24 @@ def test_uniform_is_evenly_spaced(sparsity, expected):
 
 def test_uniform_spaces_around_what_must_stay():
     options = _with(sparsity=0.25)
-    found = select(position.uniform(Evidence(12, forbidden=frozenset({2, 6})), options), 3, forbidden={2, 6})
+    found = select(position.uniform(DecoderLayers(12, frozenset({2, 6})), options), 3, forbidden={2, 6})
     assert len(found) == 3 and not {2, 6} & set(found)
 
 
 def test_last_n_keeps_the_last_layer_only_when_protected():
-    scores = position.last_n(Evidence(6), OPTIONS)
+    scores = position.last_n(DecoderLayers(6), OPTIONS)
     assert select(scores, 2) == (3, 4)
     assert select(scores, 2, protect_last=0) == (4, 5)
 
 
-def test_reverse_turns_any_criterion_round(evidence):
-    plain = registry.get("cosine")(evidence, OPTIONS)
-    turned = registry.get("reverse:cosine")(evidence, OPTIONS)
+def test_reverse_turns_any_criterion_round(hidden):
+    plain = registry.get("cosine")(hidden, OPTIONS)
+    turned = registry.get("reverse:cosine")(hidden, OPTIONS)
     assert isinstance(turned, LayerScores)
     assert (np.argsort(turned.values) == np.argsort(plain.values)[::-1]).all()
-    pairs = reverse.topology_reversed(evidence, OPTIONS)
+    pairs = reverse.topology_reversed(hidden, OPTIONS)
     assert isinstance(pairs, PairScores)
-    np.testing.assert_allclose(pairs.values, 1 - topology.pairwise(evidence, OPTIONS).values)
+    np.testing.assert_allclose(pairs.values, 1 - topology.pairwise(hidden, OPTIONS).values)
 
 
 @pytest.mark.parametrize("name", [n for n, c in registry.criteria().items() if c.score])
@@ -190,7 +196,7 @@ def test_the_papers_settings_are_the_registered_ones():
 
 def test_a_default_that_no_criterion_can_have_is_refused(monkeypatch):
     broken = registry.criterion("broken", defaults={"state": "norm"})(cosine.unit)
-    monkeypatch.delitem(registry._declared, (registry.Criterion, "broken"))
+    del registry._declared[registry.Criterion, "broken"]
     monkeypatch.setitem(registry._declared, (registry.Criterion, "broken"), broken)
     with pytest.raises(OptionError, match="a default of criterion broken is 'state'; allowed: alpha, "):
         PruningOptions(criterion="broken")
@@ -204,21 +210,68 @@ def test_an_unknown_criterion_is_refused_with_the_nearest():
 
 
 def test_what_was_not_collected_is_named():
+    nothing = Measurements(DecoderLayers(3))
     with pytest.raises(InputError, match="state is 'norm'; kept in this calibration: none"):
-        Evidence(3).state("norm")
+        score(nothing, PruningOptions(criterion="cosine", state="norm"))
     with pytest.raises(InputError, match="token_cosine was not collected"):
-        block_influence.score(Evidence(3), OPTIONS)
+        score(nothing, PruningOptions(criterion="block_influence"))
     with pytest.raises(InputError, match="needs the model itself"):
-        _ = Evidence(3).likelihood
+        score(nothing, PruningOptions(criterion="greedy"))
+
+
+def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden, sums):
+    """The loss oracle, which holds the model, is not even made for the others."""
+
+    def never():
+        raise AssertionError("nobody asked for the model")
+
+    found = Measurements(DecoderLayers(LAYERS), {"residual": hidden}, sums, never)
+    for name, criterion in registry.criteria().items():
+        if criterion.score and not criterion.loss:
+            score(found, PruningOptions(criterion=name, state="residual", k="3", samples=SAMPLES))
+
+    def declare(name, function, **told):
+        made = registry.criterion(name, **told)(function)
+        del registry._declared[registry.Criterion, name]
+        monkeypatch.setitem(registry._declared, (registry.Criterion, name), made)
+        return PruningOptions(criterion=name, state="residual")
+
+    options = declare("greedier", greedy.score.score)
+    with pytest.raises(InputError, match="'greedier' takes 'loss'; declared for it: layers, options, states"):
+        score(found, options)
+    options = declare("few", block_influence.score.score, state="none", sums=("relative_magnitude",))
+    with pytest.raises(InputError, match="token_cosine was not collected"):
+        score(found, options)
+
+
+def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):
+    """Also for criteria that ask for different ones, and each tells what it would have cost alone."""
+    calls = []
+    barcodes = topology.zigzag_barcodes
+    monkeypatch.setattr(
+        topology, "zigzag_barcodes", lambda *a, ks, **k: calls.append(ks) or barcodes(*a, ks=ks, **k)
+    )
+    hidden.shared_ks = {("euclidean", 1): [3, 4, 5]}
+    one = topology.pairwise(hidden, _with(k="4"))
+    assert calls == [[4, 3, 5]] and hidden.reused_seconds > 0
+    both = topology.pairwise(hidden, _with(k="3+4"))
+    gardinazzi.score(hidden, _with(k="5"))
+    assert len(calls) == 1
+    fresh = HiddenStates("residual", hidden.values)
+    assert (topology.pairwise(fresh, _with(k="4")).values == one.values).all()
+    assert (topology.pairwise(fresh, _with(k="3+4")).values == both.values).all()
+    assert calls[1:] == [[4], [3]]
+    topology.pairwise(hidden, _with(k="6"))
+    assert calls[3:] == [[6]]
 
 
 def _with(**changes):
     return PruningOptions(**{"sparsity": 0.4, "state": "residual", "k": "3", "samples": SAMPLES, **changes})
 
 
-def test_barcodes_stay_with_the_scores(evidence) -> None:
+def test_barcodes_stay_with_the_scores(hidden) -> None:
     """As few numbers as hold them: the scores can be computed again from what is kept."""
-    scores = topology.pairwise(evidence, replace(OPTIONS, k="3+5"))
+    scores = topology.pairwise(hidden, replace(OPTIONS, k="3+5"))
     found = scores_from_json(json.loads(json.dumps(scores_to_json(scores))))
     barcodes = [Barcode.from_counted(kept["bars"], kept["states"]) for kept in found.barcodes]
     assert [kept["k"] for kept in found.barcodes] == [3, 5] and all(len(b) for b in barcodes)
@@ -227,11 +280,11 @@ def test_barcodes_stay_with_the_scores(evidence) -> None:
         Barcode.from_counted([(1, 0, 3, 0)], 5)
 
 
-def test_topology_and_angle_cost_in_units_of_a_typical_layer(evidence):
+def test_topology_and_angle_cost_in_units_of_a_typical_layer(hidden):
     """Computed pair by pair from the two similarities."""
-    shape = topology.pairwise(evidence, OPTIONS).values
-    angle = angular.score(evidence, OPTIONS).values
-    found = topology_angle.score(evidence, OPTIONS).values
+    shape = topology.pairwise(hidden, OPTIONS).values
+    angle = angular.score(hidden, OPTIONS).values
+    found = topology_angle.score(hidden, OPTIONS).values
     steps = [sorted(-np.log(max(v[i, i + 1], 1e-12)) for i in range(LAYERS)) for v in (shape, angle)]
     units = [one[len(one) // 2] for one in steps]
     for i in range(LAYERS + 1):
@@ -248,7 +301,7 @@ def test_a_translation_that_all_samples_share_is_seen_with_the_angle_alone():
     states = np.repeat(rng.normal(size=(1, 40, 16)), 9, axis=0) + 3
     states += 0.2 * rng.normal(size=states.shape).cumsum(0)
     states[4:, :, 0] += 60
-    steady = Evidence(8, {"residual": torch.from_numpy(states.astype(np.float32))})
+    steady = HiddenStates("residual", torch.from_numpy(states.astype(np.float32)))
     options = PruningOptions(state="residual", k="4", samples=40)
     shape, both = topology.pairwise(steady, options), topology_angle.score(steady, options)
     steps = np.diagonal(shape.values, 1)
@@ -258,10 +311,10 @@ def test_a_translation_that_all_samples_share_is_seen_with_the_angle_alone():
         assert 3 not in select(both, drop)
 
 
-def test_three_views_are_the_mean_of_three_costs(evidence):
+def test_three_views_are_the_mean_of_three_costs(hidden, sums):
     """Layer by layer, each in units of its median; the cheapest go first."""
-    found = topology_angle_influence.score(evidence, OPTIONS)
-    shape, angle = topology.pairwise(evidence, OPTIONS).values, angular.score(evidence, OPTIONS).values
+    found = topology_angle_influence.score(hidden, sums, OPTIONS)
+    shape, angle = topology.pairwise(hidden, OPTIONS).values, angular.score(hidden, OPTIONS).values
     views = [[v[i, i + 1] for i in range(LAYERS)] for v in (shape, angle)] + [[0.1, 0.5, 0.99, 0.4, 0.2]]
     costs = [[-np.log(max(value, 1e-12)) for value in view] for view in views]
     units = [sorted(one)[LAYERS // 2] for one in costs]
@@ -276,3 +329,18 @@ def test_three_views_are_the_mean_of_three_costs(evidence):
 def test_states_that_are_all_alike_are_balanced_without_a_division_by_zero():
     alike = np.ones((4, 4))
     np.testing.assert_array_equal(topology_angle.balanced(alike, alike), alike)
+
+
+def test_a_typical_layer_of_a_deep_decoder_lies_away_from_either_end():
+    """From 8 layers on the two at each end have no say in the unit, however dear they are."""
+    for depth, inner in ((8, slice(2, 6)), (9, slice(2, 7)), (7, slice(0, 7))):
+        costs = np.full(depth, 0.3) + 0.01 * np.arange(depth)
+        costs[[0, 1, -2, -1]] = 5.0
+        one = topology_angle_influence.chained(np.exp(-costs))
+        other = topology_angle_influence.chained(np.exp(-np.arange(1.0, depth + 1)))
+        found = -np.log(np.diagonal(topology_angle.balanced(one, other), 1))
+        expected = (
+            costs / np.median(costs[inner])
+            + np.arange(1.0, depth + 1) / np.median(np.arange(1.0, depth + 1)[inner])
+        ) / 2
+        np.testing.assert_allclose(found, expected)

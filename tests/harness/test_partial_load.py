@@ -15,9 +15,9 @@ from lmms_eval import models
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils
 
-from lmms_topoprune import calibrating, planning
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.cache_listing import listing
+from lmms_topoprune.pipeline import Planner, calibrate
 
 FEW = {"samples": 8, "k": "3", "calibration_batch": 8}
 PRUNE = {"sparsity": 0.34, **FEW}
@@ -81,8 +81,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One item for each calibration pass."""
     found: list[int] = []
-    collect = calibrating.collect_views
-    monkeypatch.setattr(calibrating, "collect_views", lambda *a, **k: found.append(1) or collect(*a, **k))
+    collect = calibrate.collect_views
+    monkeypatch.setattr(calibrate, "collect_views", lambda *a, **k: found.append(1) or collect(*a, **k))
     return found
 
 
@@ -92,11 +92,11 @@ def dropped_reads(names: set[str], dropped: tuple[int, ...]) -> set[str]:
 
 def test_a_second_run_reads_no_dropped_weight(load, asked, reads, passes):
     first = load("topopruned_llava", **PRUNE)
-    assert first.lean.plan is None and passes == [1]
+    assert first.partial_load.plan is None and passes == [1]
     assert dropped_reads(reads.names, first.plan.dropped)  # the dense model was loaded
     reads.names.clear()
     second = load("topopruned_llava", **PRUNE)
-    assert second.lean.plan is not None and passes == [1]
+    assert second.partial_load.plan is not None and passes == [1]
     assert (second.plan.hash, second.plan.scores) == (first.plan.hash, first.plan.scores)
     assert second.plan.calibration == first.plan.calibration
     assert len(second.plan.dropped) == 2 and not dropped_reads(reads.names, second.plan.dropped)
@@ -110,20 +110,20 @@ def test_a_second_run_reads_no_dropped_weight(load, asked, reads, passes):
 def test_other_sparsities_and_rules_load_lean_from_the_same_scores(load, passes):
     load("topopruned_llava", **PRUNE)
     for changes in ({"sparsity": 0.5}, {"selection": "block"}, {"batch_size": 4}):
-        assert load("topopruned_llava", **{**PRUNE, **changes}).lean.plan is not None
+        assert load("topopruned_llava", **{**PRUNE, **changes}).partial_load.plan is not None
     assert passes == [1]
     for changes in ({"seed": 1}, {"samples": 9}, {"token": "ret"}, {"k": "4"}, {"dtype": "bfloat16"}):
-        assert load("topopruned_llava", **{**PRUNE, **changes}).lean.plan is None
+        assert load("topopruned_llava", **{**PRUNE, **changes}).partial_load.plan is None
     assert len(passes) == 6
 
 
 @pytest.mark.parametrize("given", [{"layers": "1-2+4"}, {"criterion": "random", "sparsity": 0.34}])
 def test_what_needs_no_calibration_loads_lean_at_once(load, reads, monkeypatch, given):
     model = load("topopruned_llava", **given)
-    assert model.lean.plan is not None
-    monkeypatch.setattr("lmms_topoprune.harness.partial_load.known_plan", lambda *_, **__: None)
+    assert model.partial_load.plan is not None
+    monkeypatch.setattr("lmms_topoprune.pipeline.planner.known_plan", lambda *_, **__: None)
     dense = load("topopruned_llava", **given)
-    assert dense.lean.plan is None and dense.plan.hash == model.plan.hash
+    assert dense.partial_load.plan is None and dense.plan.hash == model.plan.hash
     monkeypatch.undo()
     assert load("topopruned_llava", **given).plan.hash == model.plan.hash
 
@@ -133,7 +133,7 @@ def test_a_plan_file_loads_lean_and_another_models_is_refused(load, save_llava, 
     dense = load("topopruned_llava", **PRUNE)
     dense.plan.save(path)
     lean = load("topopruned_llava", plan=str(path))
-    assert lean.lean.plan is not None and lean.plan.hash == dense.plan.hash
+    assert lean.partial_load.plan is not None and lean.plan.hash == dense.plan.hash
     requests = asked.requests("chat")
     assert asked.ask(lean, requests) == asked.ask(dense, requests)
     with pytest.raises(Exception, match=r"was made for .* with fingerprint"):
@@ -153,7 +153,7 @@ def test_a_tuned_copy_is_calibrated_anew(load, folder, tmp_path, passes):
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert file.stat().st_size == times.st_size
     tuned = load("topopruned_llava", pretrained=str(place), **PRUNE)
-    assert tuned.lean.plan is None and passes == [1, 1]
+    assert tuned.partial_load.plan is None and passes == [1, 1]
 
 
 def test_weights_that_change_while_they_are_calibrated_are_not_remembered(
@@ -163,17 +163,17 @@ def test_weights_that_change_while_they_are_calibrated_are_not_remembered(
     place = shutil.copytree(folder, tmp_path / "model")
     newer = save_llava(tmp_path / "newer", seed=5)
     with monkeypatch.context() as patch:
-        make_plan = planning.make_plan
+        make_plan = Planner.plan
 
         def saved_meanwhile(*arguments: Any, **given: Any) -> Any:
             plan = make_plan(*arguments, **given)
             (newer / "model.safetensors").replace(place / "model.safetensors")
             return plan
 
-        patch.setattr(planning, "make_plan", saved_meanwhile)
+        patch.setattr(Planner, "plan", saved_meanwhile)
         before = load("topopruned_llava", pretrained=str(place), **PRUNE)
     after = load("topopruned_llava", pretrained=str(place), **PRUNE)
-    assert after.lean.plan is None and passes == [1, 1]
+    assert after.partial_load.plan is None and passes == [1, 1]
     assert after.plan.fingerprint != before.plan.fingerprint
 
 
@@ -182,7 +182,19 @@ def test_a_changed_template_is_calibrated_anew(load, folder, tmp_path, passes):
     load("topopruned_llava", pretrained=str(place), **PRUNE)
     template = place / "chat_template.jinja"
     template.write_text("Look. " + template.read_text())
-    assert load("topopruned_llava", pretrained=str(place), **PRUNE).lean.plan is None and passes == [1, 1]
+    assert load("topopruned_llava", pretrained=str(place), **PRUNE).partial_load.plan is None and passes == [
+        1,
+        1,
+    ]
+
+
+def test_other_samples_under_the_same_name_are_calibrated_anew(load, tmp_path, passes):
+    lines = tmp_path / "samples.jsonl"
+    for number, word in enumerate(("red", "red", "blue")):
+        lines.write_text("\n".join(f'{{"instruction": "Is it {word}? {i}"}}' for i in range(8)))
+        model = load("topopruned_llava", calibration=str(lines), **PRUNE)
+        assert (model.partial_load.plan is not None) == (number == 1)
+    assert passes == [1, 1]
 
 
 @pytest.mark.parametrize("damage", ["{", '{"schema": "other/1"}', ""])
@@ -191,9 +203,9 @@ def test_damaged_entries_are_set_aside_and_computed_again(load, passes, damage, 
     for path in Cache.default().entries():
         path.write_text(damage)
     second = load("topopruned_llava", **PRUNE)
-    assert second.lean.plan is None and passes == [1, 1] and second.plan.hash == first.plan.hash
+    assert second.partial_load.plan is None and passes == [1, 1] and second.plan.hash == first.plan.hash
     assert "set aside" in caplog.text
-    assert load("topopruned_llava", **PRUNE).lean.plan is not None
+    assert load("topopruned_llava", **PRUNE).partial_load.plan is not None
     assert {entry.kind for entry in listing(Cache.default())} >= {"scores", "set aside"}
 
 
@@ -203,7 +215,7 @@ def test_damaged_entries_are_set_aside_and_computed_again(load, passes, damage, 
 def test_device_maps_apply_to_the_lean_model(load, asked, device_map):
     given = {**PRUNE, "device_map": device_map, "device": "cpu"}
     first, second = load("topopruned_llava", **given), load("topopruned_llava", **given)
-    assert first.lean.plan is None and second.lean.plan is not None
+    assert first.partial_load.plan is None and second.partial_load.plan is not None
     requests = asked.requests("chat")
     assert asked.ask(second, requests) == asked.ask(first, requests)
 
@@ -218,6 +230,6 @@ def test_every_family_loads_lean(family: str, tmp_path: Path) -> None:
     options = {"sparsity": 0.17, "protect_first": 2, "protect_last": 1}
     first, second = create(**given, **options), create(**given, **options)
     assert second.plan.hash == first.plan.hash
-    assert first.lean.plan is None and second.lean.plan is not None
+    assert first.partial_load.plan is None and second.partial_load.plan is not None
     a, b = first.network.state_dict(), second.network.state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

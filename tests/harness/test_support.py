@@ -70,6 +70,9 @@ def test_a_family_does_what_the_table_says(
     several = type(asked)(two)
     if row.images:
         assert len(several.ask(lm, several.requests(kind))) == 1
+    else:
+        with pytest.raises(TopopruneError):
+            several.ask(lm, several.requests(kind))
     film = request.getfixturevalue("video")
     lm.task_dict = {"tiny": {"test": [{}]}}
     if row.video:

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from two_ranks import samples
 
-from lmms_topoprune import calibrating, planning
 from lmms_topoprune._util import cache as caching
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.embedded import build
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import calibrate, make_plan
 
 COUNT = 20
 
@@ -53,14 +53,14 @@ def main(folder: Path, how: str) -> None:
 def work(model: Any, processor: Any, chosen: list[Any], folder: Path) -> dict[str, Any]:
     """The plan's hash and scores, how many calibration passes it took, and what was complained about."""
     passes, said = [], []
-    collect = calibrating.collect_views
-    calibrating.collect_views = lambda *a, **k: passes.append(1) or collect(*a, **k)
+    collect = calibrate.collect_views
+    calibrate.collect_views = lambda *a, **k: passes.append(1) or collect(*a, **k)
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("lmms_topoprune").addHandler(handler)
     options = PruningOptions(sparsity=0.3, criterion="cosine", samples=8, k="3")
     given: dict[str, Any] = {"name": "tiny", "samples": chosen, "progress": False, "cache": Cache(folder)}
-    plan = planning.make_plan(model, processor, options, **given)
+    plan = make_plan(model, processor, options, **given)
     return {"hash": plan.hash, "scores": plan.scores, "passes": len(passes), "said": said}
 
 

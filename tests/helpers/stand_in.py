@@ -55,6 +55,7 @@ class StandIn:
     name: str = "dense_llava"
     model_args: str = "pretrained=tiny"
     batch_size: int = 4
+    calibrations: Any = None
     opener: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,8 @@ class StandIn:
 
     def asked_about(self, source: str, tasks: Any) -> tuple[str, ...]:
         return ()
+
+    def expect(self, plans: Any) -> None: ...
 
     def evaluate(self, plan, tasks, output, *, model, model_args, limit=None, progress=None) -> Path:
         layers = format_layers(plan.dropped)

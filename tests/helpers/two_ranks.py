@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lmms_topoprune import calibrating, planning
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import build, scenes
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import calibrate, make_plan
 
 
 def samples() -> list[Sample]:
@@ -43,11 +43,11 @@ def main(folder: Path, rank: int) -> None:
         "ranks": Ranks.current(),
         "cache": Cache(None),
     }
-    planning.make_plan(model, processor, options, **given).save(folder / f"plan-{rank}.json")
+    make_plan(model, processor, options, **given).save(folder / f"plan-{rank}.json")
     if rank == 1:
-        calibrating.collect_views = _fail
+        calibrate.collect_views = _fail
     try:
-        planning.make_plan(model, processor, options, **given)
+        make_plan(model, processor, options, **given)
     except InputError as error:
         (folder / f"problem-{rank}.txt").write_text(str(error))
     dist.destroy_process_group()

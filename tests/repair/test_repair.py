@@ -16,11 +16,11 @@ from torch import nn
 
 from lmms_topoprune.calibration.decoder import Decoder
 from lmms_topoprune.errors import OptionError, SurgeryError
-from lmms_topoprune.repair import apply as repairing
+from lmms_topoprune.repair import linear as repairing
 from lmms_topoprune.repair import weights as formulas
 from lmms_topoprune.repair.apply import repair
-from lmms_topoprune.repair.moments import CutRecorder
-from lmms_topoprune.repair.passes import BatchPasses
+from lmms_topoprune.repair.cut_sums import CutRecorder
+from lmms_topoprune.repair.probes import BatchPasses
 from lmms_topoprune.repair.projection import Projection
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
 from lmms_topoprune.surgery.notes import repair_of
@@ -46,12 +46,12 @@ def logits(model: hf.PreTrainedModel, inputs: dict[str, torch.Tensor] = BATCHES[
     return model(**inputs, use_cache=False).logits
 
 
-def make_linear(model: hf.PreTrainedModel, layer: int, seed: int = 0) -> None:
-    """The layer adds a fixed linear map of what the projection before it added."""
+def make_linear(model: hf.PreTrainedModel, layer: int, seed: int = 0, factor: float = 1.0) -> None:
+    """The layer adds a fixed linear map of what the projection before it, times a factor, added."""
     layers, added = decoder_layers(model), {}
     mapping = 0.3 * torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(seed))
     layers[layer - 1].mlp.down_proj.register_forward_hook(lambda _, args, out: added.update(value=out))
-    layers[layer].forward = lambda hidden_states, **_: hidden_states + added["value"] @ mapping
+    layers[layer].forward = lambda hidden_states, **_: hidden_states + factor * added["value"] @ mapping
 
 
 def test_a_block_that_is_linear_is_repaired_exactly() -> None:
@@ -65,6 +65,16 @@ def test_a_block_that_is_linear_is_repaired_exactly() -> None:
         assert len(decoder_layers(model)) == 4
         torch.testing.assert_close(logits(model), dense, atol=1e-5, rtol=1e-4)
     assert torch.equal(logits(model), dense)
+
+
+def test_what_a_layer_multiplies_its_output_with_counts() -> None:
+    """Granite adds a fraction of what its projections give."""
+    torch.manual_seed(0)
+    model = hf.GraniteForCausalLM(text("GraniteConfig", residual_multiplier=0.22)).eval()
+    make_linear(model, 2, factor=0.22)
+    dense = logits(model)
+    with repair(model, BATCHES, [2], ridge=1e-12):
+        torch.testing.assert_close(logits(model), dense, atol=1e-5, rtol=1e-4)
 
 
 def transposed(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor:

@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
 
-from lmms_topoprune import planning
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import carry_out, repair
+from lmms_topoprune.repair.apply import announce, repair
+from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.results.labels import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
 from lmms_topoprune.sweep.folder import SweepFolder
-from lmms_topoprune.sweep.planner import Planner
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
 OPTIONS = {"criterion": "uniform", "sparsity": 0.34, "samples": 8, "k": "3"}
@@ -37,7 +38,7 @@ def plan_for(
     model: PreTrainedModel, processor: LlavaProcessor, method: str = "linear", **more: Any
 ) -> PruningPlan:
     options = PruningOptions(**{**OPTIONS, "repair": method, **more})
-    return planning.make_plan(model, processor, options, name="dense", progress=False)
+    return make_plan(model, processor, options, name="dense", progress=False)
 
 
 @pytest.mark.parametrize("method", ["linear", "rescale"])
@@ -47,7 +48,7 @@ def test_an_exported_repair_loads_in_plain_transformers(
     model = tiny_llava(layers=6)
     plan = plan_for(model, embedded_processor, method)
     dense = logits(model)
-    deletion = carry_out(model, embedded_processor, plan)
+    deletion = apply_plan(model, embedded_processor, plan)
     folder = export(model, embedded_processor, plan, tmp_path / "repaired")
     loaded, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
     assert not {key: keys for key, keys in report.items() if keys}
@@ -72,7 +73,7 @@ def test_plan_and_model_must_agree_on_the_repair(
     with delete_layers(model, plan.dropped), pytest.raises(InputError, match="the plan has a linear repair"):
         export(model, None, plan, tmp_path / "a")
     with (
-        carry_out(model, embedded_processor, plan),
+        apply_plan(model, embedded_processor, plan),
         pytest.raises(InputError, match="the plan has no repair"),
     ):
         export(model, None, plain, tmp_path / "b")
@@ -87,27 +88,27 @@ def test_a_plan_file_redoes_its_repair_or_refuses(
 ) -> None:
     model = tiny_llava(layers=6)
     plan = plan_for(model, embedded_processor)
-    with carry_out(model, embedded_processor, plan):
+    with apply_plan(model, embedded_processor, plan):
         repaired = fingerprint(model)
     plan.save(tmp_path / "plan.json")
     for given in ("none", "linear"):
-        again = planning.make_plan(
+        again = make_plan(
             model,
             embedded_processor,
             PruningOptions(plan=str(tmp_path / "plan.json"), repair=given),
             name="x",
         )
         assert again == plan
-        with carry_out(model, embedded_processor, again):
+        with apply_plan(model, embedded_processor, again):
             assert fingerprint(model) == repaired
     other = PruningOptions(plan=str(tmp_path / "plan.json"), repair="rescale")
     with pytest.raises(OptionError, match="repair is 'rescale', but the plan says 'linear'"):
-        planning.make_plan(model, embedded_processor, other, name="x")
+        make_plan(model, embedded_processor, other, name="x")
     with pytest.raises(InputError, match="fitted to calibration samples with fingerprint"):
-        carry_out(model, embedded_processor, plan, samples=samples[:8])
+        apply_plan(model, embedded_processor, plan, samples=samples[:8])
     newer = replace(plan, repair={**plan.repair, "version": 99})
     with pytest.raises(InputError, match="the plan's repair is of version 99"):
-        carry_out(model, embedded_processor, newer)
+        apply_plan(model, embedded_processor, newer)
     with pytest.raises(InputError, match="the plan's repair lacks fingerprint"):
         replace(plan, repair={k: v for k, v in plan.repair.items() if k != "fingerprint"})
 
@@ -131,8 +132,8 @@ def test_a_sweep_plans_the_same_repair(tiny_llava: Make, embedded_processor: Lla
     model = tiny_llava(layers=6)
     for criterion in ("uniform", "cosine"):
         wanted = PruningOptions(**{**OPTIONS, "criterion": criterion, "repair": "linear"})
-        (found,) = Planner(model, embedded_processor, "dense").plans([wanted])
-        alone = planning.make_plan(model, embedded_processor, wanted, name="dense", progress=False)
+        (found,) = Planner("dense", model, embedded_processor).plans([wanted])
+        alone = make_plan(model, embedded_processor, wanted, name="dense", progress=False)
         assert found.hash == alone.hash and found.repair == alone.repair
 
 
@@ -141,7 +142,31 @@ def test_nothing_deleted_is_nothing_repaired(tiny_llava: Make, embedded_processo
     plan = plan_for(model, embedded_processor, sparsity=0.0)
     assert not plan.dropped and not plan.repair
     before = fingerprint(model)
-    with carry_out(model, embedded_processor, plan):
+    with apply_plan(model, embedded_processor, plan):
         assert fingerprint(model) == before
     with pytest.raises(OptionError, match="repair is 'magic'; allowed: linear, none, rescale"):
         PruningOptions(repair="magic")
+
+
+@pytest.mark.parametrize(
+    ("method", "limit", "passes"), [("linear", 2**31, 1), ("linear", 1, 3), ("rescale", 1, 1)]
+)
+def test_one_pass_serves_the_repairs_of_many_plans_as_far_as_memory_goes(
+    method: str, limit: int, passes: int, tiny_llava: Make, embedded_processor: LlavaProcessor
+) -> None:
+    """Overlapping cuts too; the weights are those of a pass for each plan alone."""
+    model = tiny_llava(layers=6)
+    plans = [
+        plan_for(model, embedded_processor, method, sparsity=0.0, layers=text) for text in ("2-3", "3", "2+4")
+    ]
+    alone = []
+    for plan in plans:
+        with apply_plan(model, embedded_processor, plan):
+            alone.append(fingerprint(model))
+    assert len(set(alone)) == 3
+    sums, sets = KnownSums(limit), CalibrationSets()
+    announce(((plan.dropped, plan.repair) for plan in plans), sums)
+    for plan, expected in zip(plans, alone, strict=True):
+        with apply_plan(model, embedded_processor, plan, calibrations=sets, sums=sums):
+            assert fingerprint(model) == expected
+    assert sums.passes == passes

@@ -63,7 +63,7 @@ def test_several_models_have_a_folder_each(tmp_path):
     [
         ("criterai: [cosine]", "is 'criterai'; allowed: .*; did you mean 'criteria'"),
         ("criteria: [cosin]", "criterion is 'cosin'; allowed: .*; did you mean 'cosine'"),
-        ("sparsities: [most]", "sparsities is ..'most'..; allowed: numbers, one or a list of them"),
+        ("sparsities: [most]", "sparsities is .'most'.; allowed: numbers, one or a list of them"),
         ("sparsities: [1.5]", "sparsity is 1.5; allowed: 0 < sparsity < 1"),
         ("seeds: [0.5]", "seeds is .0.5.; allowed: whole numbers"),
         ("models: [{model: lava}]", "model is 'lava'; allowed: .*; did you mean 'llava'"),

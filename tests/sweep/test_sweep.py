@@ -15,18 +15,17 @@ import folders
 import numpy as np
 import pytest
 
-from lmms_topoprune import planning
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.cache_listing import listing
 from lmms_topoprune.cli.sweep import finish
 from lmms_topoprune.comparison.columns import columns
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError, unknown
+from lmms_topoprune.pipeline import Planner, make_plan
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.results.labels import plan_label
 from lmms_topoprune.sweep.folder import SweepFolder, read_sweep
 from lmms_topoprune.sweep.grid import Cell, Grid, parse_variant
-from lmms_topoprune.sweep.planner import Planner
 from lmms_topoprune.sweep.run_folders import distinct, distinct_labels, read_runs
 from lmms_topoprune.sweep.runner import sweep
 from lmms_topoprune.topology import jaccard
@@ -37,7 +36,7 @@ CHEAP = Grid(("last_n", "uniform"), (0.34, 0.5))
 class Evaluator:
     """Stands in for lmms-eval: the answers depend on the dropped layers alone."""
 
-    name, model_args, batch_size = "dense_llava", "pretrained=tiny", 4
+    name, model_args, batch_size, calibrations = "dense_llava", "pretrained=tiny", 4, None
 
     def __init__(self, model: Any, processor: Any, stop_after: int = 10**6, kill: bool = False) -> None:
         self.model, self.processor = model, processor
@@ -50,6 +49,8 @@ class Evaluator:
 
     def asked_about(self, source: str, tasks: Any) -> tuple[str, ...]:
         return tuple(tasks) if "evaluated" in source else ()
+
+    def expect(self, plans: Any) -> None: ...
 
     def evaluate(self, plan, tasks, output, *, model, model_args, limit=None, progress=None) -> Path:
         scores = [float((i * 7 + len(plan.dropped)) % 5 > len(plan.dropped)) for i in range(20)]
@@ -192,15 +193,15 @@ def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, em
     cells = [
         Cell(name, s) for name in ("topology", "cosine", "block_influence", "gardinazzi") for s in (0.2, 0.4)
     ]
-    planner = Planner(model, embedded_processor, "tiny")
+    planner = Planner("tiny", model, embedded_processor)
     plans = planner.plans([cell.options(shared) for cell in cells])
     assert planner.passes == 1
     for cell, plan in zip(cells, plans, strict=True):
-        alone = planning.make_plan(
+        alone = make_plan(
             model, embedded_processor, cell.options(shared), name="tiny", progress=False, cache=_no_cache()
         )
         assert (plan.dropped, plan.hash) == (alone.dropped, alone.hash), cell.name
-    again = Planner(model, embedded_processor, "tiny")
+    again = Planner("tiny", model, embedded_processor)
     again.plans([cell.options(shared) for cell in cells])
     assert again.passes == 0
 

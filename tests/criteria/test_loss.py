@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmms_topoprune.calibration.evidence import Evidence
-from lmms_topoprune.calibration.likelihood import ANSWER_TOKENS, Likelihood
+from lmms_topoprune.calibration.loss import ANSWER_TOKENS, LossOracle
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria import greedy, taylor
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import select
@@ -22,11 +23,11 @@ OPTIONS = PruningOptions(sparsity=0.3, criterion="greedy")  # 2 of 6 layers
 
 @pytest.fixture(scope="module")
 def llava(tiny_llava, embedded_processor, samples):
-    """A model, its likelihood, and every sample's sequence with the place where the answer begins."""
+    """A model, its oracle, and every sample's sequence with the place where the answer begins."""
     model = tiny_llava()
     chosen = samples[:6]
-    likelihood = Likelihood.of(model, embedded_processor, chosen, batch_size=4)
-    return model, likelihood, [_answered(model, embedded_processor, s) for s in chosen]
+    oracle = LossOracle.of(model, Prompter(embedded_processor), chosen, batch_size=4)
+    return model, oracle, [_answered(model, embedded_processor, s) for s in chosen]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def language_model(embedded_processor):
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).eval()
     texts = ["Is the red circle left of the blue square?", "How many?", "The scene has two large crosses."]
-    likelihood = Likelihood.of(model, tokenizer, [Sample(t) for t in texts], batch_size=2)
-    return model, likelihood, [({"input_ids": tokenizer(t, return_tensors="pt").input_ids}, 1) for t in texts]
+    oracle = LossOracle.of(model, Prompter(tokenizer), [Sample(t) for t in texts], batch_size=2)
+    return model, oracle, [({"input_ids": tokenizer(t, return_tensors="pt").input_ids}, 1) for t in texts]
 
 
 def _answered(model, processor, sample):
@@ -50,7 +51,7 @@ def _answered(model, processor, sample):
 
 
 def _by_hand(model, sequences):
-    """The mean negative log-likelihood of all tokens from `start` on, differentiable."""
+    """The mean negative log-oracle of all tokens from `start` on, differentiable."""
     losses = []
     for inputs, start in sequences:
         logs = model(**inputs, use_cache=False).logits[0].log_softmax(-1)
@@ -61,27 +62,27 @@ def _by_hand(model, sequences):
 
 @pytest.mark.parametrize("setting", ["llava", "language_model"])
 def test_the_loss(setting, request):
-    model, likelihood, sequences = request.getfixturevalue(setting)
-    assert likelihood.mean() == pytest.approx(_by_hand(model, sequences).item(), abs=1e-5)
+    model, oracle, sequences = request.getfixturevalue(setting)
+    assert oracle.mean() == pytest.approx(_by_hand(model, sequences).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("setting", ["llava", "language_model"])
 def test_taylor_is_the_sum_of_weight_times_gradient(setting, request):
-    model, likelihood, sequences = request.getfixturevalue(setting)
+    model, oracle, sequences = request.getfixturevalue(setting)
     _by_hand(model, sequences).backward()
     expected = [
         sum((p * p.grad).abs().sum().item() for p in layer.parameters() if p.dim() == 2)
         for layer in decoder_layers(model)
     ]
     model.zero_grad()
-    found = taylor.score(Evidence(6, make_likelihood=lambda: likelihood), OPTIONS)
+    found = taylor.score(oracle, OPTIONS)
     np.testing.assert_allclose(-found.values, expected, rtol=1e-4)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("setting", ["llava", "language_model"])
 def test_greedy_removes_the_layer_that_the_loss_misses_least(setting, request):
-    model, likelihood, sequences = request.getfixturevalue(setting)
+    model, oracle, sequences = request.getfixturevalue(setting)
     removed = []
     for _ in range(2):
         losses = {}
@@ -89,32 +90,32 @@ def test_greedy_removes_the_layer_that_the_loss_misses_least(setting, request):
             with torch.no_grad(), delete_layers(model, [*removed, layer]):
                 losses[layer] = _by_hand(model, sequences).item()
         removed.append(min(losses, key=losses.get))
-    scores = greedy.score(Evidence(6, make_likelihood=lambda: likelihood), OPTIONS)
+    scores = greedy.score(oracle, DecoderLayers(6), OPTIONS)
     assert np.argsort(-scores.values)[:2].tolist() == removed
     assert select(scores, 2) == tuple(sorted(removed))
 
 
 def test_greedy_leaves_alone_what_cannot_be_deleted(language_model):
-    _, likelihood, _ = language_model
-    evidence = Evidence(6, forbidden=frozenset({1, 2}), make_likelihood=lambda: likelihood)
-    assert set(np.flatnonzero(greedy.score(evidence, OPTIONS).values)) == {3, 4}
+    _, oracle, _ = language_model
+    layers = DecoderLayers(6, frozenset({1, 2}))
+    assert set(np.flatnonzero(greedy.score(oracle, layers, OPTIONS).values)) == {3, 4}
 
 
 def test_greedy_measures_every_set_of_layers_once(language_model, monkeypatch):
     """The order is nested: a sweep pays for its highest sparsity alone."""
-    _, likelihood, _ = language_model
-    fresh, calls, measure = replace(likelihood, measured={}), [], Likelihood.measure
+    _, oracle, _ = language_model
+    fresh, calls, measure = replace(oracle, measured={}, reused_seconds=0.0), [], LossOracle.measure
 
     def counted(self, skipped, more, advance):
         calls.extend(more)
         measure(self, skipped, more, advance)
 
-    monkeypatch.setattr(Likelihood, "measure", counted)
-    evidence = Evidence(6, make_likelihood=lambda: fresh)
-    low = greedy.score(evidence, OPTIONS).values
+    monkeypatch.setattr(LossOracle, "measure", counted)
+    layers = DecoderLayers(6)
+    low = greedy.score(fresh, layers, OPTIONS).values
     assert len(calls) == 4 + 3
-    high = greedy.score(evidence, replace(OPTIONS, sparsity=0.5)).values
+    high = greedy.score(fresh, layers, replace(OPTIONS, sparsity=0.5)).values
     assert len(calls) == 4 + 3 + 2
     assert set(np.flatnonzero(low)) < set(np.flatnonzero(high))
     again = [seconds for skipped, (_, seconds) in fresh.measured.items() if len(skipped) <= 2]
-    assert evidence.spared_seconds == pytest.approx(sum(again)) and all(again)
+    assert fresh.reused_seconds == pytest.approx(sum(again)) and all(again)

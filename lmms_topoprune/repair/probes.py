@@ -1,4 +1,4 @@
-"""Passes over one calibration set for whoever needs several, and recorders that look instead of summing."""
+"""Passes over one calibration set, and probes that look at its first batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import nn
 
 from lmms_topoprune.calibration.collect import evaluation_mode, forward, one_pass
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.listener import Enough, Listener, hooked
+from lmms_topoprune.calibration.listener import Listener, StopForward, hooked
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError, SurgeryError
@@ -35,7 +36,7 @@ class SamplePasses:
     """Samples, worded and batched as in the calibration of a criterion."""
 
     model: Any
-    processor: Any
+    prompter: Prompter
     samples: Sequence[Sample]
     batch_size: int = 8
     advance: Callable[[int], None] = lambda count: None
@@ -43,7 +44,7 @@ class SamplePasses:
     def run(self, recorder: Listener, *, peek: bool = False) -> None:
         samples = self.samples[:PEEK] if peek else self.samples
         advance = (lambda count: None) if peek else self.advance
-        one_pass(self.model, self.processor, samples, recorder, batch_size=self.batch_size, advance=advance)
+        one_pass(self.model, self.prompter, samples, recorder, batch_size=self.batch_size, advance=advance)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class BatchPasses:
             for batch in self.batches:
                 count += 1
                 recorder.start(Tokens.of(batch, set()), range(len(batch["input_ids"])))
-                with suppress(Enough):
+                with suppress(StopForward):
                     forward(self.model, batch)
                 recorder.finish()
                 if peek:
@@ -71,7 +72,7 @@ class BatchPasses:
 
 
 @dataclass
-class Finder(Generic[Found]):
+class Probe(Generic[Found]):
     """Asks some layers a question on the first batch, while they run on real hidden states.
 
     Attributes:
@@ -108,7 +109,7 @@ class Finder(Generic[Found]):
             except SurgeryError as error:
                 raise SurgeryError(f"layer {number} cannot take it up: {error}") from None
             if number == max(self.layers):
-                raise Enough
+                raise StopForward
 
         return hook
 
@@ -121,7 +122,7 @@ def rerun(layer: nn.Module, hidden: torch.Tensor, args: tuple[Any, ...], kwargs:
 
 
 @dataclass
-class Outcome:
+class LogitsProbe:
     """Keeps what a model gives on the first batch: the last positions' logits."""
 
     model: nn.Module

@@ -13,10 +13,15 @@ import pytest
 from families.properties import build
 from families.table import FAMILIES
 
-from lmms_topoprune import calibrating, planning, registry
+from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune.calibration import calibration_set
+from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import calibrate, make_plan, planner, plans
+from lmms_topoprune.pipeline import scores as scoring
+from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores
 from lmms_topoprune.surgery import delete_layers, fingerprint
@@ -34,7 +39,7 @@ def plan_for(model, embedded_processor, samples):
     def make(criterion="topology", **changes):
         options = PruningOptions(**{"samples": 32, "k": "3", "criterion": criterion, **changes})
         cache = Cache(None)
-        return planning.make_plan(
+        return make_plan(
             model, embedded_processor, options, name="tiny", samples=samples, progress=False, cache=cache
         )
 
@@ -72,28 +77,26 @@ def test_the_batch_size_does_not_matter(plan_for):
 def test_the_token_and_the_samples_change_the_hash(plan_for, model, embedded_processor, samples):
     assert plan_for(sparsity=0.3).hash != plan_for(sparsity=0.3, token="ret").hash
     options = PruningOptions(sparsity=0.3, criterion="cosine")
-    fewer = planning.make_plan(
-        model, embedded_processor, options, name="tiny", samples=samples[1:], progress=False
-    )
+    fewer = make_plan(model, embedded_processor, options, name="tiny", samples=samples[1:], progress=False)
     assert fewer.hash != plan_for("cosine", sparsity=0.3).hash
 
 
 def test_pair_scores_become_one_number_a_layer(plan_for, monkeypatch):
     values = np.linspace(0, 1, 49).reshape(7, 7)
-    monkeypatch.setattr(planning, "score", lambda *_: PairScores(values))
+    monkeypatch.setattr(scoring, "score", lambda *_: PairScores(values))
     assert plan_for(sparsity=0.3).scores == pytest.approx([values[i, i + 1] for i in range(6)])
 
 
 def test_no_sparsity_needs_no_calibration(model, monkeypatch):
-    monkeypatch.setattr(calibrating, "load_samples", None)
-    plan = planning.make_plan(model, None, PruningOptions(), name="tiny")
+    monkeypatch.setattr(calibration_set, "load_samples", None)
+    plan = make_plan(model, None, PruningOptions(), name="tiny")
     assert plan.dropped == () and plan.scores is None and plan.calibration == {}
 
 
 def test_random_layers_need_no_samples(model, monkeypatch):
-    monkeypatch.setattr(calibrating, "load_samples", None)
+    monkeypatch.setattr(calibration_set, "load_samples", None)
     options = PruningOptions(sparsity=0.3, criterion="random", seed=3)
-    assert len(planning.make_plan(model, None, options, name="tiny").dropped) == 2
+    assert len(make_plan(model, None, options, name="tiny").dropped) == 2
 
 
 def test_gardinazzi_finds_the_count_by_itself(plan_for):
@@ -109,7 +112,7 @@ def test_a_threshold_and_a_sparsity_contradict_each_other(plan_for):
 
 
 def test_what_cannot_be_deleted_stays(plan_for, monkeypatch):
-    monkeypatch.setattr(planning, "undeletable", lambda _: {1: "a reason", 3: "another"})
+    monkeypatch.setattr(planner, "undeletable", lambda _: {1: "a reason", 3: "another"})
     for criterion in ("topology", "cosine", "random", "uniform", "last_n", "greedy"):
         assert plan_for(criterion, sparsity=0.3).dropped == (2, 4)
 
@@ -124,58 +127,56 @@ def test_layers_that_cannot_go_together_are_planned_around(pairs):
         similar = np.eye(7)
         similar[range(6), range(1, 7)] = similar[range(1, 7), range(6)] = values
         scores = PairScores(similar)
-    options = planning.resolved(PruningOptions(sparsity=0.34, criterion="topology" if pairs else "cosine"))
-    assert planning.choose(scores, options, 6, frozenset()) == (1, 4)
-    assert planning.undeletable(model) == {}
-    plan = planning.plan_from(model, options, "tiny", planning.Scored(scores, {}, {}), frozenset())
+    options = resolved(PruningOptions(sparsity=0.34, criterion="topology" if pairs else "cosine"))
+    assert plans.choose(scores, options, 6, frozenset()) == (1, 4)
+    assert planner.undeletable(model) == {}
+    plan = plans.plan_from(model, options, "tiny", scoring.Scored(scores, {}, {}), DecoderLayers(6), "")
     assert plan.dropped == (1, 3)
     delete_layers(model, plan.dropped)
 
 
 @pytest.mark.parametrize("sparsity", [0.8, 0.95])
 def test_a_sparsity_that_cannot_be_met_is_refused_before_calibration(model, monkeypatch, sparsity):
-    monkeypatch.setattr(calibrating, "load_samples", None)
+    monkeypatch.setattr(calibration_set, "load_samples", None)
     with pytest.raises(
         OptionError, match=rf"sparsity is {sparsity}, which drops . of 6 layers, .* leave 4 to drop"
     ):
-        planning.make_plan(model, None, PruningOptions(sparsity=sparsity), name="tiny")
+        make_plan(model, None, PruningOptions(sparsity=sparsity), name="tiny")
 
 
 def test_too_few_samples_for_k_are_refused(model, embedded_processor, samples):
     with pytest.raises(InputError, match="k is '5', but there are only 4 calibration samples"):
-        planning.make_plan(
-            model, embedded_processor, PruningOptions(sparsity=0.3), name="tiny", samples=samples[:4]
-        )
+        make_plan(model, embedded_processor, PruningOptions(sparsity=0.3), name="tiny", samples=samples[:4])
 
 
 def test_layers_by_hand(model):
-    plan = planning.make_plan(model, None, PruningOptions(layers="1-2+4"), name="tiny")
+    plan = make_plan(model, None, PruningOptions(layers="1-2+4"), name="tiny")
     assert plan.dropped == (1, 2, 4) and plan.criterion == "given"
     with pytest.raises(InputError, match="layer 6 does not exist; the model has layers 0 to 5"):
-        planning.make_plan(model, None, PruningOptions(layers="6"), name="tiny")
+        make_plan(model, None, PruningOptions(layers="6"), name="tiny")
 
 
 def test_a_plan_file_is_used_for_its_own_model_only(model, tiny_llava, tmp_path):
     path = tmp_path / "plan.json"
-    made = planning.make_plan(model, None, PruningOptions(layers="1-2"), name="tiny")
+    made = make_plan(model, None, PruningOptions(layers="1-2"), name="tiny")
     made.save(path)
     options = PruningOptions(plan=str(path))
-    assert planning.make_plan(model, None, options, name="elsewhere").hash == made.hash
+    assert make_plan(model, None, options, name="elsewhere").hash == made.hash
     with pytest.raises(InputError, match=r"was made for 'tiny' with fingerprint .*make a new plan"):
-        planning.make_plan(tiny_llava(layers=6, seed=1), None, options, name="other")
+        make_plan(tiny_llava(layers=6, seed=1), None, options, name="other")
     with pytest.raises(InputError, match="is for 6 layers, but 'short' has 4"):
-        planning.make_plan(tiny_llava(layers=4), None, options, name="short")
+        make_plan(tiny_llava(layers=4), None, options, name="short")
 
 
 def test_equal_settings_calibrate_once(model, embedded_processor, samples, monkeypatch, tmp_path):
     passes = []
-    collect = calibrating.collect_views
-    monkeypatch.setattr(calibrating, "collect_views", lambda *a, **k: passes.append(1) or collect(*a, **k))
+    collect = calibrate.collect_views
+    monkeypatch.setattr(calibrate, "collect_views", lambda *a, **k: passes.append(1) or collect(*a, **k))
 
     def make(**changes):
         options = PruningOptions(**{"sparsity": 0.3, "k": "3", "samples": 32, **changes})
         given = {"name": "tiny", "samples": samples, "progress": False, "cache": Cache(tmp_path)}
-        return planning.make_plan(model, embedded_processor, options, **given)
+        return make_plan(model, embedded_processor, options, **given)
 
     first, second = make(), make()
     assert len(passes) == 1 and (first.hash, first.scores) == (second.hash, second.scores)
@@ -188,7 +189,8 @@ def test_equal_settings_calibrate_once(model, embedded_processor, samples, monke
     make()
     assert len(passes) == 3
     name = PruningOptions().criterion
-    monkeypatch.setitem(registry.criteria(), name, replace(registry.get(name), version=2))
+    newer = replace(registry.get(name), version=2)
+    monkeypatch.setattr(f"lmms_topoprune.criteria.{name}.score", newer)
     make()
     assert len(passes) == 4
 

@@ -1,4 +1,4 @@
-"""Running sums around cuts, from one pass through the dense model.
+"""Sums around cuts, from one pass through the dense model.
 
 No sequence is stored: of each batch only sums over its tokens are kept. Padding never enters.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,13 +15,13 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.listener import Enough, hooked
+from lmms_topoprune.calibration.listener import StopForward, hooked
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.repair.projection import Projection
 
 
 @dataclass(frozen=True)
-class Moments:
+class CutSums:
     """Sums over tokens; M is what the projection before the cut adds, D what the deleted block adds.
 
     Attributes:
@@ -36,12 +36,12 @@ class Moments:
     gram: torch.Tensor | None = None
     cross: torch.Tensor | None = None
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: CutSums) -> CutSums:
         mine, others = self._given(), other._given()
-        return Moments(**{name: value + others[name] for name, value in mine.items()})
+        return CutSums(**{name: value + others[name] for name, value in mine.items()})
 
-    def on_cpu(self) -> Moments:
-        return Moments(**{name: value.cpu() for name, value in self._given().items()})
+    def on_cpu(self) -> CutSums:
+        return CutSums(**{name: value.cpu() for name, value in self._given().items()})
 
     def _given(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in vars(self).items() if value is not None}
@@ -52,7 +52,7 @@ class CutRecorder:
 
     Args:
         decoder: of the dense model.
-        blocks: runs of layers, ascending.
+        blocks: runs of layers, which may overlap.
         projections: the one before each block; None for the sums of |hidden states| alone.
 
     Attributes:
@@ -63,7 +63,8 @@ class CutRecorder:
         self, decoder: Decoder, blocks: Sequence[range], projections: Mapping[range, Projection] | None = None
     ) -> None:
         self.decoder, self.blocks, self.projections = decoder, list(blocks), projections or {}
-        self.totals: dict[range, Moments] = {}
+        self._last = max(self.blocks, key=lambda block: block.stop)
+        self.totals: dict[range, CutSums] = {}
 
     def listening(self) -> AbstractContextManager[None]:
         """Hooks are in place inside, and gone after."""
@@ -82,7 +83,7 @@ class CutRecorder:
         self._tokens = tokens
         self._before: dict[range, torch.Tensor] = {}
         self._added: dict[range, torch.Tensor] = {}
-        self._found: dict[range, Moments] = {}
+        self._found: dict[range, CutSums] = {}
 
     def finish(self) -> None:
         """Add the batch's sums to the totals."""
@@ -104,23 +105,64 @@ class CutRecorder:
     def _leaving(self, block: range) -> Any:
         def hook(_: nn.Module, args: Any, output: Any) -> None:
             self._found[block] = self._sums(block, self.decoder.hidden(output))
-            if block == self.blocks[-1]:
-                raise Enough
+            if block is self._last:
+                raise StopForward
 
         return hook
 
-    def _sums(self, block: range, after: torch.Tensor) -> Moments:
+    def _sums(self, block: range, after: torch.Tensor) -> CutSums:
         before = self._before.pop(block)
         mask = self._tokens.fitted(before).mask
         shape = before.shape
         before, after = exact(before[mask]), exact(after.to(before.device)[mask])
         missing = after - before
-        sums = Moments(before.abs().sum(0), after.abs().sum(0), missing.square().sum())
+        sums = CutSums(before.abs().sum(0), after.abs().sum(0), missing.square().sum())
         if block not in self.projections:
             return sums
         added = self._added.pop(block).reshape(shape).to(mask.device)[mask]
         added = exact(added) * self.projections[block].factor
-        return Moments(sums.before, sums.after, sums.change, added.T @ added, added.T @ missing)
+        return CutSums(sums.before, sums.after, sums.change, added.T @ added, added.T @ missing)
+
+
+Kind = tuple[str | None, bool]
+"""The fingerprint of the calibration set, and whether the projection before each cut takes part."""
+
+
+@dataclass
+class KnownSums:
+    """What passes through one dense model found, for repairs that are still to come.
+
+    Attributes:
+        limit: bytes of sums that one pass may leave behind, unless a single repair needs more.
+        announced: cuts that will be asked for.
+        sums: by kind and cut.
+        projections: the last linear map of a layer, by its number.
+        passes: how many passes were run over a calibration set.
+    """
+
+    limit: int = 2 * 2**30
+    announced: dict[Kind, list[range]] = field(default_factory=dict)
+    sums: dict[tuple[str | None, bool, range], CutSums] = field(default_factory=dict)
+    projections: dict[int, Projection] = field(default_factory=dict)
+    passes: int = 0
+
+    def announce(self, kind: Kind, cuts: Sequence[range]) -> None:
+        """Say which cuts will be asked for, so that one pass serves many repairs."""
+        mine = self.announced.setdefault(kind, [])
+        mine += [cut for cut in cuts if cut not in mine and not (kind[1] and cut.start == 0)]
+
+    def others(self, kind: Kind, cuts: Sequence[range], size: int) -> list[range]:
+        """Cuts that were announced besides and are still to come, of `size` bytes each."""
+        waiting = [cut for cut in self.announced.get(kind, ()) if cut not in cuts]
+        waiting = [cut for cut in waiting if (*kind, cut) not in self.sums]
+        return waiting[: max(0, self.limit // size - len(cuts))] if size else waiting
+
+    def put(self, kind: Kind, found: Mapping[range, CutSums]) -> None:
+        """Keep what a pass found, instead of what was kept before."""
+        self.passes += 1
+        others = {key: sums for key, sums in self.sums.items() if key[:2] != kind}
+        self.sums = others | {(*kind, cut): sums for cut, sums in found.items()}
+        self.announced[kind] = [cut for cut in self.announced.get(kind, ()) if cut not in found]
 
 
 def exact(values: torch.Tensor) -> torch.Tensor:

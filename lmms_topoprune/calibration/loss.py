@@ -44,9 +44,9 @@ class Text:
         return self.labels.shape[1]
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """A model and the texts its loss is measured on.
+@dataclass
+class LossOracle:
+    """A model and the calibration texts its loss is measured on, with any layers missing.
 
     Text-only samples are the texts themselves, as in the papers on language models. Instruction
     models are trained on answers, so a sample with an image or a video counts by the answer that the dense
@@ -55,17 +55,20 @@ class Likelihood:
     Attributes:
         measured: mean losses without some layers, and the seconds each took, by these layers: a higher
             sparsity asks for them again.
+        reused_seconds: what the losses took that were asked for again.
+        progress: show bars during long searches.
     """
 
     model: Any
     texts: tuple[Text, ...]
     measured: dict[frozenset[int], tuple[float, float]] = field(default_factory=dict)
+    reused_seconds: float = 0.0
+    progress: bool = False
 
     @classmethod
-    def of(cls, model: Any, processor: Any, samples: Sequence[Sample], batch_size: int) -> Likelihood:
+    def of(cls, model: Any, prompter: Prompter, samples: Sequence[Sample], batch_size: int) -> LossOracle:
         """Word the first MAX_TEXTS samples, and let the model answer those with an image or a video."""
         samples = samples[:MAX_TEXTS]
-        prompter = Prompter(processor)
         texts = []
         with evaluation_mode(model), torch.no_grad():
             for batch in by_length(prompter, samples, batch_size):
@@ -87,6 +90,20 @@ class Likelihood:
         """
         with evaluation_mode(self.model), torch.no_grad():
             return _mean([(loss.item(), count) for loss, count in self.losses()])
+
+    def without_one_more(
+        self,
+        skipped: Collection[int],
+        more: Sequence[int],
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> dict[int, float]:
+        """Layer -> mean loss without `skipped` and that layer; arguments as for `measure`."""
+        sets = {layer: frozenset([*skipped, layer]) for layer in more}
+        known = [layer for layer in more if sets[layer] in self.measured]
+        self.reused_seconds += sum(self.measured[sets[layer]][1] for layer in known)
+        advance(len(known) * len(self.texts))
+        self.measure(skipped, [layer for layer in more if layer not in known], advance)
+        return {layer: self.measured[sets[layer]][0] for layer in more}
 
     def measure(
         self,

@@ -1,0 +1,98 @@
+"""The calibration set: samples that are drawn, worded and hashed once for any number of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lmms_topoprune._util import files
+from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.samples import Sample, fingerprint
+from lmms_topoprune.calibration.sources import Reader, load_samples
+
+
+@dataclass(eq=False)
+class CalibrationSet:
+    """N samples of one source.
+
+    Attributes:
+        samples: the samples in their order.
+        source: where they come from, as PruningOptions.calibration says it.
+        seed: what drew them.
+    """
+
+    samples: Sequence[Sample]
+    source: str = "given"
+    seed: int = 0
+    _prompters: dict[int, Prompter] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of instructions and pixels; 16 hex digits."""
+        return fingerprint(self.samples)
+
+    def prompter(self, processor: Any) -> Prompter:
+        """What words these samples; it remembers its prompts, and is the same one for the same processor."""
+        return self._prompters.setdefault(id(processor), Prompter(processor))
+
+    def prompt_fingerprint(self, processor: Any) -> str:
+        """Of the samples, their prompts and what the processor does to pixels."""
+        return files.digest(self._essentials(processor))
+
+    def describe(self, processor: Any, token: str, state: str, **more: Any) -> dict[str, Any]:
+        """What a plan says about its calibration set.
+
+        The fingerprint covers prompts, pixels, what the processor does to them, and all the rest.
+
+        Args:
+            processor: words the samples.
+            token: which token stands for a sample.
+            state: which states were read, joined by +; "none".
+            more: further facts.
+        """
+        facts = {
+            "source": self.source,
+            "samples": len(self.samples),
+            "seed": self.seed,
+            "token": token,
+            "state": state,
+            **more,
+        }
+        return {**facts, "fingerprint": files.digest([facts, *self._essentials(processor)])}
+
+    def _essentials(self, processor: Any) -> list[Any]:
+        """All that decides what the model sees."""
+        prompter = self.prompter(processor)
+        prompts = [prompter.prompt(sample) for sample in self.samples]
+        return [self.fingerprint, prompts, prompter.media_settings]
+
+
+@dataclass(eq=False)
+class CalibrationSets:
+    """Draws each calibration set once, for all who share this object.
+
+    Attributes:
+        readers: further calibration sources, such as "task" for lmms-eval's tasks.
+        given: samples that stand for every set.
+    """
+
+    readers: Mapping[str, Reader] | None = None
+    given: Sequence[Sample] | None = None
+    _drawn: dict[tuple[str, int, int], CalibrationSet] = field(default_factory=dict)
+
+    def of(self, source: str, count: int, seed: int, *, strict: bool = False) -> CalibrationSet:
+        """The set of these samples; arguments and errors as of `load_samples`."""
+        key = (source, count, seed)
+        if key not in self._drawn:
+            samples = self.given
+            if samples is None:
+                samples = load_samples(source, count, seed, readers=self.readers, strict=strict)
+            found = CalibrationSet(samples, source, seed)
+            # Whoever asks for as many as a small source has means the same set.
+            self._drawn[key] = self._drawn[source, len(samples), seed] = found
+        return self._drawn[key]

@@ -1,0 +1,93 @@
+"""One calibration pass for all that is read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lmms_topoprune import registry
+from lmms_topoprune.calibration.calibration_set import CalibrationSet
+from lmms_topoprune.calibration.collect import Collected, collect_views
+from lmms_topoprune.calibration.ranks import Ranks, merged
+from lmms_topoprune.calibration.recorder import View
+from lmms_topoprune.calibration.vision import check
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.surgery import decoder_layers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What some criteria read under the same options.
+
+    Attributes:
+        options: with state = "auto" each criterion reads its own states, else the given one.
+        criteria: their names.
+    """
+
+    options: PruningOptions
+    criteria: tuple[str, ...]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        return tuple(View(state, self.options.token) for state in states_read(self.options, self.criteria))
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        return tuple(sorted({name for rule in self.rules for name in rule.sums}))
+
+    @property
+    def rules(self) -> list[registry.Criterion]:
+        return [registry.get(name) for name in self.criteria]
+
+
+def calibrate(
+    model: Any,
+    processor: Any,
+    calibration: CalibrationSet,
+    readings: Sequence[Reading],
+    *,
+    progress: bool = True,
+    ranks: Ranks | None = None,
+) -> Collected:
+    """One pass for several readings; nothing is run where they read nothing.
+
+    Args:
+        model, processor: the dense model.
+        calibration: the samples.
+        readings: at least one; their options have the same `pass_key`.
+        progress: show a bar.
+        ranks: share the pass among these processes; only the first gets all that was found.
+
+    Raises:
+        ValueError: no single pass serves these readings.
+        InputError: as for `collect_views`.
+    """
+    options = readings[0].options
+    if len({pass_key(reading.options) for reading in readings}) > 1:
+        raise ValueError("the readings need different samples or prompts; allowed: those of one pass_key")
+    views = [view for reading in readings for view in reading.views]
+    sums = [name for reading in readings for name in reading.sums]
+    ranks, nothing = ranks or Ranks(), Collected(len(decoder_layers(model)))
+    if not views and not sums:
+        return nothing
+    check(model, calibration.samples, {reading.options.token for reading in readings})
+    one_pass = partial(
+        collect_views, model, calibration.prompter(processor), ranks.share(calibration.samples), views, sums,
+        marked=options.token == "ret", batch_size=options.calibration_batch,
+        progress=progress and ranks.rank == 0, between=ranks.check,
+    )  # fmt: skip
+    parts = ranks.gathered(one_pass)
+    return merged(parts) if parts else nothing
+
+
+def pass_key(options: PruningOptions) -> tuple[Any, ...]:
+    """What decides a calibration pass: the samples, and whether token "ret" marks their prompts."""
+    return (options.calibration, options.samples, options.seed, options.token == "ret")
+
+
+def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:
+    """The states that one pass has to record for these criteria."""
+    own = {registry.get(name).state for name in criteria} - {"none"}
+    return tuple(sorted(own)) if options.state == "auto" or not own else (options.state,)

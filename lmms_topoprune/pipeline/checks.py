@@ -1,0 +1,115 @@
+"""Options that cannot work, found before anything is loaded or computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lmms_topoprune import registry
+from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.plan import PruningPlan, parse_layers
+
+
+def resolved(options: PruningOptions) -> PruningOptions:
+    """The options with "auto" replaced by what the criterion uses.
+
+    Raises:
+        OptionError: no such criterion, or a threshold together with a sparsity.
+    """
+    criterion = registry.get(options.criterion)
+    selection = options.selection
+    if selection == "auto":
+        free = criterion.selection_without_sparsity if options.sparsity == 0 else None
+        selection = free or criterion.selection
+    if selection == "threshold" and options.sparsity > 0:
+        raise OptionError(
+            f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "
+            "of layers by itself; pass eps instead of sparsity, or another selection"
+        )
+    state = criterion.state if options.state == "auto" else options.state
+    return replace(options, selection=selection, state="auto" if state == "none" else state)
+
+
+def is_explicit(options: PruningOptions) -> bool:
+    """Whether the layers are given, so that no criterion is asked."""
+    return options.layers is not None or options.plan is not None
+
+
+def drops_nothing(options: PruningOptions, layers: int | None) -> bool:
+    """Whether no layer can go by these resolved options; `layers` is None where nobody knows their number."""
+    if options.selection == "threshold":
+        return False
+    return options.sparsity == 0 if layers is None else options.drop_count(layers) == 0
+
+
+def check_budget(options: PruningOptions, layers: int, forbidden: frozenset[int]) -> None:
+    """Refuse, before anything is computed, to drop more layers than may go."""
+    inner = range(options.protect_first, layers - options.protect_last)
+    free = len(set(inner) - forbidden)
+    count = options.drop_count(layers)
+    if count > free or free == 0:
+        reasons = [f"protect_first={options.protect_first}", f"protect_last={options.protect_last}"]
+        if forbidden:
+            reasons.append(f"{len(forbidden)} layers that cannot be deleted")
+        raise OptionError(
+            f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but "
+            f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
+        )
+
+
+def check_drops(options: PruningOptions, layers: int) -> None:
+    """Refuse a sparsity that rounds to no layer: its model would be the dense one under another name.
+
+    Raises:
+        OptionError: names the sparsity.
+    """
+    if options.sparsity and not options.drop_count(layers):  # a threshold has sparsity 0
+        raise OptionError(
+            f"sparsity is {options.sparsity}, which drops 0 of {layers} layers; "
+            f"allowed: sparsity above {0.5 / layers:.4f} (dense is added by itself)"
+        )
+
+
+def explicit_plan(
+    options: PruningOptions, *, name: str, layers: int, fingerprint: str, versions: dict[str, str]
+) -> PruningPlan:
+    """The plan for an explicit list of layers, or the one in a file if it was made for this model.
+
+    Args:
+        options: with `layers` or `plan`.
+        name: recorded in the plan.
+        layers, fingerprint: the dense model's.
+        versions: of the packages here.
+
+    Raises:
+        InputError: a layer does not exist, the file cannot be read, or it is another model's plan.
+    """
+    if options.plan is None:
+        dropped, parameters = parse_layers(options.layers or ""), {"layers": options.layers}
+        return PruningPlan(name, fingerprint, layers, dropped, "given", parameters, versions=versions)
+    plan = load_plan(options.plan, layers, name)
+    if plan.fingerprint != fingerprint:
+        raise InputError(
+            f"plan {options.plan!r} was made for {plan.model!r} with fingerprint {plan.fingerprint}, but the "
+            f"weights or configuration of {name!r} have {fingerprint}; make a new plan for this model"
+        )
+    return plan
+
+
+def load_plan(path: str, layers: int, name: str) -> PruningPlan:
+    """The plan in a file, if it is for as many layers."""
+    plan = PruningPlan.load(path)
+    if plan.layers != layers:
+        raise InputError(f"plan {path!r} is for {plan.layers} layers, but {name!r} has {layers}")
+    return plan
+
+
+def count_layers(path: str) -> int | None:
+    """Decoder layers according to the configuration; None if it does not say it in the usual way."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path).get_text_config(decoder=True)
+    except Exception:  # a model with its own code, or one that transformers does not know: loading will say
+        return None
+    return getattr(config, "num_hidden_layers", None)

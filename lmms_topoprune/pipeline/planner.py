@@ -1,0 +1,301 @@
+"""The one way from options to a plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmms_topoprune import registry
+from lmms_topoprune._util.cache import Cache
+from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
+from lmms_topoprune.calibration.leakage import Asked, marked, nobody_asks, refuse
+from lmms_topoprune.calibration.ranks import Ranks
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.sources import Reader
+from lmms_topoprune.calibration.states import DecoderLayers
+from lmms_topoprune.criteria.scoring import check_samples
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline import checks
+from lmms_topoprune.pipeline.apply import with_repair
+from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
+from lmms_topoprune.pipeline.checks import resolved
+from lmms_topoprune.pipeline.plans import plan_from, unscored_plan, versions
+from lmms_topoprune.pipeline.scores import Scorer
+from lmms_topoprune.plan import PruningPlan, parse_layers
+from lmms_topoprune.selection import PairScores
+from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
+from lmms_topoprune.surgery.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Planner:
+    """Makes the plans of one model, from the first check to the last plan.
+
+    The order is `check`, `plan_before_loading`, `use`, `plan` or `plans`; each may be left out. Samples are
+    drawn, worded and hashed once, scores are computed once, and options that read the same samples share
+    one calibration pass.
+
+    Attributes:
+        name: name or path of the model; recorded in plans.
+        model, processor: the dense model and its processor (or tokenizer), once they are loaded.
+        path: where the model's configuration is, if not under its name.
+        readers: further calibration sources, such as "task" for lmms-eval's tasks.
+        asked: which evaluated tasks ask about documents of a calibration source; such plans are refused.
+        samples: calibration samples instead of those that options name.
+        cache: where scores are looked up and kept between runs; the user's cache folder by default.
+        ranks: processes that share each pass; all of them call the same methods and get equal plans.
+        progress: show calibration bars.
+        states: a folder where hidden states are looked up and kept between runs.
+        calibrations: draws the samples; to be shared with whoever repairs by the same ones.
+    """
+
+    name: str
+    model: Any = None
+    processor: Any = None
+    path: str | None = None
+    readers: Mapping[str, Reader] | None = None
+    asked: Asked = nobody_asks
+    samples: Sequence[Sample] | None = None
+    cache: Cache = field(default_factory=Cache.default)
+    ranks: Ranks = field(default_factory=Ranks)
+    progress: bool = False
+    states: Path | None = None
+    calibrations: CalibrationSets | None = None
+    _keys: Keys | None = None
+
+    def use(self, model: Any, processor: Any, ranks: Ranks | None = None) -> Planner:
+        """Go on with the dense model, now that it is loaded (and the processes have met); returns itself."""
+        self.model, self.processor, self.ranks = model, processor, ranks or self.ranks
+        return self
+
+    @cached_property
+    def sets(self) -> CalibrationSets:
+        """What draws the calibration samples."""
+        return self.calibrations or CalibrationSets(self.readers, self.samples)
+
+    @cached_property
+    def layers(self) -> DecoderLayers:
+        """The loaded model's decoder layers."""
+        return DecoderLayers(len(decoder_layers(self.model)), frozenset(undeletable(self.model)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The loaded model's fingerprint."""
+        return fingerprint(self.model)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return Scorer(
+            self.model, self.processor, self.name, self.fingerprint, self.layers, self.sets,
+            self.cache, self.ranks, self.progress, self.states,
+        )  # fmt: skip
+
+    @property
+    def passes(self) -> int:
+        """How many calibration passes were run for scores."""
+        return self.scorer.passes
+
+    def calibration(self, options: PruningOptions) -> CalibrationSet:
+        """The calibration set that the options ask for."""
+        asked = (options.calibration, options.samples, options.seed)
+        return self.sets.of(*asked, strict=options.calibration_strict)
+
+    def check(self, *wanted: PruningOptions, draw: bool = True) -> None:
+        """Refuse what cannot work; before the model is loaded its configuration and the samples are enough.
+
+        Args:
+            wanted: what plans will be asked for.
+            draw: draw the calibration samples, which finds mistakes in them.
+
+        Raises:
+            OptionError: options contradict each other, more layers than may go, no such calibration source,
+                or one that is evaluated.
+            InputError: a layer that does not exist, a plan file or samples that cannot be used.
+            UnreachableError: the calibration data cannot be reached.
+        """
+        layers, forbidden = checks.count_layers(self.path or self.name), frozenset[int]()
+        if self.model is not None:
+            layers, forbidden = self.layers.count, self.layers.undeletable
+        for options in wanted:
+            self._check_layers(options, layers, forbidden)
+        for options in wanted:
+            self._check_calibration(options, layers, draw)
+
+    def check_drops(self, *wanted: PruningOptions) -> None:
+        """Refuse a sparsity that rounds to no layer; for sweeps, which evaluate the dense model anyway.
+
+        Raises:
+            OptionError: names the sparsity.
+        """
+        for options in wanted:
+            checks.check_drops(options, self.layers.count)
+
+    def _check_layers(self, options: PruningOptions, layers: int | None, forbidden: frozenset[int]) -> None:
+        if options.plan is not None:
+            PruningPlan.load(options.plan) if layers is None else checks.load_plan(
+                options.plan, layers, self.name
+            )
+        elif options.layers is not None:
+            if layers is not None:
+                PruningPlan(self.name, "", layers, parse_layers(options.layers), "given")
+        elif layers is not None and not checks.drops_nothing(resolved(options), layers):
+            checks.check_budget(resolved(options), layers, forbidden)
+
+    def _check_calibration(self, options: PruningOptions, layers: int | None, draw: bool) -> None:
+        """Refuse samples that are evaluated, or too few."""
+        for source in self._sources(options, layers):
+            if not options.calibration_forced:
+                refuse(source, self.asked)
+        if draw and self._reads_samples(options, layers):
+            check_samples(options, len(self.calibration(options)))
+
+    def _sources(self, options: PruningOptions, layers: int | None) -> list[str]:
+        """Where the samples come from that have a say in the plan or its repair."""
+        found = [options.calibration] if options.repair != "none" else []
+        if options.plan is not None:
+            plan = PruningPlan.load(options.plan)
+            return [*found, *(str(facts.get("source", "")) for facts in (plan.calibration, plan.repair))]
+        return [*found, *([options.calibration] if self._reads_samples(options, layers) else [])]
+
+    def _reads_samples(self, options: PruningOptions, layers: int | None) -> bool:
+        if checks.is_explicit(options) or checks.drops_nothing(resolved(options), layers):
+            return False
+        return registry.get(options.criterion).needs_samples
+
+    def plan_before_loading(
+        self, options: PruningOptions, checkpoint: Checkpoint, setting: Any, ranks: Ranks | None = None
+    ) -> PruningPlan | None:
+        """The plan, where the cache and the files of the model tell it; None where it takes the loaded model.
+
+        Args:
+            options: what to do.
+            checkpoint: the model on the disk.
+            setting: a JSON value of whatever else decides prompts.
+            ranks: the processes, as far as they have met by now.
+        """
+        self.ranks = ranks or self.ranks
+
+        def found() -> PruningPlan | None:
+            try:
+                if options.criterion == "dense" or checkpoint.is_quantized():
+                    return None
+                self._keys = self._keys_of(options, checkpoint, setting)
+                plan = known_plan(options, checkpoint, self._keys, self.cache, self.name)
+            except Exception as error:  # whatever it is, loading the dense model works or says it better
+                log.info("the dense model is loaded first: %s: %s", type(error).__name__, error)
+                return None
+            return None if plan is None or not plan.dropped else marked(plan, self.asked)
+
+        return self.ranks.first(found)
+
+    def remember(
+        self, plan: PruningPlan, options: PruningOptions, checkpoint: Checkpoint, setting: Any
+    ) -> None:
+        """Keep what the next run has to know before it loads the model; as `plan_before_loading`."""
+        if not plan.dropped or self._keys is None:
+            return
+        try:
+            if self._keys != self._keys_of(options, checkpoint, setting):
+                return  # calibration takes long, training may go on: these are other files now
+        except OSError:  # they are gone
+            return
+        remember(plan, self._keys, self.cache)
+
+    def _keys_of(self, options: PruningOptions, checkpoint: Checkpoint, setting: Any) -> Keys:
+        reads = self._reads_samples(options, None)
+        drawn = self.calibration(options).fingerprint if reads else ""
+        return Keys.of(options, checkpoint, [setting, drawn])
+
+    def plan(self, options: PruningOptions) -> PruningPlan:
+        """Decide which decoder layers go. The model is not changed.
+
+        Raises:
+            OptionError: the options contradict each other or ask for more layers than may go.
+            InputError: the model, the samples or a given plan cannot be used.
+        """
+        return self.plans([options])[0]
+
+    def plans(self, wanted: Sequence[PruningOptions], *, always_scored: bool = False) -> list[PruningPlan]:
+        """One plan for each, in order; options with the same samples and prompts share one pass.
+
+        Args:
+            wanted: what to do.
+            always_scored: score also where no layer goes.
+
+        Raises:
+            OptionError, InputError: as `plan`.
+        """
+        scored = []
+        for options in wanted:
+            if checks.is_explicit(options):
+                continue
+            if always_scored or not checks.drops_nothing(resolved(options), self.layers.count):
+                checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
+                scored.append(options)
+        self.scorer.score(scored)
+        return [self._finished(self._plan(o, o in scored), o) for o in wanted]
+
+    def dense(self) -> PruningPlan:
+        """The plan that drops nothing."""
+        return self.plan(PruningOptions(criterion="dense"))
+
+    def similarity(self, options: PruningOptions) -> list[list[float]] | None:
+        """(S, S) similarity of states behind a plan that was made here; None for scores of single layers."""
+        found = self.scorer.known(options).scores
+        return found.values.tolist() if isinstance(found, PairScores) else None
+
+    def barcodes(self, options: PruningOptions) -> list[Mapping[str, Any]]:
+        """The barcodes behind a plan that was made here, as criteria.topology.for_report describes them."""
+        return list(self.scorer.known(options).scores.barcodes)
+
+    def states_file(self, options: PruningOptions) -> Path | None:
+        """Where the hidden states behind such a plan are kept; None for nowhere, or if it reads none."""
+        return self.scorer.states_file(options)
+
+    def _plan(self, options: PruningOptions, scored: bool) -> PruningPlan:
+        if checks.is_explicit(options):
+            given: dict[str, Any] = {"name": self.name, "layers": self.layers.count, "versions": versions()}
+            return checks.explicit_plan(options, fingerprint=self.fingerprint, **given)
+        if not scored:
+            return unscored_plan(resolved(options), self.name, self.layers.count, self.fingerprint)
+        found = self.scorer.known(options)
+        return self.ranks.first(
+            lambda: plan_from(self.model, resolved(options), self.name, found, self.layers, self.fingerprint)
+        )
+
+    def _finished(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
+        """With the repair that is asked for, and with a mark if it was made by what is evaluated."""
+        if options.repair != "none" and plan.dropped:
+            plan = with_repair(plan, self.processor, options, lambda: self.calibration(options))
+        return marked(plan, self.asked)
+
+
+def make_plan(
+    model: Any,
+    processor: Any,
+    options: PruningOptions,
+    *,
+    name: str,
+    samples: Sequence[Sample] | None = None,
+    readers: Mapping[str, Reader] | None = None,
+    progress: bool = True,
+    ranks: Ranks | None = None,
+    cache: Cache | None = None,
+) -> PruningPlan:
+    """`Planner.plan` for one plan of a loaded model; arguments as `Planner`.
+
+    Raises:
+        OptionError: the options contradict each other or ask for more layers than may go.
+        InputError: the model, the samples or a given plan cannot be used.
+    """
+    planner = Planner(
+        name, model, processor, readers=readers, samples=samples, progress=progress,
+        ranks=ranks or Ranks(), cache=Cache.default() if cache is None else cache,
+    )  # fmt: skip
+    return planner.plan(options)
