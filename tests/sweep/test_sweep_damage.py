@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from test_sweep import CHEAP, Evaluator
 
-from lmms_topoprune._util import lock
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.sweep import folder as cells
 from lmms_topoprune.sweep.run_folders import read_runs
