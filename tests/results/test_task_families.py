@@ -221,3 +221,20 @@ def test_a_metric_of_later_rows_is_seen(tmp_path):
     results["higher_is_better"]["vqa"]["late"] = True
     path.write_text(json.dumps(results))
     assert read_run(path, metric="late").tasks["vqa"].units == ("100",)
+
+
+def test_plain_rows_are_read_by_column(tmp_path, monkeypatch):
+    """Objects a row are what made a comparison of many runs slow."""
+    from lmms_topoprune.results import samples as reader
+
+    def refuse(*_):
+        raise AssertionError("read row by row")
+
+    rows = [
+        {**folders.row(i, exact_match=i % 2, acc={"score": 1.0}), "resps": [["x"]], "extra": None}
+        for i in range(200)
+    ]
+    path = folders.write(tmp_path, {"vqa": rows})
+    monkeypatch.setattr(reader, "_rows", refuse)
+    scores = read_run(path).tasks["vqa"]
+    assert scores.score == 0.5 and scores.units == read_run(path).tasks["vqa"].units
