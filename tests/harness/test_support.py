@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 GIVEN = {
     "gemma4": {"max_soft_tokens": 70},
-    **dict.fromkeys(QWEN, {"min_pixels": 32 * 32, "max_pixels": 64 * 64}),
+    **{name: {"min_pixels": 32 * 32, "max_pixels": 64 * 64} for name in QWEN},
 }
 
 
@@ -42,9 +42,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def folder(name: str) -> Path:
         if name not in made:
-            made[name] = wrapped.save(
-                name, tmp_path_factory.mktemp(f"{name}-Flash"), newer.BUILDERS | newer.SHOWING
-            )
+            place = tmp_path_factory.mktemp(f"{name}-Flash")  # lmms-eval's glm4v looks at it
+            made[name] = wrapped.save(name, place, newer.BUILDERS | newer.SHOWING)
         return made[name]
 
     return folder
