@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lmms_topoprune._util.escape import printable
 from lmms_topoprune.comparison.columns import Column, columns
 from lmms_topoprune.comparison.side_by_side import Comparison
 
@@ -42,16 +43,19 @@ def _table(
     shown = wanted if width is None else _fitting(comparison, wanted, width)
     if left_out := [column.short for column in wanted if column not in shown]:
         caption += f" Too wide for this terminal: {', '.join(left_out)}."
-    found = Table(title=title, title_justify="left", caption_justify="left", caption=Text(caption))
+    found = Table(
+        title=Text(title), title_justify="left", caption_justify="left", caption=Text(printable(caption))
+    )
     for column in shown:
+        heading = printable(column.short)
         found.add_column(
-            Text(column.short if width is None else "\n".join(column.short.rsplit(" ", 1))),
+            Text(heading if width is None else "\n".join(heading.rsplit(" ", 1))),
             justify="right" if column.is_number else "left",
             style="bold" if column.name == "overall" else None,
             no_wrap=column.is_number,
         )
     for row in comparison.rows:
-        found.add_row(*(Text(column.text(row)) for column in shown))
+        found.add_row(*(Text(printable(column.text(row))) for column in shown))
     if any(column.chance for column in shown):
         found.add_section()
         found.add_row("chance", *(Text(column.chance) for column in shown[1:]), style="dim")
@@ -77,6 +81,18 @@ def _least_width(comparison: Comparison, column: Column) -> int:
     return max(len(word) for word in [*whole, *column.short.rsplit(" ", 1)])
 
 
+def show_texts(title: str, head: list[str], lines: list[list[str]], caption: str) -> None:
+    """Print a table of texts, the first column of which names its rows."""
+    found = Table(
+        title=Text(title), title_justify="left", caption_justify="left", caption=Text(printable(caption))
+    )
+    for number, text in enumerate(head):
+        found.add_column(Text(printable(text)), justify="right" if number else "left", overflow="fold")
+    for line in lines:
+        found.add_row(*(Text(printable(text)) for text in line))
+    _console().print(found)
+
+
 def _caption(comparison: Comparison) -> str:
     return (
         "All numbers in percent. Retention: score / dense score; over chance: (score - chance) / (dense - "
@@ -87,10 +103,13 @@ def _caption(comparison: Comparison) -> str:
 
 def show(comparison: Comparison, title: str, *, costs: bool = False) -> None:
     """Print the table to standard output; wide enough to stay whole where there is no terminal."""
-    console = Console()
+    console = _console()
     width = console.width if console.is_terminal else None
-    if width is None:
-        console = Console(width=150)
     console.print(table(comparison, title, width))
     if costs and any(row.cost for row in comparison.rows):
         console.print(cost_table(comparison, width))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
