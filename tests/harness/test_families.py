@@ -11,9 +11,12 @@ from lmms_eval import models
 
 from lmms_topoprune.errors import GenerationError
 from lmms_topoprune.families import registered
+from lmms_topoprune.sweep.recipe import Recipe, run_sweep
 
 pytestmark = pytest.mark.slow
 
+SMALL_IMAGES = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
+GIVEN = {"qwen2_vl": SMALL_IMAGES}
 FAMILIES = {name.removesuffix("_hf"): name for name in wrapped.BUILDERS}
 # The wrappers that turn an exception in generate() into an empty answer by themselves.
 SWALLOWING = ("internvl", "instructblip")
@@ -41,6 +44,25 @@ def create(name: str, folder: Path, **arguments: Any) -> tuple[Any, str]:
 @pytest.fixture(scope="module")
 def few(asked: Any) -> Any:
     return type(asked)(asked.docs[:3])
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "idefics2"])
+def test_a_family_is_swept_on_tasks_of_ones_own(family, family_folder, tasks, tmp_path):
+    """What only LLaVA and the embedded tasks could do."""
+    recipe = Recipe(
+        models=[{"model": family, "pretrained": str(family_folder(family)), **GIVEN.get(family, {})}],
+        criteria=["last_n", "cosine"],
+        sparsities=[0.3],
+        tasks=["tiny_questions"],
+        include_path=str(tasks),
+        limit=2,
+        batch_size=2,
+        options={"samples": 8},
+    )
+    runs = run_sweep(recipe, tmp_path / "out")
+    assert len(runs) == 3 and runs[0].dropped == "none"
+    assert {run.setting["model"] for run in runs[1:]} == {f"topopruned_{family}"}
+    assert Recipe.load(tmp_path / "out" / "recipe.yaml") == recipe
 
 
 @pytest.mark.parametrize("family", SWALLOWING)
