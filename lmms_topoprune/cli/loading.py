@@ -50,7 +50,7 @@ def load(
     """
     import transformers
 
-    more = {"trust_remote_code": True} if trust_remote_code else {}
+    more = {"trust_remote_code": trust_remote_code}  # None would make transformers ask
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
             model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -81,7 +81,7 @@ def load_lean(
 
     from lmms_topoprune.surgery.load import load_pruned
 
-    more = {"trust_remote_code": True} if trust_remote_code else {}
+    more = {"trust_remote_code": trust_remote_code}  # None would make transformers ask
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
             model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place, **more)
