@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lmms_topoprune._util.escape import printable
 from lmms_topoprune.comparison.columns import Column, columns
 from lmms_topoprune.comparison.side_by_side import Comparison
 
@@ -32,17 +33,31 @@ def cost_table(comparison: Comparison) -> Table:
 
 
 def _table(comparison: Comparison, shown: list[Column], title: str, caption: str) -> Table:
-    found = Table(title=title, title_justify="left", caption_justify="left", caption=Text(caption))
+    found = Table(
+        title=Text(title), title_justify="left", caption_justify="left", caption=Text(printable(caption))
+    )
     for column in shown:
         found.add_column(
-            Text(column.short),
+            Text(printable(column.short)),
             justify="right" if column.is_number else "left",
             style="bold" if column.name == "overall" else None,
             overflow="ellipsis" if column.is_number else "fold",
         )
     for row in comparison.rows:
-        found.add_row(*(Text(column.text(row)) for column in shown))
+        found.add_row(*(Text(printable(column.text(row))) for column in shown))
     return found
+
+
+def show_texts(title: str, head: list[str], lines: list[list[str]], caption: str) -> None:
+    """Print a table of texts, the first column of which names its rows."""
+    found = Table(
+        title=Text(title), title_justify="left", caption_justify="left", caption=Text(printable(caption))
+    )
+    for number, text in enumerate(head):
+        found.add_column(Text(printable(text)), justify="right" if number else "left", overflow="fold")
+    for line in lines:
+        found.add_row(*(Text(printable(text)) for text in line))
+    _console().print(found)
 
 
 def _caption(comparison: Comparison) -> str:
@@ -55,9 +70,12 @@ def _caption(comparison: Comparison) -> str:
 
 def show(comparison: Comparison, title: str, *, costs: bool = False) -> None:
     """Print the table to standard output; wide enough to stay whole where there is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console = _console()
     console.print(table(comparison, title))
     if costs and any(row.cost for row in comparison.rows):
         console.print(cost_table(comparison))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=150)

@@ -60,7 +60,7 @@ class GuardedGeneration(Likelihood):
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         open_videos_with(VideoReader)
-        media = MediaSeen(self.registered.wraps, self.hf_processor)
+        media = MediaSeen(self.registered.wraps, self.hf_processor, answers=self.answers)
         watched = [media.watching(request) for request in requests]
         with one_sentence(), measured(self.stages, "generate"), _escaping(self.network, media):
             results = self._answer_all(super().generate_until, watched)

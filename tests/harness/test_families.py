@@ -11,6 +11,7 @@ from lmms_eval import models
 
 from lmms_topoprune.errors import GenerationError
 from lmms_topoprune.families import registered
+from lmms_topoprune.sweep.recipe import Recipe, run_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,25 @@ def test_a_family_answers_pruned(family, family_folder, few):
     assert str(lm.network.dtype) == "torch.float32"
     assert len(few.ask(lm, few.requests(kind))) == 3
     assert lm.answers.total == 3
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "idefics2"])
+def test_a_family_is_swept_on_tasks_of_ones_own(family, family_folder, tasks, tmp_path):
+    """What only LLaVA and the embedded tasks could do."""
+    recipe = Recipe(
+        models=[{"model": family, "pretrained": str(family_folder(family)), **GIVEN.get(family, {})}],
+        criteria=["last_n", "cosine"],
+        sparsities=[0.3],
+        tasks=["tiny_questions"],
+        include_path=str(tasks),
+        limit=2,
+        batch_size=2,
+        options={"samples": 8},
+    )
+    runs = run_sweep(recipe, tmp_path / "out")
+    assert len(runs) == 3 and runs[0].dropped == "none"
+    assert {run.setting["model"] for run in runs[1:]} == {f"topopruned_{family}"}
+    assert Recipe.load(tmp_path / "out" / "recipe.yaml") == recipe
 
 
 @pytest.mark.parametrize("family", SWALLOWING)
