@@ -335,9 +335,9 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
 def decord_optional() -> Iterator[None]:
     """Within this block `import decord` succeeds; afterwards sys.modules is as it was.
 
-    Wrappers import decord, a video reader few need, at their top. A stand-in that stayed would make others
-    believe that decord is there, so those that ask at import (lmms_eval.protocol, transformers) are asked
-    before.
+    Wrappers import decord, a video reader few have, at their top or when they open a video. A stand-in that
+    stayed would make others believe that decord is there, so those that ask at import (lmms_eval.protocol,
+    transformers) are asked before.
     """
     if "decord" in sys.modules or importlib.util.find_spec("decord") is not None:
         yield
