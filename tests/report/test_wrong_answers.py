@@ -59,9 +59,9 @@ def test_a_document_of_two_filters_is_shown_as_the_filter_has_it(tmp_path):
             for of, value in (("strict", strict), ("loose", 1.0))
             for row in folders.exact([1.0] * 4)
         ]
-        folders.write(
-            tmp_path / name, {"vqa": rows}, folders.plan(dropped, "topology" if dropped else "dense")
-        )
+        plan = folders.plan(dropped, "topology" if dropped else "dense")
+        results = folders.write(tmp_path / name, {"vqa": rows}, plan)
+        results.write_text(results.read_text().replace('"effective": 8', '"effective": 4'))
     runs = read_runs([tmp_path])
     found = wrong_answers(runs[0], {run.label: run for run in runs}, groups(compare(runs)))
     assert (found.lost, found.right) == (4, 8)
