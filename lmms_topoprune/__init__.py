@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.comparison.regress import regress
     from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.embedded.locate import model_path
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
     from lmms_topoprune.plan import PruningPlan
@@ -41,6 +42,7 @@ __all__ = [
     "html_report",
     "load_pruned",
     "make_plan",
+    "model_path",
     "read_runs",
     "regress",
     "repair_method",
@@ -64,6 +66,7 @@ _PLACES = {
     "html_report": "report.build:report",
     "load_pruned": "surgery.load",
     "make_plan": "pipeline",
+    "model_path": "embedded.locate",
     "read_runs": "sweep.run_folders",
     "regress": "comparison.regress",
     "repair_method": "registry:repair",

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 LONGEST = 200
 SPARE_MEMORY = "memory ran out; pass a smaller calibration_batch or batch_size, or dtype=bfloat16"
 
 
 class TopopruneError(Exception):
-    """Any mistake this package reports by itself; its text is one sentence for the user."""
+    """Any mistake this package reports by itself; its text is one sentence for the user.
+
+    Attributes:
+        exit_code: what every command ends with: 2 for an argument or input, 3 for something outside that is
+            missing, 4 for a model that could not be pruned or failed.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class OptionError(TopopruneError, ValueError):
@@ -24,21 +33,31 @@ class InputError(TopopruneError, ValueError):
 class SurgeryError(TopopruneError):
     """The layers cannot be deleted from this model; nothing was changed."""
 
+    exit_code = 4
+
 
 class SelfTestError(TopopruneError):
     """A pruned model is broken and must not be evaluated."""
+
+    exit_code = 4
 
 
 class GenerationError(TopopruneError):
     """The model failed while answering; there is no answer to score."""
 
+    exit_code = 4
+
 
 class UnreachableError(TopopruneError):
     """Something outside this machine (a hub, a data set) is needed and cannot be reached."""
 
+    exit_code = 3
+
 
 class MissingExtraError(TopopruneError, ImportError):
     """An optional dependency is absent."""
+
+    exit_code = 3
 
 
 def led_to(error: BaseException | None) -> Iterator[BaseException]:
@@ -60,6 +79,18 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or any(w in str(error) for w in words))
     )
+
+
+def whole_number(variable: str, unset: int = 0) -> int:
+    """An environment variable that launchers set, such as RANK.
+
+    Raises:
+        OptionError: it is no whole number.
+    """
+    text = os.environ.get(variable, str(unset)).strip()
+    if not text.isdecimal():
+        raise OptionError(f"the environment variable {variable} is {shown(text)}; allowed: a whole number")
+    return int(text)
 
 
 def shown(value: object) -> str:

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune._util.references import load
 from lmms_topoprune.errors import InputError, TopopruneError, nearest
-from lmms_topoprune.registry import DENSE, criterion_names, declarations, entry_points, load, read_toml
+from lmms_topoprune.registry import DENSE, criterion_names, declarations, entry_points, read_toml
 
 OPEN = "topopruned"
 """Prefix of the models whose criterion `criterion=` may choose."""

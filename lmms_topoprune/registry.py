@@ -8,19 +8,18 @@ All is imported when it is first asked for; what is broken is named in `problems
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
-import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest, shown, unknown
+from lmms_topoprune._util.references import PACKAGE, load, source_digest
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, shown, unknown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +29,6 @@ else:
 REVERSE = "reverse:"
 ANY_OPTION = ("k", "dimension", "metric", "alpha", "sparsity", "protect_first", "protect_last", "seed")
 """Options that scores can depend on, beside those of the calibration set."""
-PACKAGE = __name__.partition(".")[0]
 
 T = TypeVar("T", "Criterion", "Repair")
 
@@ -106,9 +104,15 @@ class Criterion:
         return found
 
     @property
+    def citations(self) -> list[str]:
+        """BibTeX entries, its own first, each once."""
+        parts = (entry for part in self.builds_on for entry in part.citations)
+        return list(dict.fromkeys(entry for entry in (self.bibtex, *parts) if entry))
+
+    @property
     def code(self) -> str | None:
         """A digest of the source file, if it is from outside; this package counts versions instead."""
-        return _foreign_code(self.score)
+        return source_digest(self.score)
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Repair:
     @property
     def code(self) -> str | None:
         """As for a criterion."""
-        return _foreign_code(self.fit)
+        return source_digest(self.fit)
 
 
 DENSE = Criterion("dense", summary="nothing is deleted: the reference", state="none", parameters=())
@@ -161,7 +165,9 @@ def criterion(name: str, **told: Any) -> Callable[[Callable[..., Any]], Criterio
 
     Args:
         name: a word; not one of this package's.
-        told: Criterion's other attributes; `summary` is the docstring's first line unless told.
+        told: Criterion's other attributes. Unless told, `summary` is the docstring's first line, and what it
+            reads follows from its arguments: with `states` the residual states, with `sums` all of them, with
+            `loss` the loss, with `options` any option.
 
     Raises:
         OptionError: the name is this package's, or Criterion has no such attribute.
@@ -190,8 +196,19 @@ def _build(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
         if key not in known:
             raise unknown(f"attribute of a {kind.kind[0]}", key, known)
     function = told.get("score") or told["fit"]
+    if kind is Criterion:
+        told = {**_reads(function), **told}
     first_line = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
     return kind(name=name, **{"summary": first_line, **told})
+
+
+def _reads(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a scoring function reads, as far as its arguments' names tell."""
+    taken = inspect.signature(function).parameters
+    sums = {"sums": ("token_cosine", "relative_magnitude")} if "sums" in taken else {}
+    state = "residual" if "states" in taken else "none"
+    options = ANY_OPTION if "options" in taken else ()
+    return {"state": state, "loss": "loss" in taken, "parameters": options, **sums}
 
 
 def criterion_names() -> tuple[str, ...]:
@@ -291,58 +308,6 @@ def _at(kind: type[T], name: str, place: str) -> T:
     if callable(value) and not isinstance(value, (type, Criterion, Repair)):
         return _build(kind, name, {"score" if kind is Criterion else "fit": value})
     raise OptionError(f"{what}, which is a {type(value).__name__}; allowed: a function or a {kind.__name__}")
-
-
-def load(place: str, what: str) -> Any:
-    """The object at "package.module:name" or "file.py:name".
-
-    Args:
-        place: where it is.
-        what: begins the sentence of an error, such as "criterion is 'x.py:score'".
-
-    Raises:
-        OptionError: there is no such module, file or name, or importing it fails.
-    """
-    module, _, name = place.rpartition(":")
-    if not module or not name:
-        raise OptionError(f"{what}; allowed: package.module:name or file.py:name")
-    try:
-        loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
-    except Exception as error:
-        reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
-        raise OptionError(f"{what}, but {module} cannot be imported: {' '.join(reason.split())}") from error
-    if not hasattr(loaded, name):
-        names = [n for n in vars(loaded) if not n.startswith("_")]
-        raise OptionError(f"{what}, but {module} has no {name!r}{nearest(name, names)}")
-    return getattr(loaded, name)
-
-
-def _load_file(path: Path) -> Any:
-    path = path.expanduser().resolve()
-    name = f"{PACKAGE}_file_{sha256(str(path).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise InputError("there is no such file")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _foreign_code(function: Callable[..., Any] | None) -> str | None:
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    if module is None or module.__name__.partition(".")[0] == PACKAGE:
-        return None
-    file = getattr(module, "__file__", None)
-    if file is not None and Path(file).is_file():
-        return sha256(Path(file).read_bytes()).hexdigest()[:16]
-    code = getattr(function, "__code__", None)  # typed into an interpreter
-    return None if code is None else sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
 
 
 @cache

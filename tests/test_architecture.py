@@ -56,6 +56,8 @@ NO_TORCH = (
     ".cli.main",
     ".cli.options",
     ".harness.manifests",
+    ".criteria.taylor",
+    ".criteria.topology_angle_influence",
 )
 
 

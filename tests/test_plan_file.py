@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ def test_what_is_saved_is_read(plan, tmp_path):
     assert PruningPlan.load(tmp_path / "plan.json") == plan
 
 
+def test_trials_are_kept_and_are_no_part_of_the_plan_s_name(plan, tmp_path):
+    settled = replace(plan, trials=({"by": "topology", "dropped": [2, 3], "loss": 2.5, "note": "kept"},))
+    settled.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == settled
+    assert settled.hash == plan.hash
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
@@ -60,6 +69,11 @@ def test_what_is_saved_is_read(plan, tmp_path):
         ({"versions": {"torch": 2}}, r"has versions\.torch = 2, which should be a valid string"),
         ({"parameters": []}, r"has parameters = \[\], which should be a valid dictionary"),
         ({"hash": 7}, "has hash = 7, which should be a valid string"),
+        ({"trials": [{"by": "a", "dropped": [1]}]}, r"lacks the field trials\.0\.loss"),
+        (
+            {"trials": [{"by": "a", "dropped": [1], "loss": "2"}]},
+            r"has trials\.0\.loss = '2', which should be a valid number",
+        ),
         ({"layer": 7}, "has a field 'layer', which no plan has"),
         ({"criterion": "random"}, "was changed after it was saved: its hash does not match"),
     ],
@@ -87,3 +101,10 @@ def test_what_json_cannot_say_is_a_sentence(text, tmp_path):
 
 def test_the_published_schema_is_current():
     assert PUBLISHED.read_text() == schema_text(), "python -m lmms_topoprune.plan_schema makes it"
+
+
+def test_a_pipe_is_no_plan(tmp_path):
+    """It would be waited for without end."""
+    os.mkfifo(tmp_path / "plan.json")
+    with pytest.raises(InputError, match=r"^plan '.*plan.json' cannot be read: it is a pipe or a device"):
+        PruningPlan.load(tmp_path / "plan.json")

@@ -162,7 +162,7 @@ def _unlinked(path: Path) -> bool:
 def _read(path: Path) -> bytes | None:
     """None for what is not there, or may not be read: that does not make it damaged."""
     try:
-        return path.read_bytes()
+        return files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -104,6 +104,12 @@ TOUCHED = (
         "transformers.video_processing_utils", "is_torchcodec_usable", _TRANSFORMERS, "the same, and a crash"
     ),
     Touched(
+        "transformers.dynamic_module_utils",
+        "TIME_OUT_REMOTE_CODE",
+        _TRANSFORMERS,
+        "a checkpoint with code of its own leads to a question on standard output",
+    ),
+    Touched(
         "torch.distributed.distributed_c10d",
         "_get_default_store",
         "torch 2.14",
@@ -195,6 +201,17 @@ def llama4_can_answer() -> None:
 
     if not hasattr(MoeCausalLMOutputWithPast, "image_outputs"):
         MoeCausalLMOutputWithPast.image_outputs = None
+
+
+def never_ask_for_code() -> None:
+    """Refuse a checkpoint's own code where nobody said anything about it, instead of asking.
+
+    transformers 5.24 waits 15 seconds for an answer on standard input; without this a "y" that was meant for
+    something else runs the code, and the question stands in what --json prints.
+    """
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def default_store() -> Any:

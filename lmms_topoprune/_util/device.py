@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-from lmms_topoprune.errors import OptionError, shown, unknown
+from lmms_topoprune.errors import OptionError, shown, unknown, whole_number
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -43,8 +41,8 @@ def check_device(name: str, asked: object, others: tuple[str, ...] = ()) -> None
 
 def _best() -> str:
     if torch.cuda.is_available():
-        several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if several else "cuda"
+        several = whole_number("WORLD_SIZE", 1) > 1
+        return f"cuda:{whole_number('LOCAL_RANK')}" if several else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 

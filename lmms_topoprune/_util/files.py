@@ -13,6 +13,17 @@ from pathlib import Path
 from typing import Any
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, and of nothing else: a pipe may never end, a device never does.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path.read_bytes()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary file beside it is renamed over it."""
     write_together({path: data})

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Derived = TypeVar("Derived")
 

@@ -16,6 +16,10 @@ def command(as_json: bool) -> None:
 
     Those of other packages are among them. With --json also the paper, its address, what each reads and its
     own defaults.
+
+    \b
+    Example:
+      topoprune criteria --json
     """
     from lmms_topoprune import registry
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,11 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
+from lmms_topoprune.errors import whole_number
 
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
@@ -22,8 +23,17 @@ def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
     return [*arguments, "--include_path", str(shared_path("tasks"))]
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names after --model and --tasks, else files: the options themselves are lmms-eval's."""
+    last = [*ctx.args, *(ctx.params.get("arguments") or ())][-1:]
+    named = {"--model": options.MODELS, "--tasks": options.TASKS}.get(last[0]) if last else None
+    if named is None:
+        return [CompletionItem(incomplete, type="file")]
+    return named.shell_complete(ctx, param, incomplete)
+
+
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
 @options.as_json
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Run lmms-eval with the embedded tasks at hand.
@@ -42,10 +52,14 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     With --json everything that lmms-eval prints goes to stderr, and stdout is {"runs": [...]}: for each
     evaluation what its results file holds, with the plan under "plan" and the file's path under "file" (null
     without --output_path). Where lmms-eval gives up or cannot keep its results, which it does with exit
-    code 0, the exit code is 1, or 2 if a task is unknown.
+    code 0, the exit code is 1, or 2 if a task or the model is unknown.
     """
     options.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
     given = lmms_eval_arguments(arguments)
+    if model := _value(arguments, "--model"):
+        from lmms_topoprune.harness.listing import check_model
+
+        check_model(model)
     sys.argv = ["lmms_eval", *given]
     with _judged(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
@@ -67,11 +81,18 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     """Listens to what lmms-eval saves; prints that as JSON if asked, and fails where lmms-eval only warns."""
     from lmms_topoprune.harness.plan_file import as_json as written
     from lmms_topoprune.harness.plan_file import listening
+    from lmms_topoprune.harness.user_errors import EndedByError
 
-    first, gave_up = int(os.environ.get("RANK", 0)) == 0, True
+    first, gave_up = whole_number("RANK") == 0, True
     try:
         with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield
+    except EndedByError as end:  # lmms-eval's own command would end with 1
+        if first and as_json:
+            click.echo(written({"error": str(end.error), "kind": type(end.error).__name__}))
+        if isinstance(end.code, str):
+            click.echo(end.code, err=True)
+        raise SystemExit(end.error.exit_code) from None
     except SystemExit as end:
         told = bool(end.code) and not saved.lost  # of what is lost the end of this function tells
         if told and first and as_json:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmms_topoprune.cli import options
+from lmms_topoprune.errors import OptionError
 
 if TYPE_CHECKING:
     from lmms_topoprune.plan import PruningPlan
@@ -28,6 +30,7 @@ def command(
     pretrained: str,
     dtype: str | None,
     device: str | None,
+    trust_remote_code: bool,
     as_json: bool,
 ) -> None:
     """Write the pruned model as an ordinary model folder.
@@ -44,11 +47,15 @@ def command(
 
     plan = PruningPlan.load(plan_file)  # a mistake costs no loading
     options.check_output(output, folder=True)
+    if Path(output).is_dir() and any(Path(output).iterdir()) and not overwrite:
+        raise OptionError(
+            f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
+        )
     from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 
-    lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device)
-    model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device)
+    lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device, trust_remote_code)
+    model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device, trust_remote_code)
     folder = export(model, processor, plan, output, source=pretrained, overwrite=overwrite)
     kept = {"folder": str(folder), "layers": len(plan.kept), "parameters": model.num_parameters()}
     if as_json:
@@ -60,7 +67,12 @@ def command(
 
 
 def _dense(
-    plan_file: str, plan: PruningPlan, pretrained: str, dtype: str | None, device: str | None
+    plan_file: str,
+    plan: PruningPlan,
+    pretrained: str,
+    dtype: str | None,
+    device: str | None,
+    trust_remote_code: bool,
 ) -> tuple[Any, Any]:
     """The dense model with the plan carried out on it, and its processor."""
     from lmms_topoprune.cli.loading import load, planner_for
@@ -68,7 +80,7 @@ def _dense(
     from lmms_topoprune.pipeline import apply_plan
 
     # A repair belongs to the weights as `topoprune plan` loads them, and is fitted to these.
-    model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device)
+    model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device, trust_remote_code)
     planner = planner_for(pretrained).use(model, processor)
     planner.plan(PruningOptions(plan=plan_file))  # it is for this model
     apply_plan(model, processor, plan, calibrations=planner.sets, progress=True)

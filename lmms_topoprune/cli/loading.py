@@ -39,7 +39,9 @@ def planner_for(pretrained: str, states: Path | None = None) -> Planner:
     return Planner(pretrained, path=resolve(pretrained), readers=readers(), progress=True, states=states)
 
 
-def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, Any]:
+def load(
+    pretrained: str, dtype: str | None, device: str | None, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """A model in evaluation mode and its processor (or tokenizer).
 
     Raises:
@@ -48,19 +50,26 @@ def load(pretrained: str, dtype: str | None, device: str | None) -> tuple[Any, A
     """
     import transformers
 
+    more = {"trust_remote_code": trust_remote_code}  # without a say transformers asks at the terminal
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
-            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=precision)
-            processor: Any = transformers.AutoProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+                path, dtype=precision, **more
+            )
+            processor: Any = transformers.AutoProcessor.from_pretrained(path, **more)  # type: ignore[no-untyped-call]
         except ValueError:
             # A language model without images.
-            model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=precision)
-            processor = transformers.AutoTokenizer.from_pretrained(path)
+            model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=precision, **more)
+            processor = transformers.AutoTokenizer.from_pretrained(path, **more)
     return model.to(place).eval(), processor
 
 
 def load_lean(
-    pretrained: str, plan: PruningPlan, dtype: str | None, device: str | None
+    pretrained: str,
+    plan: PruningPlan,
+    dtype: str | None,
+    device: str | None,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any] | None:
     """The same without the layers that the plan drops; None where only the dense model tells if it fits.
 
@@ -72,14 +81,15 @@ def load_lean(
 
     from lmms_topoprune.surgery.load import load_pruned
 
+    more = {"trust_remote_code": trust_remote_code}  # without a say transformers asks at the terminal
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
-            model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place)
+            model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place, **more)
         except InputError:
             return None
         images = type(model.config) in AutoModelForImageTextToText._model_mapping
         maker: Any = AutoProcessor if images else AutoTokenizer
-        return model.eval(), maker.from_pretrained(path)
+        return model.eval(), maker.from_pretrained(path, **more)
 
 
 @contextmanager
@@ -96,4 +106,8 @@ def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator
     except TopopruneError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"pretrained is {pretrained!r}, which brings its own code; pass --trust-remote-code to run it"
+            ) from error
         raise unloadable(pretrained, error) from error

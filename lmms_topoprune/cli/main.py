@@ -16,13 +16,8 @@ from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_
 from lmms_topoprune.cli.streams import outlive_readers
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
-    GenerationError,
     InputError,
-    MissingExtraError,
-    SelfTestError,
-    SurgeryError,
     TopopruneError,
-    UnreachableError,
     out_of_memory,
 )
 
@@ -39,6 +34,8 @@ COMMANDS = {
     "eval": "Run lmms-eval with the embedded tasks at hand.",
     "sweep": "Evaluate criteria x sparsities x seeds on one loaded model; resumable.",
     "compare": "A leaderboard over result folders, with intervals and tests.",
+    "leaderboard": "Several models side by side, by what each keeps of its own dense score.",
+    "publish": "One small file of results and plans, for other people's leaderboards.",
     "report": "One HTML file with plots and tables that opens anywhere.",
     "regress": "Fail when a run is worse than its baseline by more than noise.",
     "cache": "List or clear the kept layer scores.",
@@ -112,15 +109,6 @@ def topoprune() -> None:
     """
 
 
-def exit_code(error: TopopruneError) -> int:
-    """The documented exit code of an error."""
-    if isinstance(error, (UnreachableError, MissingExtraError)):
-        return 3
-    if isinstance(error, (SurgeryError, SelfTestError, GenerationError)):
-        return 4
-    return 2
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The console entry point: a mistake ends in one sentence and a documented exit code."""
     alone = arguments is None
@@ -160,7 +148,7 @@ def _run(arguments: list[str]) -> int:
             traceback.print_exc()
             return DEFECT
         click.echo(f"topoprune: {known}", err=True)
-        return exit_code(known)
+        return known.exit_code
 
 
 def _as_ours(error: Exception) -> TopopruneError | None:

@@ -19,6 +19,10 @@ def command(everything: bool, as_json: bool) -> None:
     topopruned_* takes any other criterion by criterion=. Families of one's own come from a file that the
     environment variable TOPOPRUNE_FAMILIES names, or from another package. `topoprune doctor` tells which
     families work on this machine.
+
+    \b
+    Example:
+      topoprune models --all
     """
     from lmms_topoprune import families
 

@@ -77,6 +77,12 @@ def _models() -> Iterable[str]:
     return [*families(), *listed()]
 
 
+def _listed() -> Iterable[str]:
+    from lmms_topoprune.families import listed
+
+    return listed()
+
+
 def _repairs() -> tuple[str, ...]:
     return (NO_REPAIR, *registry.repair_names())
 
@@ -85,6 +91,7 @@ CRITERION = _Named(registry.criterion_names, files=True)
 REPAIR = _Named(_repairs, files=True)
 TASKS = _Named(task_names)
 MODEL = _Named(_models)
+MODELS = _Named(_listed)
 COMPLETED: dict[str, click.ParamType] = {
     "criterion": CRITERION,
     "repair": REPAIR,
@@ -196,6 +203,16 @@ def model(function: F) -> F:
         ("--pretrained", "embedded", "embedded, a local folder or a hub name."),
     ):
         function = click.option(flag, default=default, show_default=default is not None, help=text)(function)
+    return function
+
+
+def tasks_and_metric(function: F) -> F:
+    """Adds --tasks and --metric, which choose what results are scored by."""
+    for option in (
+        click.option("--metric", help='Score by this "metric" or "metric,filter".  [default: by the task]'),
+        click.option("--tasks", help="Only these tasks of the results, joined by commas."),
+    ):
+        function = option(function)
     return function
 
 

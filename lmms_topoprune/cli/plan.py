@@ -41,7 +41,8 @@ def command(**arguments: Any) -> None:
     name = arguments["pretrained"]
     planner = planner_for(name)
     planner.check(wanted)  # a mistake costs no loading
-    plan = planner.use(*load(name, arguments["dtype"], arguments["device"])).plan(wanted)
+    loaded = load(name, arguments["dtype"], arguments["device"], arguments["trust_remote_code"])
+    plan = planner.use(*loaded).plan(wanted)
     output = arguments["output"]
     if output:
         _write(plan, Path(output))
@@ -49,12 +50,21 @@ def command(**arguments: Any) -> None:
         click.echo(json.dumps(plan.to_json()))
         return
     click.echo(str(plan))
+    if not plan.dropped and wanted.criterion != "dense":
+        click.echo(_suggestion(wanted.sparsity, plan.layers), err=True)
     if plan.scores is not None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):
             click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
     if output:
         click.echo(f"Plan written to {output}.")
+
+
+def _suggestion(sparsity: float, layers: int) -> str:
+    least = f"--sparsity {max(0.3, round(1 / layers, 3)):g}"
+    if sparsity:
+        return f"No layer would go: sparsity is {sparsity}, less than half of one of {layers}; try {least}."
+    return f"No layer would go: sparsity is 0; pass {least}, or --layers 3-5+9 to choose them yourself."
 
 
 def _write(plan: Any, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lmms_topoprune.cli import options
     "--criteria",
     default="topology_angle_influence,topology,cosine,block_influence",
     show_default=True,
+    type=options.CRITERION,
     help="Joined by commas.",
 )
 @click.option("-o", "--output", type=options.PATH, help="Write the scores (JSON) here.")
@@ -45,7 +47,7 @@ def command(**arguments: Any) -> None:
     names = options.listed(arguments["criteria"], "criteria")
     shared = options.given(arguments)
     sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
-    cells = Grid(tuple(names), (sparsity,), (seed,), shared).cells()
+    cells = Grid(tuple(names), (sparsity,), (seed,), shared).points()
     wanted = [cell.options(shared) for cell in cells]
     options.check_output(arguments["output"])
     options.check_output(arguments["states"], folder=True, what="states")
@@ -55,7 +57,8 @@ def command(**arguments: Any) -> None:
     name = arguments["pretrained"]
     planner = planner_for(name, None if arguments["states"] is None else Path(arguments["states"]))
     planner.check(*wanted)  # a mistake costs no loading
-    planner.use(*load(name, arguments["dtype"], arguments["device"]))
+    loaded = load(name, arguments["dtype"], arguments["device"], arguments["trust_remote_code"])
+    planner.use(*loaded)
     made = planner.plans(wanted, always_scored=True)
     plans = {cell.criterion: plan for cell, plan in zip(cells, made, strict=True)}
     kept = list(dict.fromkeys(str(place) for each in wanted if (place := planner.states_file(each))))
@@ -75,19 +78,41 @@ def command(**arguments: Any) -> None:
 
 
 def _show(plans: dict[str, Any], sparsity: float) -> None:
+    """One table, or several below each other where a terminal is too narrow for all criteria."""
     from rich.console import Console
+
+    console = Console()
+    width = console.width if console.is_terminal else sys.maxsize
+    title = f"Layer scores (* dropped at sparsity {sparsity:g})"
+    for names in _fitting(list(plans), width):
+        shown = _table({name: plans[name] for name in names}, title)
+        if not console.is_terminal:
+            console = Console(width=Console(width=10_000).measure(shown).maximum)
+        console.print(shown)
+
+
+def _fitting(names: list[str], width: int) -> list[list[str]]:
+    """The names in groups whose columns are no wider together than `width`."""
+    groups: list[list[str]] = [[]]
+    for name in names:
+        if groups[-1] and sum(max(len(n), 11) + 3 for n in [*groups[-1], name]) + 9 > width:
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
+def _table(plans: dict[str, Any], title: str) -> Any:
     from rich.table import Table
 
-    board = Table(title=f"Layer scores (* dropped at sparsity {sparsity:g})", title_justify="left")
-    board.add_column("layer", justify="right")
+    found = Table(title=title, title_justify="left")
+    found.add_column("layer", justify="right")
     for name in plans:
-        board.add_column(name, justify="right")
-    layers = next(iter(plans.values())).layers
-    for layer in range(layers):
+        found.add_column(name, justify="right", no_wrap=True)
+    for layer in range(next(iter(plans.values())).layers):
         cells = [
             ("–" if plan.scores is None else f"{plan.scores[layer]:.4f}")
             + ("*" if layer in plan.dropped else " ")
             for plan in plans.values()
         ]
-        board.add_row(str(layer), *cells)
-    Console().print(board)
+        found.add_row(str(layer), *cells)
+    return found

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
 @click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
 @click.option("--ray-address", help='Evaluate on this Ray cluster, such as "auto" or "ray://head:10001".')
+@click.option("--wandb-args", help="lmms-eval's: log each evaluation, such as project=pruning,mode=offline.")
+@click.option("--hf-hub-log-args", help="lmms-eval's: push results, such as push_results_to_hub=True.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
 @options.model
 @options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "on_error", "self_test")
@@ -102,6 +104,7 @@ def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
     from lmms_topoprune.cli.loading import readers
     from lmms_topoprune.cli.progress_screen import Screen
 
+    publisher = _publisher(arguments.get("wandb_args"), arguments.get("hf_hub_log_args"))
     with Screen() as screen:
         screen.say("Loading the model ...")
         run_sweep(
@@ -111,10 +114,20 @@ def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
             watcher=screen,
             executor=lambda session, logs: _executor(session, workers, bool(ray), address, device, logs),
             on_error=screen.say,
+            publisher=publisher,
             readers=readers(),
             calibration_progress=True,
         )
     return recipe.folders(Path(output))
+
+
+def _publisher(wandb_args: str | None, hf_hub_log_args: str | None) -> Any:
+    """What sends results elsewhere, if anything does; importing it imports lmms-eval."""
+    if wandb_args is None and hf_hub_log_args is None:
+        return None
+    from lmms_topoprune.harness.publish import Publisher
+
+    return Publisher(wandb_args, hf_hub_log_args)
 
 
 def _recipe(arguments: dict[str, Any]) -> Recipe:

@@ -6,16 +6,18 @@ Methods" (arXiv 2402.02834), equation 4.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from lmms_topoprune.calibration.collect import evaluation_mode
-from lmms_topoprune.calibration.loss import IGNORE, LossOracle
+import numpy as np
+
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
-from lmms_topoprune.surgery import decoder_layers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lmms_topoprune.calibration.loss import LossOracle
 
 
 @criterion(
@@ -29,6 +31,8 @@ from lmms_topoprune.surgery import decoder_layers
 )
 def score(loss: LossOracle, options: PruningOptions) -> LayerScores:
     """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
+    from lmms_topoprune.surgery import decoder_layers
+
     model = loss.model
     matrices = [[p for p in layer.parameters() if p.dim() >= 2] for layer in decoder_layers(model)]
     before = {p: p.requires_grad for p in model.parameters()}
@@ -47,6 +51,11 @@ def score(loss: LossOracle, options: PruningOptions) -> LayerScores:
 
 def _backward(oracle: LossOracle) -> None:
     """Accumulate the gradient of the mean loss, one text at a time."""
+    import torch
+
+    from lmms_topoprune.calibration.collect import evaluation_mode
+    from lmms_topoprune.calibration.loss import IGNORE
+
     tokens = sum(int((text.labels[:, 1:] != IGNORE).sum()) for text in oracle.texts)
     with evaluation_mode(oracle.model), torch.enable_grad():
         for loss, _ in oracle.losses():

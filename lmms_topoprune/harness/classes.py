@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmms_topoprune._util.references import load
 from lmms_topoprune.errors import MissingExtraError
 from lmms_topoprune.families import Registered, registered
 from lmms_topoprune.harness.compat import decord_optional
 from lmms_topoprune.harness.user_errors import one_sentence
-from lmms_topoprune.registry import load
 
 
 def __getattr__(name: str) -> type:

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+from lmms_topoprune._util.compat import never_ask_for_code
 from lmms_topoprune.embedded import locate
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, shown
 
@@ -21,6 +22,7 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
         InputError: no such folder, or the hub has no such model (for this user).
         UnreachableError: it is not on this machine and the hub cannot be reached.
     """
+    never_ask_for_code()
     if pretrained == locate.NAME:
         _refuse_revision(revision, pretrained)
         return str(locate.model_path())
@@ -55,6 +57,11 @@ def unloadable(name: str, error: Exception, by: str = "transformers") -> Topopru
     if isinstance(error, OSError) and not Path(name).is_dir() and name != locate.NAME and not _answers(name):
         return UnreachableError(
             f"the Hugging Face hub was lost while {name} was loading; try again, or {INSTEAD}"
+        )
+    if "trust_remote_code" in str(error):
+        return InputError(
+            f"pretrained is {shown(name)}, which comes with code of its own; it is not run unless "
+            "trust_remote_code=True is given (--trust-remote-code on the command line)"
         )
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return InputError(f"pretrained is {shown(name)}, which {by} cannot load: {reason}")

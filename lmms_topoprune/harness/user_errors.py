@@ -34,6 +34,18 @@ def _is_list(config: str | None) -> bool:
     return isinstance(entries, list) and len(entries) > 1
 
 
+class EndedByError(SystemExit):
+    """Ends lmms-eval's command with one sentence.
+
+    Attributes:
+        error: what went wrong.
+    """
+
+    def __init__(self, error: TopopruneError, silent: bool = False) -> None:
+        super().__init__(1 if silent else f"lmms-topoprune: {error}")
+        self.error = error
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """This package's errors become SystemExit on the command line; --verbosity DEBUG keeps the traceback.
@@ -49,7 +61,7 @@ def one_sentence() -> Iterator[None]:
         # Where every process knows the same, one of them says it.
         silent = os.environ.get("RANK", "0") != "0" and isinstance(error, (Stopped, KeyboardInterrupt))
         if isinstance(error, TopopruneError):
-            raise SystemExit(1 if silent else f"lmms-topoprune: {error}") from None
+            raise EndedByError(error, silent) from None
         text, code = exit_of(error)
         if not silent:
             print(f"lmms-topoprune: {text}", file=sys.stderr)

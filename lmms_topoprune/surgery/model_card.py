@@ -10,56 +10,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from lmms_topoprune import registry
 from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune.errors import OptionError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
-
-ZIGZAG = """\
-The layers were chosen by zigzag persistent homology of the hidden states, the method of Gardinazzi et al.
-([arXiv:2410.11042](https://arxiv.org/abs/2410.11042)), adapted to vision-language models by lmms-topoprune.
-"""
-COMBINED = """\
-The layers were chosen by several views of the hidden states at once: zigzag persistent homology (Gardinazzi
-et al., [arXiv:2410.11042](https://arxiv.org/abs/2410.11042)) and the angle between states (Gromov et al.,
-[arXiv:2403.17887](https://arxiv.org/abs/2403.17887)){more}, combined by lmms-topoprune.
-"""
-INFLUENCE = ", with block influence (Men et al., [arXiv:2403.03853](https://arxiv.org/abs/2403.03853))"
-METHODS = {
-    **dict.fromkeys(("topology", "multiscale", "gardinazzi", "topovlm"), ZIGZAG),
-    "topology_angle": COMBINED.format(more=""),
-    "topology_angle_influence": COMBINED.format(more=INFLUENCE),
-}
-"""What is said of a criterion; of those of other papers the plan's name is enough."""
-CITATION = """\
-```bibtex
-@inproceedings{gardinazzi2025persistent,
-  title     = {Persistent Topological Features in Large Language Models},
-  author    = {Gardinazzi, Yuri and Viswanathan, Karthik and Panerai, Giada and Ansuini, Alessio and
-               Cazzaniga, Alberto and Biagetti, Matteo},
-  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
-  series    = {PMLR},
-  volume    = {267},
-  pages     = {18811--18830},
-  year      = {2025},
-  url       = {https://arxiv.org/abs/2410.11042}
-}
-```
-"""
-
-REPAIRED = {
-    "linear": """\
-The weights before each deleted block were repaired without training: what the last linear map before the
-cut adds to the hidden states is mapped, by least squares over calibration tokens, so that the sum comes
-closest to what the block would have given (ReplaceMe, [arXiv:2505.02819](https://arxiv.org/abs/2505.02819)).
-These weights are not the original ones.
-""",
-    "rescale": """\
-The weights behind each deleted block were rescaled without training, to make up for the length that the block
-would have given the hidden states (Prune&Comp, [arXiv:2507.18212](https://arxiv.org/abs/2507.18212)). These
-weights are not the original ones.
-""",
-}
 
 ABSENT = """\
 The dense model's layers for predicting further tokens are not in this folder, since transformers leaves them
@@ -111,7 +67,7 @@ def model_card(
         f"# {title}\n",
         f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; nothing "
         "was trained afterwards. The terms of the original model apply.\n",
-        *([REPAIRED[plan.repair["method"]]] if plan.repair else []),
+        *([_repair(plan).card] if plan.repair else []),
         LOADING.format(loader=model_class),
         *([ABSENT.format(fields=" and ".join(f"`{name}`" for name in absent))] if absent else []),
         "## Plan\n",
@@ -121,9 +77,31 @@ def model_card(
         _table(("", ""), _provenance_rows(plan, source)),
         "`plan.json` holds the whole plan"
         + (".\n" if plan.repair else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"),
-        *(["## Method\n", METHODS[plan.criterion], CITATION] if plan.criterion in METHODS else []),
+        *_method(plan.criterion),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n" + "\n".join(parts)))
+
+
+def _repair(plan: PruningPlan) -> registry.Repair:
+    return registry.get_repair(plan.repair["method"])
+
+
+def _method(name: str) -> list[str]:
+    """What the criterion says of itself, and how to cite it; nothing of one turned round or unknown."""
+    try:
+        criterion = registry.get(name)
+    except OptionError:
+        return []
+    if criterion.reversed or not criterion.papers:
+        return []
+    papers = "".join(f"- {paper} ({address})\n" for paper, address in criterion.papers.items())
+    cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]
+    return [
+        "## Method\n",
+        f"The layers were chosen by lmms-topoprune's criterion `{criterion.name}` ({criterion.summary}), "
+        f"which builds on\n\n{papers}",
+        *cited,
+    ]
 
 
 def _metadata(
@@ -178,10 +156,10 @@ def _plan_rows(plan: PruningPlan, parameters: int) -> list[tuple[str, str]]:
 
 
 def _repair_rows(plan: PruningPlan, cuts: Mapping[str, float]) -> list[tuple[str, str]]:
-    figure = {"linear": "still missed behind the cut at", "rescale": "length factor of the cut at"}
+    figure = _repair(plan).figure if plan.repair else ""
     return [
         *((f"repair {name}", _text(value)) for name, value in plan.repair.items()),
-        *((f"{figure[plan.repair['method']]} {block}", _text(value)) for block, value in cuts.items()),
+        *((f"{figure} {block}", _text(value)) for block, value in cuts.items()),
     ]
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.output import write
 from lmms_topoprune.errors import InputError, OptionError, shown, unknown
 from lmms_topoprune.families import families, registered
 from lmms_topoprune.sweep.grid import DENSE, Grid, questions
 
 if TYPE_CHECKING:
+    from lmms_topoprune.harness.publish import Publisher
     from lmms_topoprune.harness.session import Session
     from lmms_topoprune.results.reading import Run
     from lmms_topoprune.sweep.executor import Executor
     from lmms_topoprune.sweep.runner import Watcher
 
 RECIPE = "recipe.yaml"
+PUBLISHED = "published.json"
 NO_REPAIR = "none"
 LISTS = {"criteria": str, "sparsities": float, "seeds": int, "repairs": str, "tasks": str}
 
@@ -188,6 +192,7 @@ def run_sweep(
     watcher: Watcher | None = None,
     executor: Callable[[Session, Path], Executor | None] | None = None,
     on_error: Callable[[str], None] | None = None,
+    publisher: Publisher | None = None,
     **more: Any,
 ) -> list[Run]:
     """Evaluate everything that a recipe asks for; resumable, and the recipe is kept beside the results.
@@ -199,6 +204,7 @@ def run_sweep(
         watcher: is told about progress.
         executor: makes what evaluates of the loaded model and a folder for logs; that model by default.
         on_error: receives what lmms-eval logs as an error.
+        publisher: sends finished evaluations elsewhere, each once.
         more: other arguments of `sweep.runner.sweep`.
 
     Returns:
@@ -211,7 +217,8 @@ def run_sweep(
     from lmms_topoprune.sweep.runner import sweep
 
     runs: list[Run] = []
-    recipe.save(Path(output) / RECIPE)
+    if publisher is not None:
+        publisher.check()
     for told, folder in zip(recipe.models, recipe.folders(Path(output)), strict=True):
         session = Session.open(
             told["model"],
@@ -222,7 +229,26 @@ def run_sweep(
             log=folder / "lmms-eval.log",
             on_error=on_error,
         )
+        session.check_tasks(recipe.tasks)
+        recipe.save(Path(output) / RECIPE)
         evaluator = executor(session, folder) if executor else None
         given = {"limit": recipe.limit, "executor": evaluator, "watcher": watcher, **more}
-        runs += sweep(session, recipe.grid, recipe.tasks, folder, **given)
+        found = sweep(session, recipe.grid, recipe.tasks, folder, **given)
+        if publisher is not None:
+            _publish(found, folder, publisher)
+        runs += found
     return runs
+
+
+def _publish(runs: Sequence[Run], folder: Path, publisher: Publisher) -> None:
+    """Send what was not sent before; PUBLISHED in the folder says what was."""
+    from lmms_topoprune.results.reading import read_samples
+
+    file = folder / PUBLISHED
+    sent: list[str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    for run in runs:
+        name = str(run.path.relative_to(folder))
+        if name not in sent:
+            publisher.publish(run.path, run.label, {task: read_samples(run.path, task) for task in run.tasks})
+            sent.append(name)
+            files.write_json(file, sent)

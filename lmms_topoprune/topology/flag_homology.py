@@ -43,9 +43,10 @@ class FlagHomology:
             row = np.full(entries, -1, dtype=np.int32)
             labels = np.zeros((entries // 2 + 1, words), dtype=np.uint64)
             ends = np.full((64 * words, 2), -1, dtype=np.int64)
-            work = np.zeros((8, graph.vertices), dtype=np.int64)
-            if fill(graph.start, graph.near, row, labels, ends, work):
-                return cls(graph, work[0], work[1], ends, row, labels)
+            work = np.zeros((8, graph.vertices + 1), dtype=np.int64)
+            queue = np.empty((3, entries + graph.vertices), dtype=np.int64)
+            if fill(graph.start, graph.near, row, labels, ends, work, queue):
+                return cls(graph, work[0, :-1], work[1, :-1], ends, row, labels)
             words *= 2
 
     @property
@@ -96,4 +97,6 @@ class FlagHomology:
 
     def _classes(self, tails: Ints, heads: Ints) -> Words:
         """(edges, words): the classes of edges of this complex."""
-        return self.labels[self.row[positions(self.graph.start, self.graph.near, tails, heads)]]
+        place = np.empty(len(tails), dtype=np.int64)
+        positions(self.graph.start, self.graph.near, tails, heads, place)
+        return self.labels[self.row[place]]

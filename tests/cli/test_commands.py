@@ -13,7 +13,7 @@ import pytest
 
 from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
-from lmms_topoprune.cli.main import COMMANDS, exit_code, main
+from lmms_topoprune.cli.main import COMMANDS, main
 from lmms_topoprune.cli.options import given
 from lmms_topoprune.errors import (
     GenerationError,
@@ -142,8 +142,8 @@ def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
 
 
 def test_exit_codes():
-    assert [exit_code(kind("x")) for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
-    assert [exit_code(kind("x")) for kind in (SurgeryError, GenerationError)] == [4, 4]
+    assert [kind("x").exit_code for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
+    assert [kind("x").exit_code for kind in (SurgeryError, GenerationError)] == [4, 4]
 
 
 def test_tasks(topoprune):

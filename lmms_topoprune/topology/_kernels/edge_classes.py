@@ -65,47 +65,39 @@ def _spread(v, edges, start, near, twin, row, labels, ends, work):
     return edges
 
 
-@kernel("void(int64[::1], int64[::1], int64[::1])")
-def _reverse(start, near, twin):
+@kernel("void(int64[::1], int64[::1], int64[::1], int64[::1])")
+def _reverse(start, near, twin, filled):
     """twin (2E,): where each edge's other direction is."""
-    filled = start[:-1].copy()
+    for v in range(len(start) - 1):
+        filled[v] = start[v]
     for p in range(len(near)):
         twin[p] = filled[near[p]]
         filled[near[p]] += 1
 
 
-@kernel("boolean(int64[::1], int64[::1], int32[::1], uint64[:, ::1], int64[:, ::1], int64[:, ::1])")
-def fill(start, near, row, labels, ends, work):
+@kernel(
+    "boolean(int64[::1], int64[::1], int32[::1], uint64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1])"
+)
+def fill(start, near, row, labels, ends, work, queue):
     """Fill row, labels, ends, work[0] = order and work[1] = parent; False if there are too few slots.
 
     Args:
         start, near: (N + 1,), (2E,) each vertex's neighbors, ascending.
         row: (2E,) -1 each; becomes the edge's row in `labels`.
-        labels: (E + 1, words) zeros; ends: (64 * words, 2) -1 each; work: (9, N) zeros.
+        labels: (E + 1, words) zeros; ends: (64 * words, 2) -1 each; work: (8, N + 1) zeros.
+        queue: (3, 2E + N) scratch space.
     """
-    order, parent, links, link, stack, seen, place = (
-        work[0],
-        work[1],
-        work[2],
-        work[4],
-        work[5],
-        work[6],
-        work[7],
-    )
-    n = len(order)
-    twin = np.empty(len(near), np.int64)
-    _reverse(start, near, twin)
+    order, parent, links, top = work[0], work[1], work[2], work[3]
+    link, stack, seen, place = work[4], work[5], work[6], work[7]
+    twin, entry, below = queue[0], queue[1], queue[2]
+    n, entries = len(start) - 1, 0
+    _reverse(start, near, twin, stack)
     # Vertices by their number of earlier neighbors: stacks of (vertex, older entry), stale entries skipped.
-    top, entry, below, entries = (
-        np.full(n + 1, -1),
-        np.empty(len(near) + n, np.int64),
-        np.empty(len(near) + n, np.int64),
-        0,
-    )
+    for u in range(n, -1, -1):
+        top[u], link[u] = -1, -1
     for u in range(n - 1, -1, -1):
         entry[entries], below[entries], top[0] = u, top[0], entries
         entries += 1
-        link[u] = -1
     best, edges = 0, 0
     for step in range(n):
         v = -1

@@ -1,0 +1,68 @@
+"""Objects named by where they are: "package.module:name" or "file.py:name"."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def load(place: str, what: str) -> Any:
+    """The object at "package.module:name" or "file.py:name".
+
+    Args:
+        place: where it is.
+        what: begins the sentence of an error, such as "criterion is 'x.py:score'".
+
+    Raises:
+        OptionError: there is no such module, file or name, or importing it fails.
+    """
+    module, _, name = place.rpartition(":")
+    if not module or not name:
+        raise OptionError(f"{what}; allowed: package.module:name or file.py:name")
+    try:
+        loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+    except Exception as error:
+        reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
+        raise OptionError(f"{what}, but {module} cannot be imported: {' '.join(reason.split())}") from error
+    if not hasattr(loaded, name):
+        names = [n for n in vars(loaded) if not n.startswith("_")]
+        raise OptionError(f"{what}, but {module} has no {name!r}{nearest(name, names)}")
+    return getattr(loaded, name)
+
+
+def _load_file(path: Path) -> Any:
+    path = path.expanduser().resolve()
+    name = f"{PACKAGE}_file_{sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError("there is no such file")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def source_digest(function: Callable[..., Any] | None) -> str | None:
+    """16 hex digits of the source of a function from outside this package; None of its own."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    if module is None or module.__name__.partition(".")[0] == PACKAGE:
+        return None
+    file = getattr(module, "__file__", None)
+    if file is not None and Path(file).is_file():
+        return sha256(Path(file).read_bytes()).hexdigest()[:16]
+    code = getattr(function, "__code__", None)  # typed into an interpreter
+    return None if code is None else sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]

@@ -1,0 +1,64 @@
+"""A checkpoint's own code is not run, and not asked about, unless somebody says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from lmms_topoprune._util.device import find_device
+from lmms_topoprune.errors import OptionError, whole_number
+from lmms_topoprune.harness.pretrained import resolve, unloadable
+
+CODE = """
+from pathlib import Path
+from transformers import PretrainedConfig
+Path({marker!r}).touch()
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A folder with code, and the file that appears when it runs."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it was asked for"))
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "own.py").write_text(CODE.format(marker=str(marker)))
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder, marker
+
+
+def test_code_is_not_run_and_not_asked_about(
+    own_code: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    folder, marker = own_code
+    path = resolve(str(folder))
+    with pytest.raises(ValueError) as refused:
+        AutoConfig.from_pretrained(path)
+    said = str(unloadable(str(folder), refused.value))
+    assert "comes with code of its own" in said and "trust_remote_code=True" in said and "\n" not in said
+    assert not marker.exists() and capsys.readouterr().out == ""
+
+
+def test_code_is_run_where_it_is_trusted(own_code: tuple[Path, Path]) -> None:
+    folder, marker = own_code
+    AutoConfig.from_pretrained(resolve(str(folder)), trust_remote_code=True)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "1.5", ""])
+def test_a_bad_environment_variable_is_a_sentence(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", value)
+    with pytest.raises(OptionError, match=f"environment variable RANK is '{value}'; allowed: a whole number"):
+        whole_number("RANK")
+    monkeypatch.setenv("RANK", "3")
+    assert whole_number("RANK") == 3
+    monkeypatch.delenv("RANK")
+    assert whole_number("RANK") == 0
+    assert find_device("cpu") == "cpu"
