@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import platform
+import sys
 import tempfile
 import time
 import weakref
@@ -38,10 +39,13 @@ from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.topology import pairwise
-from lmms_topoprune.embedded import build
 from lmms_topoprune.embedded.data import calibration_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import select
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from training.embedded import build
 
 BATCH = 8
 FEW = 256  # samples whose memory is looked at: every allocation is recorded

@@ -61,6 +61,8 @@ class PruningPlan:
         scores: one number a layer, higher is dropped earlier; None if the criterion has none.
         versions: versions of Python and of the packages that took part.
         stages: stage name -> {"seconds": ..., "peak_bytes": ...}.
+        trials: every measured set of layers of a plan that was settled by the loss, in order: {"by": the
+            criterion that proposed it, or "swap", "dropped": its layers, "loss": of the calibration tokens}.
     """
 
     model: str
@@ -74,6 +76,7 @@ class PruningPlan:
     versions: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     repair: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         dropped = tuple(sorted(set(self.dropped)))
@@ -148,7 +151,8 @@ class PruningPlan:
             raise InputError(f"plan {name} {wrong}")
         fields = {k: v for k, v in data.items() if k not in ("schema", "hash", "kept", "run")}
         try:
-            plan = cls(**{**fields, "scores": _scores(fields.get("scores"))})
+            lists = {"scores": _scores(fields.get("scores")), "trials": tuple(fields.get("trials", ()))}
+            plan = cls(**{**fields, **lists})
             same = data["hash"] == plan.hash
         except InputError as error:
             raise InputError(f"plan {name} cannot be used: {error}") from None

@@ -19,6 +19,16 @@ Layer = Annotated[int, Field(ge=0, lt=MOST_LAYERS)]
 Layers = Annotated[list[Layer], Field(max_length=MOST_LAYERS)]
 
 
+class Trial(BaseModel):
+    """One measured set of layers."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    by: str = Field(description="The criterion that proposed it, or `swap`.")
+    dropped: Layers = Field(description="Its layers.")
+    loss: FiniteFloat = Field(description="Loss of the calibration tokens.")
+
+
 class PlanFile(BaseModel):
     """Which decoder layers of a model are dropped, and everything that decided it."""
 
@@ -26,7 +36,7 @@ class PlanFile(BaseModel):
 
     schema_: Literal["topoprune-plan/1"] = Field(alias="schema", description="Version of this format.")
     hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] = Field(
-        description="Of all fields but scores, versions, stages, kept and run."
+        description="Of all fields but scores, versions, stages, trials, kept and run."
     )
     model: str = Field(description="Name or path the model was loaded from.")
     fingerprint: str = Field(description="Hash of the model's weights and configuration.")
@@ -51,6 +61,9 @@ class PlanFile(BaseModel):
         default_factory=dict, description="Seconds and peak bytes of each stage."
     )
     repair: dict[str, Any] = Field(default_factory=dict, description="The repair; empty without one.")
+    trials: Annotated[list[Trial], Field(max_length=MOST_LAYERS)] = Field(
+        default_factory=list, description="What was measured before the layers were settled, in order."
+    )
     kept: Layers | None = Field(default=None, description="The other layers, for people to read.")
     run: dict[str, Any] | None = Field(default=None, description="The evaluation it was left beside.")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,9 @@ if TYPE_CHECKING:  # torch and transformers take seconds that numpy's tests do n
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
     from lmms_topoprune.calibration.samples import Sample
+
+# Behind everything else: where the package is installed, its tests read what is installed.
+sys.path.append(str(Path(__file__).parents[1]))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
@@ -27,7 +32,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture(scope="session")
 def embedded_processor() -> LlavaProcessor:
-    from lmms_topoprune.embedded import build
+    from training.embedded import build
 
     return build.build_processor()
 
@@ -35,7 +40,7 @@ def embedded_processor() -> LlavaProcessor:
 @pytest.fixture(scope="session")
 def tiny_llava(embedded_processor: LlavaProcessor) -> Callable[..., LlavaForConditionalGeneration]:
     """Makes random LLaVA models: tiny_llava(layers=6, seed=0)."""
-    from lmms_topoprune.embedded import build
+    from training.embedded import build
 
     def make(layers: int = 6, seed: int = 0) -> LlavaForConditionalGeneration:
         size = build.Size(layers=layers, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
@@ -48,12 +53,12 @@ def tiny_llava(embedded_processor: LlavaProcessor) -> Callable[..., LlavaForCond
 def samples() -> list[Sample]:
     """32 questions of different length about different scenes."""
     from lmms_topoprune.calibration.samples import Sample
-    from lmms_topoprune.embedded import scenes
+    from lmms_topoprune.embedded import questions, scenes
 
     rng = random.Random(0)
     found: list[Sample] = []
     while len(found) < 32:
         scene = scenes.random_scene(rng, "train")
-        if question := scenes.ask(rng, scene, rng.choice(scenes.KINDS), rng.random() < 0.5):
+        if question := questions.ask(rng, scene, rng.choice(questions.KINDS), rng.random() < 0.5):
             found.append(Sample(question.text, scenes.render(scene)))
     return found

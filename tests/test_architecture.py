@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["registration"] = {"harness"}  # the entry point of older installations
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # the public names, each imported when it is asked for
-ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli", "embedded"}, "ray": {"sweep"}}
+ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}, "ray": {"sweep"}}
 NO_TORCH = (
     "",
     ".registry",

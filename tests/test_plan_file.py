@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def test_what_is_saved_is_read(plan, tmp_path):
     assert PruningPlan.load(tmp_path / "plan.json") == plan
 
 
+def test_trials_are_kept_and_are_no_part_of_the_plan_s_name(plan, tmp_path):
+    settled = replace(plan, trials=({"by": "topology", "dropped": [2, 3], "loss": 2.5, "note": "kept"},))
+    settled.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == settled
+    assert settled.hash == plan.hash
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
@@ -61,6 +69,11 @@ def test_what_is_saved_is_read(plan, tmp_path):
         ({"versions": {"torch": 2}}, r"has versions\.torch = 2, which should be a valid string"),
         ({"parameters": []}, r"has parameters = \[\], which should be a valid dictionary"),
         ({"hash": 7}, "has hash = 7, which should be a valid string"),
+        ({"trials": [{"by": "a", "dropped": [1]}]}, r"lacks the field trials\.0\.loss"),
+        (
+            {"trials": [{"by": "a", "dropped": [1], "loss": "2"}]},
+            r"has trials\.0\.loss = '2', which should be a valid number",
+        ),
         ({"layer": 7}, "has a field 'layer', which no plan has"),
         ({"criterion": "random"}, "was changed after it was saved: its hash does not match"),
     ],

@@ -25,6 +25,8 @@ assert MODEL_REGISTRY_V2.resolve("topopruned_llava").model_type == "chat"
 assert MODEL_REGISTRY_V2.resolve("dense_llava", force_simple=True).model_type == "simple"
 assert "torch" not in sys.modules
 assert list(shared_path("tasks").glob("**/*.yaml"))
+from lmms_topoprune.report.render import page
+assert "<!doctype html>" in page("title", "summary", [])
 print(lmms_topoprune.__file__)
 print(shared_path("plugin.toml"))
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,12 @@ import numpy as np
 import torch
 
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.embedded import build
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery import decoder_layers
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
 
 TASKS = Path(__file__).parents[2] / "tasks"
 TASK_NAMES = ("yesno", "vqa", "choice")  # as many documents of each

@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, TopopruneError
 
 
-class DamagedError(InputError):
+class CorruptFileError(InputError):
     """A result is missing or damaged: what is wrong with it, and what to do where nobody knows better."""
 
     def __str__(self) -> str:
@@ -35,6 +37,24 @@ def understood(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{str(path)!r} is no {what}, or is damaged ({reason})") from None
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(schema: type[Model], value: Any, path: Path, what: str) -> Model:
+    """A value from a file as its schema has it.
+
+    Raises:
+        InputError: names the file, and the first field that is wrong.
+    """
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        said = " ".join(f"{place}: {first['msg']}".split())
+        raise InputError(f"{str(path)!r} is no {what}, or is damaged ({said[:300]})") from None
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -46,7 +66,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON", "evaluate again") from None
+        raise CorruptFileError(f"{str(path)!r} is cut short or not JSON", "evaluate again") from None
     if not isinstance(value, dict):
         raise InputError(f"{str(path)!r} holds no JSON object")
     return value

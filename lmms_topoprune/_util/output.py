@@ -18,14 +18,16 @@ def write(path: Path, text: str) -> None:
     write_all({path: text})
 
 
-def write_all(texts: Mapping[Path, str]) -> None:
-    """Write text files, all of them or none.
+def write_all(texts: Mapping[Path, str | bytes]) -> None:
+    """Write files of text or bytes, all of them or none.
 
     Raises:
         InputError: names the file that cannot be written; nothing was overwritten.
     """
     try:
-        files.write_together({path: text.encode() for path, text in texts.items()})
+        files.write_together(
+            {path: text.encode() if isinstance(text, str) else text for path, text in texts.items()}
+        )
     except OSError as error:
         # mkdir says this of a file where a folder is wanted.
         reason = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror

@@ -17,9 +17,11 @@ from lmms_topoprune.cli import options
     "outputs",
     type=options.PATH,
     multiple=True,
-    help="Also write .md, .csv, .json or .html; repeatable.",
+    help="Also write .md, .csv, .json, .html, .tex, .pdf or .svg; repeatable.",
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
+@click.option("--every-seed", is_flag=True, help="A row for every calibration seed, not their mean.")
+@options.tasks_and_metric
 @click.option("--rounds", default=2000, show_default=True, help="Bootstrap rounds.")
 @options.seed
 @options.as_json
@@ -29,6 +31,9 @@ def command(
     reference: str | None,
     outputs: tuple[str, ...],
     force: bool,
+    every_seed: bool,
+    tasks: str | None,
+    metric: str | None,
     rounds: int,
     seed: int,
     as_json: bool,
@@ -38,24 +43,34 @@ def command(
     FOLDERS are --output_path folders of lmms-eval (written with --log_samples), folders of `topoprune
     sweep`, or single results files; everything below them is read. One run has to be dense.
 
-    Intervals come from a paired bootstrap over documents (for MME and its like over images, whose two
-    questions belong together); p-values from a paired sign-flip test, corrected for the number of runs.
+    Intervals come from a paired bootstrap over documents (over images where several questions share one);
+    p-values from a paired sign-flip test, corrected for the number of runs. Calibration seeds make one row,
+    whose interval has the noise between them too.
     A second table has latency, tokens/s, parameters, memory and the time of the calibration. Runs that
     differ in anything but their pruning are refused with the difference named.
 
     \b
     Examples:
       topoprune compare runs/dense runs/topology runs/cosine
-      topoprune compare runs/sweep --reference "cosine 30 %" -o board.md -o board.csv
+      topoprune compare runs/sweep --reference "cosine 30 %" -o table.tex -o figure.pdf -o table.csv
     """
     from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.report.tables import render, save
+    from lmms_topoprune.report.tables import PICTURES, render, save
+    from lmms_topoprune.sweep.folder import shapes_below
     from lmms_topoprune.sweep.run_folders import read_runs
 
+    chosen = options.listed(tasks, "tasks") if tasks else ()
     comparison = compare(
-        read_runs(folders), dense=dense, reference=reference, force=force, rounds=rounds, seed=seed
+        read_runs(folders, chosen, metric),
+        dense=dense,
+        reference=reference,
+        force=force,
+        rounds=rounds,
+        seed=seed,
+        every_seed=every_seed,
     )
-    save(comparison, *outputs)
+    drawn = any(output.endswith(PICTURES) for output in outputs)
+    save(comparison, *outputs, shapes=shapes_below(folders) if drawn else None)
     if as_json:
         click.echo(render(comparison, "json"), nl=False)
         return

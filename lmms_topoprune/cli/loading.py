@@ -50,7 +50,7 @@ def load(
     """
     import transformers
 
-    more = {"trust_remote_code": True} if trust_remote_code else {}
+    more = {"trust_remote_code": trust_remote_code}  # without a say transformers asks at the terminal
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
             model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -81,7 +81,7 @@ def load_lean(
 
     from lmms_topoprune.surgery.load import load_pruned
 
-    more = {"trust_remote_code": True} if trust_remote_code else {}
+    more = {"trust_remote_code": trust_remote_code}  # without a say transformers asks at the terminal
     with _loading(pretrained, dtype, device) as (path, place, precision):
         try:
             model = load_pruned(path, plan, verify=True, dtype=precision, device_map=place, **more)
@@ -106,4 +106,8 @@ def _loading(pretrained: str, dtype: str | None, device: str | None) -> Iterator
     except TopopruneError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"pretrained is {pretrained!r}, which brings its own code; pass --trust-remote-code to run it"
+            ) from error
         raise unloadable(pretrained, error) from error

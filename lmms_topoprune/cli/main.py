@@ -34,6 +34,8 @@ COMMANDS = {
     "eval": "Run lmms-eval with the embedded tasks at hand.",
     "sweep": "Evaluate criteria x sparsities x seeds on one loaded model; resumable.",
     "compare": "A leaderboard over result folders, with intervals and tests.",
+    "leaderboard": "Several models side by side, by what each keeps of its own dense score.",
+    "publish": "One small file of results and plans, for other people's leaderboards.",
     "report": "One HTML file with plots and tables that opens anywhere.",
     "regress": "Fail when a run is worse than its baseline by more than noise.",
     "cache": "List or clear the kept layer scores.",

@@ -206,6 +206,16 @@ def model(function: F) -> F:
     return function
 
 
+def tasks_and_metric(function: F) -> F:
+    """Adds --tasks and --metric, which choose what results are scored by."""
+    for option in (
+        click.option("--metric", help='Score by this "metric" or "metric,filter".  [default: by the task]'),
+        click.option("--tasks", help="Only these tasks of the results, joined by commas."),
+    ):
+        function = option(function)
+    return function
+
+
 def listed(text: str, what: str) -> list[str]:
     """Split "a,b" into its parts.
 

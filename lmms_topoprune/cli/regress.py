@@ -38,15 +38,15 @@ def command(
     """Fail when a run is worse than its baseline by more than noise.
 
     RUN is a result folder of lmms-eval with one run in it. A score fails if it dropped by more than the
-    tolerance, the 95 % interval of the paired difference excludes zero, and the paired test has
-    p <= 0.05; then the exit code is 1. On GitHub the failures become annotations, and the table becomes
-    the job's summary.
+    tolerance and the paired test has p <= 0.05; then the exit code is 1. On GitHub the failures become
+    annotations, and the table becomes the job's summary.
 
     \b
     Examples:
       topoprune regress runs/pruned --save-baseline baseline.json     # once, kept in the repository
       topoprune regress runs/pruned --baseline baseline.json --same-plan --junit regress.xml
     """
+    from lmms_topoprune._util.escape import printable
     from lmms_topoprune._util.output import write_all
     from lmms_topoprune.comparison import baseline as stored
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
@@ -79,7 +79,7 @@ def command(
         click.echo(json.dumps({"passed": passed, "checks": [asdict(check) for check in checks]}))
     else:
         for check in checks:
-            click.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.message}")
+            click.echo(printable(f"{'ok  ' if check.passed else 'FAIL'} {check.message}"))
     _tell_github(table, github_annotations(checks))
     return 0 if passed else 1
 

@@ -18,6 +18,13 @@ from lmms_topoprune.cli import options
 @click.option("--title", default="Pruning report", show_default=True, help="Heading of the page.")
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
 @click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 100),
+    default=5.0,
+    show_default=True,
+    help="Percent of the quality over chance that may be lost, for the verdict.",
+)
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
 @options.as_json
 def command(
@@ -26,15 +33,17 @@ def command(
     title: str,
     dense: str | None,
     reference: str | None,
+    tolerance: float,
     force: bool,
     as_json: bool,
 ) -> None:
     """One HTML file with plots and tables that opens anywhere.
 
-    FOLDERS are as for `topoprune compare`. The page holds the leaderboard (sortable, filtered by typing),
-    retention against sparsity with intervals, quality against speed, the layers each criterion drops,
-    the layer scores, and every plan. It loads nothing from anywhere, and works in the dark, on a phone
-    and with a screen reader.
+    FOLDERS are as for `topoprune compare`. The page begins with the verdict: how many layers each criterion
+    may drop within the tolerance, and what that is worth. Then quality against sparsity and speed, the
+    layers that go and why, documents that the dense model has right and a pruned one wrong, the leaderboard,
+    and every plan. It loads nothing from anywhere, works in the dark, on a phone, on paper and with a screen
+    reader, and saves its figures as SVG and their numbers as CSV.
 
     \b
     Example:
@@ -47,14 +56,14 @@ def command(
     from lmms_topoprune.sweep.run_folders import read_runs
 
     runs = read_runs(folders)
-    comparison = compare(runs, dense=dense, reference=reference, force=force)
+    comparison = compare(runs, dense=dense, reference=reference, force=force, every_seed=True)
     shapes = {
         name: shape
         for folder in folders
         for sweep in sweeps_at(folder)
         for name, shape in SweepFolder(sweep).shapes().items()
     }
-    write(Path(output), report(comparison, runs, title, shapes))
+    write(Path(output), report(comparison, runs, title, shapes, tolerance / 100))
     click.echo(
         json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
     )

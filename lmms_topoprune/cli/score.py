@@ -47,7 +47,7 @@ def command(**arguments: Any) -> None:
     names = options.listed(arguments["criteria"], "criteria")
     shared = options.given(arguments)
     sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
-    cells = Grid(tuple(names), (sparsity,), (seed,), shared).cells()
+    cells = Grid(tuple(names), (sparsity,), (seed,), shared).points()
     wanted = [cell.options(shared) for cell in cells]
     options.check_output(arguments["output"])
     options.check_output(arguments["states"], folder=True, what="states")

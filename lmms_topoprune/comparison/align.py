@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results.scores import UnitScores
@@ -21,11 +22,16 @@ def align(tasks: Sequence[Mapping[str, UnitScores]]) -> dict[str, list[UnitScore
 
 
 def _share(task: str, rows: list[UnitScores]) -> list[UnitScores]:
-    shared = set(rows[0].units).intersection(*(row.units for row in rows[1:]))
-    if not shared:
-        raise InputError(f"the runs have no document of task {task!r} in common")
     if len({row.metric for row in rows}) > 1:
         metrics = " and ".join(sorted({row.metric for row in rows}))
         raise InputError(f"the runs are scored differently in task {task!r}: by {metrics}")
-    order = [unit for unit in rows[0].units if unit in shared]
+    if any(row.own_scale for row in rows):
+        rows = [replace(row, own_scale=True, chance=0.0) for row in rows]
+    first = rows[0].units
+    if all(row.units is first or row.units == first for row in rows):
+        return rows
+    shared = set(first).intersection(*(row.units for row in rows[1:]))
+    if not shared:
+        raise InputError(f"the runs have no document of task {task!r} in common")
+    order = tuple(unit for unit in first if unit in shared)
     return [row.of(order) for row in rows]

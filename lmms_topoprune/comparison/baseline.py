@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
-from lmms_topoprune._util.malformed import read_object, understood
+from lmms_topoprune._util.malformed import checked, read_object, understood
 from lmms_topoprune._util.output import write
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan_schema import problem
 from lmms_topoprune.results.reading import RESULTS, Run, read_run
 from lmms_topoprune.results.scores import UnitScores
 
-SCHEMA = "topoprune-baseline/1"
+SCHEMA = "topoprune-baseline/2"
+EARLIER = "topoprune-baseline/1"
+"""Its digests of documents and prompts were made another way; see `settings.earlier_facts`."""
 
 
 def save_baseline(run: Run, path: Path | str) -> None:
@@ -26,8 +29,9 @@ def save_baseline(run: Run, path: Path | str) -> None:
         InputError: the file cannot be written; nothing was overwritten.
     """
     tasks = {
-        task: asdict(s) | {"scores": s.scores.tolist(), "weights": s.weights.tolist()}
+        task: {name: getattr(s, name) for name in _Scores.model_fields} | {"scores": s.scores.tolist()}
         for task, s in run.tasks.items()
+        if s.units
     }
     value = {
         "schema": SCHEMA,
@@ -51,42 +55,75 @@ def read_baseline(path: Path | str) -> Run:
     if path.is_dir() or path.name.endswith(RESULTS):
         return read_run(path)
     value = read_object(path)
-    if value.get("schema") != SCHEMA:
+    schema = value.get("schema")
+    if schema not in (SCHEMA, EARLIER):
         raise InputError(f"baseline {str(path)!r} is no file of `topoprune regress --save-baseline`")
+    found = checked(_Baseline, value, path, "baseline")
+    exam = ("documents of", "prompts of")
+    earlier = {f"earlier {n}": v for n, v in found.facts.items() if n.startswith(exam)}
+    kept = {n: v for n, v in found.facts.items() if not n.startswith(exam)} | earlier
     with understood(path, "baseline"):
         return Run(
             path=path,
-            label=str(value["label"]),
-            tasks={str(task): _scores(entry) for task, entry in value["tasks"].items()},
+            label=found.label,
+            tasks={task: scores.unit_scores() for task, scores in found.tasks.items()},
             reported={},
-            facts=dict(value["facts"]),
-            plan=_plan(value["plan"]),
+            facts=found.facts if schema == SCHEMA else kept,
+            plan=_plan(found.plan),
             cost={},
         )
 
 
-def _scores(entry: dict[str, Any]) -> UnitScores:
-    found = UnitScores(
-        metric=str(entry["metric"]),
-        units=tuple(map(str, entry["units"])),
-        scores=np.array(entry["scores"], dtype=float),
-        weights=np.array(entry["weights"], dtype=float),
-        chance=float(entry["chance"]),
-        strata=tuple(map(str, entry.get("strata", ()))),
-    )
-    if not found.scores.shape == found.weights.shape == (len(found.units),) or not found.units:
-        raise ValueError("as many scores and weights as units")
-    if found.strata and len(found.strata) != len(found.units):
-        raise ValueError("as many strata as units")
-    if not ((found.scores >= 0) & (found.scores <= 1)).all():
-        raise ValueError("scores in 0..1")
-    return found
+class _Scores(BaseModel):
+    """Unit scores of one task, as a file holds them."""
+
+    metric: str
+    units: list[str] = Field(min_length=1)
+    scores: list[FiniteFloat]
+    chance: FiniteFloat
+    strata: list[str] = []
+    clusters: list[str] = []
+    own_scale: bool = False
+    task: str = ""
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> _Scores:
+        for name in ("scores", "strata", "clusters"):
+            values = getattr(self, name)
+            if len(values) != len(self.units) and (values or name == "scores"):
+                raise ValueError(f"{len(values)} {name} for {len(self.units)} units")
+        if not self.own_scale and not all(0 <= score <= 1 for score in self.scores):
+            raise ValueError("scores outside of 0..1")
+        return self
+
+    def unit_scores(self) -> UnitScores:
+        return UnitScores(
+            metric=self.metric,
+            units=tuple(self.units),
+            scores=np.array(self.scores, dtype=float),
+            chance=self.chance,
+            strata=tuple(self.strata),
+            clusters=tuple(self.clusters),
+            own_scale=self.own_scale,
+            task=self.task,
+        )
+
+
+class _Baseline(BaseModel):
+    """The file; what else it holds is for later versions."""
+
+    label: str
+    tasks: dict[str, _Scores]
+    facts: dict[str, Any]
+    plan: dict[str, Any] | None
 
 
 def _plan(entry: dict[str, Any] | None) -> PruningPlan | None:
     """The plan without what only its own file needs."""
     if entry is None:
         return None
+    if wrong := problem(entry):
+        raise ValueError(f"its plan {wrong}")
     fields = {k: v for k, v in entry.items() if k in PruningPlan.__dataclass_fields__ and k != "stages"}
     scores = fields.get("scores")
     lists = {"dropped": tuple(fields["dropped"]), "scores": None if scores is None else tuple(scores)}

@@ -56,8 +56,9 @@ def percent(value: float, digits: int = 1) -> str:
     return DASH if not math.isfinite(value) else f"{100 * value:.{digits}f}"
 
 
-def interval(value: Interval) -> str:
-    return DASH if not math.isfinite(value.low) else f"{percent(value.low)} to {percent(value.high)}"
+def interval(value: Interval, own_scale: bool = False) -> str:
+    shown = amount if own_scale else percent
+    return DASH if not math.isfinite(value.low) else f"{shown(value.low)} to {shown(value.high)}"
 
 
 def p_value(value: float) -> str:
@@ -76,8 +77,9 @@ def amount(value: float | None, factor: float = 1.0) -> str:
 
 def dropped(row: Row) -> str:
     """How many layers went, and which: a threshold's number is nobody's wish."""
-    count = 0 if row.dropped == "none" else len(parse_layers(row.dropped))
-    return f"{count}: {row.dropped}" if count else "none"
+    each = [0 if text == "none" else len(parse_layers(text)) for text in row.dropped.split(" / ")]
+    count = str(each[0]) if len(set(each)) == 1 else f"{min(each)} to {max(each)}"
+    return f"{count}: {row.dropped}" if any(each) else "none"
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -101,9 +103,15 @@ def _whose() -> list[Column]:
     return [Column("model", "model", "model", about, lambda r: r.label, lambda r: r.label, fields)]
 
 
+def score_text(comparison: Comparison, task: str, cell: Cell) -> str:
+    """A score in percent, or on the scale of its own that a task such as captioning has."""
+    return (amount if task in comparison.own_scale else percent)(cell.score)
+
+
 def _overall(comparison: Comparison) -> list[Column]:
     name, reference = comparison.overall, comparison.reference
     chance = percent(comparison.rows[0].overall.chance)
+    alike = next(iter(comparison.averaged), "")  # all tasks in the mean have the same scale
     found = [
         Column(
             "overall",
@@ -111,7 +119,7 @@ def _overall(comparison: Comparison) -> list[Column]:
             name,
             "mean of the tasks",
             lambda row: row.overall.score,
-            lambda row: percent(row.overall.score),
+            lambda row: score_text(comparison, alike, row.overall),
             {
                 "score": lambda _, cell: cell.score,
                 "score_low": lambda _, cell: cell.score_interval.low,
@@ -189,7 +197,7 @@ def _task(comparison: Comparison, task: str) -> Column:
         task.removeprefix("topoprune_"),
         f"{comparison.tasks[task]}, {comparison.units[task]} units",
         lambda row: row.cells[task].score,
-        lambda row: percent(row.cells[task].score),
+        lambda row: score_text(comparison, task, row.cells[task]),
         chance=percent(comparison.rows[0].cells[task].chance),
     )
 
@@ -229,6 +237,10 @@ def _dropped() -> Column:
     )
 
 
+def _scales(comparison: Comparison) -> str:
+    return f" but for {', '.join(comparison.own_scale)}" if comparison.own_scale else ""
+
+
 def caption(comparison: Comparison) -> str:
     """What a reader has to know of the numbers, in one paragraph."""
     first = comparison.rows[0]
@@ -238,7 +250,7 @@ def caption(comparison: Comparison) -> str:
     )
     notes = "".join(f" {note}" for note in comparison.notes)
     return (
-        f"Scores in percent; {comparison.overall} is the mean of the tasks: {tasks}. "
+        f"Scores in percent{_scales(comparison)}; {comparison.overall} is the mean of the tasks: {tasks}. "
         "Retention: score / dense score; chance-corrected: (score - chance) / (dense - chance), with its "
         f"95 % interval from a paired bootstrap over units ({comparison.rounds} rounds). p: paired sign-flip "
         f"test against {comparison.reference}, Holm-corrected over the runs. Memory: peak while answering, "

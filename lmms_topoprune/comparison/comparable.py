@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results.reading import Run
+from lmms_topoprune.results.samples import first_difference
 
 UNKNOWN = (None, "")
 NOTED = ("dtype", "attn_implementation", "weights", "lmms-eval version")
 """Facts that only this plugin always writes down."""
+EXAM = ("documents of", "prompts of", "right answers of", "images of")
+"""Beginnings of facts that are digests of what was asked."""
 RESOLVED = ("model_args dtype", "model_args attn_implementation")
 """Arguments that facts of their own stand for, whether they were given or left to the default."""
 
@@ -22,7 +25,8 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
         versions: whether other versions of packages count as a difference.
     """
     found = []
-    missing = sorted(set(reference.tasks) ^ set(run.tasks))
+    unscored = (set(reference.unscored) | set(run.unscored)) - (set(reference.tasks) & set(run.tasks))
+    missing = sorted((set(reference.tasks) ^ set(run.tasks)) - unscored)
     if missing:
         found.append(f"tasks ({', '.join(missing)} in only one of them)")
     optional = ("weights", "prompt path", "lmms-eval version", "model class")
@@ -32,11 +36,20 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
             continue
         if a == b or (name in optional and (a in UNKNOWN or b in UNKNOWN)):
             continue
-        found.append(name if name.startswith(("documents", "prompts")) else f"{name} ({a} and {b})")
+        found.append(_exam(reference, run, name) if name.startswith(EXAM) else f"{name} ({a} and {b})")
     for name in sorted(set(reference.facts) ^ set(run.facts)):
         if name.startswith("model_args ") and name not in RESOLVED:
             found.append(f"{name} (given to only one of them)")
     return found
+
+
+def _exam(reference: Run, run: Run, name: str) -> str:
+    """The name of a fact about the exam, and the first document in which it differs."""
+    try:
+        first = first_difference(reference.path, run.path, name.partition(" of ")[2])
+    except InputError:  # a baseline holds no documents
+        first = ""
+    return f"{name} ({first})" if first else name
 
 
 def remarks(reference: Run, runs: Sequence[Run]) -> list[str]:
@@ -51,6 +64,9 @@ def remarks(reference: Run, runs: Sequence[Run]) -> list[str]:
         values = sorted({str(v) for run in runs if (v := run.setting.get(name)) not in UNKNOWN})
         if len(values) > 1:
             found.append(f"Costs are not comparable: {name} is {' and '.join(values)}.")
+    for task in sorted({task for run in runs for task in run.unscored}):
+        reason = next(run.unscored[task] for run in runs if task in run.unscored)
+        found.append(f"Task {task} is left out: {reason}.")
     failed = {run.label: n for run in runs if (n := (run.setting.get("answers") or {}).get("failed"))}
     found += [f"{count} failed answers of {label} count as wrong." for label, count in failed.items()]
     return found

@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.embedded import scenes
-from lmms_topoprune.embedded.build import DESCRIBE
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.question import as_choice
 from lmms_topoprune.errors import OptionError
 
 SIZE = 512
@@ -39,7 +39,7 @@ GENERAL = (
     "How many people are in this image?",
     "Which detail of this picture would most people overlook?",
 )
-FORMS = (*scenes.KINDS, "choice", "caption", "drill")
+FORMS = (*questions.KINDS, "choice", "caption", "drill")
 
 
 def calibration_samples(count: int = SIZE, seed: int = 0) -> list[Sample]:
@@ -79,16 +79,16 @@ def _scene_samples(rng: random.Random) -> Iterator[Sample]:
 def _instruction(rng: random.Random, scene: scenes.Scene, form: str) -> str | None:
     """An instruction about the scene, or None if the scene has none of this form."""
     if form == "caption":
-        return DESCRIBE
+        return scenes.DESCRIBE
     if form == "drill":
-        return scenes.drill(rng, scene)[0]
+        return questions.drill(rng, scene)[0]
     if form != "choice":
-        question = scenes.ask(rng, scene, form, rng.random() < 0.5)
+        question = questions.ask(rng, scene, form, rng.random() < 0.5)
         return None if question is None else question.text
-    question = scenes.ask(rng, scene, rng.choice(scenes.KINDS), False)
+    question = questions.ask(rng, scene, rng.choice(questions.KINDS), False)
     if question is None or question.is_yesno:
         return None
-    return scenes.as_choice(rng, question)[0]
+    return as_choice(rng, question)[0]
 
 
 def _photo_samples(rng: random.Random) -> Iterator[Sample]:

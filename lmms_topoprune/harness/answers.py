@@ -47,11 +47,23 @@ class Failure:
 
 @dataclass
 class Answers:
-    """Counts over a run; answers served by lmms-eval's response cache do not pass here."""
+    """Counts over a run; answers served by lmms-eval's response cache do not pass here.
+
+    Attributes:
+        total, empty: answers, and those without text.
+        failures: requests without an answer.
+        media: (task, document) -> hash of what it showed, which goes into the samples file.
+    """
 
     total: int = 0
     empty: int = 0
     failures: list[Failure] = field(default_factory=list)
+    media: dict[tuple[str, Any], str] = field(default_factory=dict)
+
+    def shows(self, request: Instance, digest: str) -> None:
+        """Note what a document shows."""
+        if digest:
+            self.media[request.task_name, request.doc_id] = digest
 
     def add(self, request: Instance, text: str) -> None:
         """Count an answer, unless the request only evens out the processes."""
@@ -71,6 +83,7 @@ class Answers:
         self.total += other.total
         self.empty += other.empty
         self.failures += other.failures
+        self.media |= other.media
         return self
 
     def of_all_processes(self) -> Answers:

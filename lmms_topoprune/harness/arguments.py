@@ -11,7 +11,7 @@ from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
 
 from lmms_topoprune._util.device import check_device, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
-from lmms_topoprune.families import OPEN, Registered
+from lmms_topoprune.families import OPEN, VARIABLE, Registered
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import DENSE as REFERENCE
 
@@ -94,6 +94,11 @@ def take_options(model: Registered, arguments: dict[str, Any], allowed: dict[str
     _check_criterion(model, arguments.get("criterion"))
     names = {*PruningOptions.names(), *allowed, "dtype"}
     for name in arguments:
+        if name == "families":
+            raise OptionError(
+                f"families is {shown(arguments[name])}, but lmms-eval looks models up before it reads "
+                f"model_args; set the environment variable {VARIABLE} to that file instead"
+            )
         if name not in names:
             raise OptionError(
                 f"{shown(name)} is no argument of {model.name}; allowed: {', '.join(sorted(names))}"

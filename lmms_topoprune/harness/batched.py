@@ -24,7 +24,7 @@ from lmms_topoprune.calibration.prompts import padded
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt
-from lmms_topoprune.harness.media import UnseenMediumError, kind_of, refuse_unseen
+from lmms_topoprune.harness.media import UnseenMediumError, kind_of, media_digest, refuse_unseen
 from lmms_topoprune.harness.rounds import answer_in_rounds
 from lmms_topoprune.harness.user_errors import one_sentence
 
@@ -109,6 +109,7 @@ class BatchedGeneration(Likelihood):
         _, doc_to_messages, _, doc_id, task, split = request.args
         messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
         images, videos, _ = messages.extract_media()
+        self.answers.shows(request, media_digest([*images, *videos]))
         text = self._image_processor.apply_chat_template(
             messages.model_dump()["messages"], tokenize=False, add_generation_prompt=True
         )
@@ -117,6 +118,7 @@ class BatchedGeneration(Likelihood):
     def _simple_prompt(self, request: Instance) -> Prompt:
         context, _, doc_to_visual, doc_id, task, split = request.args
         visuals = doc_to_visual(self.task_dict[task][split][doc_id]) or []
+        self.answers.shows(request, media_digest(visuals))
         kind = kind_of(visuals[0]) if visuals else "image"
         if kind not in PLACEHOLDERS:
             refuse_unseen([kind or "audio"], {}, self.registered.wraps, self._image_processor)

@@ -238,6 +238,10 @@ def _observe(tracker_class: Any) -> None:
 
     @functools.wraps(save_samples)
     def save_results_samples(self: Any, task_name: str, samples: Sequence[Any]) -> None:
+        answers = getattr(getattr(self, "topopruned", None), "answers", None)
+        for sample in samples if answers is not None else ():
+            if shown := answers.media.get((task_name, sample.get("doc_id"))):
+                sample["media_digest"] = shown
         save_samples(self, task_name=task_name, samples=samples)
         for observer in [*_OBSERVERS]:
             observer.samples_saved(self, task_name, len(samples))
@@ -331,9 +335,9 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
 def decord_optional() -> Iterator[None]:
     """Within this block `import decord` succeeds; afterwards sys.modules is as it was.
 
-    Wrappers import decord, a video reader few need, at their top. A stand-in that stayed would make others
-    believe that decord is there, so those that ask at import (lmms_eval.protocol, transformers) are asked
-    before.
+    Wrappers import decord, a video reader few have, at their top or when they open a video. A stand-in that
+    stayed would make others believe that decord is there, so those that ask at import (lmms_eval.protocol,
+    transformers) are asked before.
     """
     if "decord" in sys.modules or importlib.util.find_spec("decord") is not None:
         yield

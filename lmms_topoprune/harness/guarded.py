@@ -14,7 +14,8 @@ from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.likelihood import Likelihood
+from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.likelihood import Likelihood, batch_size_of
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
 from lmms_topoprune.harness.rounds import answer_in_rounds
 from lmms_topoprune.harness.user_errors import one_sentence
@@ -60,9 +61,14 @@ class GuardedGeneration(Likelihood):
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         open_videos_with(VideoReader)
-        media = MediaSeen(self.registered.wraps, self.hf_processor)
+        media = MediaSeen(self.registered.wraps, self.hf_processor, answers=self.answers)
         watched = [media.watching(request) for request in requests]
-        with one_sentence(), measured(self.stages, "generate"), _escaping(self.network, media):
+        with (
+            one_sentence(),
+            measured(self.stages, "generate"),
+            decord_optional(),
+            _escaping(self.network, media),
+        ):
             results = self._answer_all(super().generate_until, watched)
         for request, result in zip(requests, results, strict=True):
             self.answers.add(request, str(unwrap_generation_output(result)[0]))
@@ -74,7 +80,7 @@ class GuardedGeneration(Likelihood):
     def _answer_all(self, answer: Answer, requests: list[Instance]) -> list[Any]:
         if self.options.on_error == "raise":
             return self._answer_or_raise(answer, requests)
-        size = int(self.batch_size)
+        size = batch_size_of(self)
         chunks = (requests[start : start + size] for start in range(0, len(requests), size))
         return [result for chunk in chunks for result in self._answer_or_record(answer, chunk)]
 

@@ -51,7 +51,7 @@ class Likelihood(lmms):  # type: ignore[misc]
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding")
         with one_sentence(), measured(self.stages, "loglikelihood"), bar:
             asked = [self._asked(request) for request in requests]
-            for batch in _batches(asked, int(self.batch_size)):
+            for batch in _batches(asked, batch_size_of(self)):
                 with errors_kept() as failure:
                     values = self._likelihoods([asked[index] for index in batch])
                 if failure.error is not None:
@@ -139,6 +139,14 @@ class Likelihood(lmms):  # type: ignore[misc]
         if after <= before:
             raise InputError(f"the continuation {continuation!r} adds no token to its context")
         return after - before
+
+
+def batch_size_of(lm: Any) -> int:
+    """How many requests are answered at once; 1 for llama_vision, whose property reads what it never sets."""
+    try:
+        return int(lm.batch_size)
+    except AttributeError:
+        return 1
 
 
 def _batches(asked: Sequence[tuple[Prompt, str]], size: int) -> Iterator[list[int]]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lmms_eval.api.instance import Instance
 from PIL import Image
 
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.harness.answers import Answers
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MEGABYTE = 2**20
 SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus")
 # Parts of the names under which processors hand a medium on; videos may go as frames, which are images.
 _NAMES = {
@@ -67,6 +72,44 @@ def _holds_numbers(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(_holds_numbers(part) for part in value)
 
 
+def media_digest(made: Any) -> str:
+    """A hash of the pixels, files and sounds that a document shows, in their order; "" if it shows none."""
+    found = hashlib.sha256()
+    shown = 0
+    for medium in _media_in(made):
+        shown += 1
+        for part in _content(medium):
+            found.update(part)
+    return found.hexdigest()[:16] if shown else ""
+
+
+def _media_in(made: Any) -> Iterable[Any]:
+    for part in made if isinstance(made, (list, tuple)) else ():
+        if isinstance(part, Mapping) and "content" in part:
+            content = part["content"] if isinstance(part["content"], list) else ()
+            yield from (item.get("url", "") for item in content if item.get("type") in _NAMES)
+        elif kind_of(part) or not isinstance(part, Mapping):
+            yield part
+
+
+def _content(medium: Any) -> Iterable[bytes]:
+    """What makes a medium: pixels, the bytes of a file (of a large one its ends), or numbers."""
+    if isinstance(medium, Image.Image):
+        yield repr((medium.mode, medium.size)).encode()
+        yield medium.tobytes()
+    elif isinstance(medium, (str, Path)) and Path(medium).is_file():
+        with Path(medium).open("rb") as file:
+            size = file.seek(0, 2)
+            yield str(size).encode()
+            for start in sorted({0, max(0, size - MEGABYTE)}):
+                file.seek(start)
+                yield file.read(MEGABYTE)
+    elif isinstance(medium, Mapping) and "array" in medium:
+        yield np.ascontiguousarray(medium["array"]).tobytes()
+    else:
+        yield str(medium).encode() if isinstance(medium, (str, Path)) else type(medium).__name__.encode()
+
+
 @dataclass
 class MediaSeen:
     """Notes what tasks show while requests are answered, and checks it against the model's inputs.
@@ -75,25 +118,29 @@ class MediaSeen:
         family: id of the wrapped lmms-eval model, for the sentence.
         processor: makes the inputs.
         shown: kinds of media that tasks handed over since the last check.
+        answers: note what every document shows, for the samples file.
     """
 
     family: str
     processor: Any
     shown: set[str] = field(default_factory=set)
+    answers: Answers | None = None
 
     def watching(self, request: Instance) -> Instance:
         """The same request, whose document is noted when it is turned into media; its settings are a copy."""
         watched = copy.copy(request)
-        watched.arguments = tuple(self._watched(argument) for argument in request.args)
+        watched.arguments = tuple(self._watched(argument, request) for argument in request.args)
         return watched
 
-    def _watched(self, argument: Any) -> Any:
+    def _watched(self, argument: Any, request: Instance) -> Any:
         if isinstance(argument, dict):
             return copy.deepcopy(argument)  # wrappers write into the settings that requests share
-        return partial(self._noting, argument) if callable(argument) else argument
+        return partial(self._noting, request, argument) if callable(argument) else argument
 
-    def _noting(self, make: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    def _noting(self, request: Instance, make: Callable[..., Any], *given: Any, **named: Any) -> Any:
         made = make(*given, **named)
+        if self.answers is not None and isinstance(made, (list, tuple)):
+            self.answers.shows(request, media_digest(made))
         self.shown |= set(_kinds_in(made))
         return made
 

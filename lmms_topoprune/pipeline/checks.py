@@ -113,7 +113,8 @@ def count_layers(path: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path).get_text_config(decoder=True)
+        # Without a say on remote code transformers asks whoever sits at the terminal, and waits.
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config(decoder=True)
     except Exception:  # a model with its own code, or one that transformers does not know: loading will say
         return None
     return getattr(config, "num_hidden_layers", None)

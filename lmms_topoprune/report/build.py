@@ -1,16 +1,21 @@
-"""A report: one HTML file with every chart and number, which opens anywhere and asks nobody for anything."""
+"""A report: one HTML file with every figure and number, which opens anywhere and asks nobody for anything."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lmms_topoprune.comparison.columns import percent
 from lmms_topoprune.comparison.side_by_side import Comparison
-from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.report import charts, layer_charts, page, shape_charts
-from lmms_topoprune.report.leaderboard import board
+from lmms_topoprune.report import barcodes, layers, verdict
+from lmms_topoprune.report.groups import Group, dense_row, groups, series, together
+from lmms_topoprune.report.heat_table import heat_figure
+from lmms_topoprune.report.leaderboard import leaderboard
 from lmms_topoprune.report.provenance import provenance
-from lmms_topoprune.results.labels import variant
+from lmms_topoprune.report.render import Section, figures, page
+from lmms_topoprune.report.retention import retention_figure
+from lmms_topoprune.report.similarity_maps import similarity_figures
+from lmms_topoprune.report.speed import Speed, speed_figure, speeds
+from lmms_topoprune.report.trials import trial_figures
+from lmms_topoprune.report.wrong_answers import wrong_answers
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.results.similarity import Shape
 
@@ -20,52 +25,81 @@ def report(
     runs: Sequence[Run],
     title: str = "Pruning report",
     shapes: Mapping[str, Shape] | None = None,
+    tolerance: float = verdict.TOLERANCE,
 ) -> str:
     """The report's HTML.
 
     Args:
-        comparison: what `compare` made of the runs.
-        runs: the same runs; their plans are shown.
+        comparison: what `compare` made of the runs, with a row for every seed if these are to unfold.
+        runs: the same runs; their plans and answers are shown.
         title: heading of the page.
-        shapes: criterion -> what it saw of the states; drawn as heat maps, persistence images, barcodes.
+        shapes: criterion -> what it saw of the states.
+        tolerance: share of the quality over chance that may be lost, for the verdict.
     """
-    order = {row.label: place for place, row in enumerate(comparison.rows)}
-    known = sorted((run for run in runs if run.label in order), key=lambda run: order[run.label])
-    pruned = [(run.label, run.plan) for run in known if run.plan is not None and run.plan.dropped]
-    names, bars = charts.series(comparison), shape_charts.barcodes(shapes or {})
+    own = {run.label: run for run in runs}
+    known = [own[label] for row in together(comparison) for label in row.runs if label in own]
+    found, names = groups(comparison), series(comparison)
+    speed, size = speeds(found, known), verdict.sizes(found, known)
+    reached = verdict.reaches(found, tolerance)
+    quality = [retention_figure(found, names), speed_figure(found, speed, names)]
     sections = [
-        ("leaderboard", "Leaderboard", board(comparison)),
-        ("retention", "Retention against sparsity", charts.retention_chart(comparison)),
-        ("latency", "Quality against latency", charts.pareto_chart(comparison)),
-        ("layers", "Which layers go", layer_charts.layer_strips(_by_criterion(pruned))),
-        ("scores", "Layer scores", layer_charts.score_curves(pruned, names)),
-        ("similarity", "How alike the states are", shape_charts.heat_maps(shapes or {})),
-        ("image", "Persistence image", shape_charts.persistence_images(bars)),
-        ("barcode", "Barcode", shape_charts.barcode_charts(bars)),
-        ("provenance", "Plans and provenance", provenance(known)),
+        _verdict(found, reached, speed, size, tolerance),
+        figures("quality", "Quality kept", quality),
+        *_layers(known, names, reached, shapes or {}),
+        _answers(comparison, known, found),
+        leaderboard(comparison),
+        provenance(known),
     ]
-    return page.document(title, summary(comparison), [s for s in sections if s[2]])
+    summary = verdict.sentence(comparison, reached, speed, size, tolerance)
+    return page(title, summary, [section for section in sections if section])
 
 
-def _by_criterion(plans: Sequence[tuple[str, PruningPlan]]) -> list[tuple[str, PruningPlan]]:
-    return sorted(plans, key=lambda entry: (variant(entry[1]), len(entry[1].dropped), entry[0]))
+def _verdict(
+    found: Sequence[Group],
+    reached: Sequence[verdict.Reach],
+    speed: Mapping[str, Speed],
+    size: Mapping[str, float],
+    tolerance: float,
+) -> Section | None:
+    figure = heat_figure(found, reached, tolerance)
+    if figure is None:
+        return None
+    table = verdict.verdict_table(reached, speed, size, tolerance)
+    return Section("verdict", "How much can go", "verdict.html", {"table": table, "figure": figure})
 
 
-def summary(comparison: Comparison) -> str:
-    """What a reader in a hurry needs: the best pruned run, and how much of the rest is noise."""
-    pruned = charts.pruned(comparison)
-    if not pruned:
-        return f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks; none of them is pruned."
-    best, dense = pruned[0], comparison.rows[0]
-    lost = [row for row in pruned if row.overall.difference_interval.high < 0]
-    ours, theirs, chance = (
-        percent(x) for x in (best.overall.score, dense.overall.score, best.overall.chance)
-    )
-    ties = sum(row.overall.score == best.overall.score for row in pruned) - 1
-    others = f" (and {ties} more)" if ties else ""
-    return (
-        f"{len(comparison.rows)} runs on {len(comparison.tasks)} tasks. The best pruned run is "
-        f"{best.label}{others} with {ours} % overall (dense: {theirs} %, chance: {chance} %). "
-        f"{len(lost)} of {len(pruned)} pruned runs are worse than {comparison.reference} by more than noise "
-        "(95 % interval of the paired difference)."
-    )
+def _layers(
+    runs: Sequence[Run],
+    names: Mapping[str, int],
+    reached: Sequence[verdict.Reach],
+    shapes: Mapping[str, Shape],
+) -> list[Section | None]:
+    """The sections that show layers and what decided which of them go."""
+    plans = {run.label: run.plan for run in runs if run.plan is not None and run.plan.dropped}
+    strips = layers.strips(list(plans.values()))
+    marked = _marked(strips, reached)
+    ranks, seen = layers.ranks_figure(list(plans.values()), marked), barcodes.barcodes(shapes)
+    maps = [*similarity_figures(shapes, marked), *(barcodes.profile_figure(one, strips) for one in seen)]
+    images = [barcodes.persistence_figure(one) for one in seen]
+    return [
+        figures("layers", "Which layers go", [layers.strips_figure(strips), ranks]),
+        figures("trials", "Trials", trial_figures(plans, names)),
+        figures("topology", "What the criteria saw of the states", maps, folded=images),
+    ]
+
+
+def _marked(strips: Sequence[layers.Strip], reached: Sequence[verdict.Reach]) -> dict[str, layers.Strip]:
+    """Criterion -> the strip of its largest sparsity within the tolerance, or else of its smallest."""
+    wanted = {r.criterion: r.largest.dropped for r in reached if r.largest is not None}
+    found: dict[str, layers.Strip] = {}
+    for strip in strips:
+        if strip.dropped == wanted.get(strip.criterion):
+            found[strip.criterion] = strip
+        found.setdefault(strip.criterion, strip)
+    return found
+
+
+def _answers(comparison: Comparison, runs: Sequence[Run], found: Sequence[Group]) -> Section | None:
+    first = next((run for run in runs if run.label in dense_row(comparison).runs), None)
+    lost = None if first is None else wrong_answers(first, {run.label: run for run in runs}, found)
+    return None if lost is None else Section("answers", "Right before, wrong now", "answers.html", lost)

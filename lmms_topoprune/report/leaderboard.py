@@ -1,94 +1,70 @@
-"""Tables in HTML: the leaderboard that sorts and filters, and plain ones with the numbers of a chart."""
+"""The leaderboard: the comparison's columns, calibration seeds below their mean."""
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lmms_topoprune.comparison.columns import Column, caption, columns, interval, percent
 from lmms_topoprune.comparison.side_by_side import Comparison, Row
-
-TALL = "wide tall"
-"""Scrolls in both directions, under headings that stay."""
-
-
-def board(comparison: Comparison) -> str:
-    """The leaderboard; the page's script sorts it by every column and filters it."""
-    shown = columns(comparison)
-    head = "".join(
-        f'<th scope="col" aria-sort="none" title="{html.escape(column.about)}"><button type="button">'
-        f"{_breakable(column.heading)}</button></th>"
-        for column in shown
-    )
-    rows = "".join(_line(shown, row) for row in comparison.rows)
-    table = (
-        '<table id="board" aria-describedby="explained">'
-        f"<caption>{len(comparison.rows)} runs; a heading sorts by its column.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    )
-    return (
-        '<p><label>Show runs with <input id="filter" type="search" placeholder="topology"></label> '
-        '<output id="shown" aria-live="polite"></output></p>'
-        f"{scrolling('Leaderboard', table, TALL)}"
-        f'<p id="explained">{html.escape(caption(comparison))}</p>{by_task(comparison)}'
-    )
+from lmms_topoprune.comparison.tables import csv_table
+from lmms_topoprune.report.groups import together
+from lmms_topoprune.report.render import Section, Table
 
 
-def _line(shown: Sequence[Column], row: Row) -> str:
-    first, *rest = shown
-    texts = "".join(f"<td{_key(c.value(row))}>{html.escape(c.text(row))}</td>" for c in rest)
-    return f'<tr><th scope="row">{html.escape(first.text(row))}</th>{texts}</tr>'
+@dataclass(frozen=True)
+class Entry:
+    """One line of the leaderboard, and the seeds that it is the mean of."""
+
+    row: Row
+    seeds: tuple[Row, ...] = ()
 
 
-def _key(value: float | str) -> str:
-    """What a cell is sorted by; nothing where there is no number."""
-    known = isinstance(value, float | int) and math.isfinite(value)
-    return f' data-value="{value:.9g}"' if known else ""
+@dataclass(frozen=True)
+class Leaderboard:
+    """What its template shows."""
+
+    columns: Sequence[Column]
+    entries: Sequence[Entry]
+    caption: str
+    by_task: Table
+    csv: str
+
+    @property
+    def has_seeds(self) -> bool:
+        return any(entry.seeds for entry in self.entries)
 
 
-def _breakable(text: str) -> str:
-    return html.escape(text).replace("_", "_<wbr>")
+def leaderboard(comparison: Comparison) -> Section:
+    """The section; the seeds behind a mean unfold if the comparison has a row for each."""
+    shown = [column for column in columns(comparison) if _has_values(column, comparison.rows)]
+    own = {row.label: row for row in comparison.rows}
+    entries = [Entry(row, _seeds(row, own)) for row in together(comparison)]
+    csv = csv_table(comparison)
+    content = Leaderboard(shown, entries, caption(comparison), by_task(comparison), csv)
+    return Section("leaderboard", "Leaderboard", "leaderboard.html", content)
 
 
-def by_task(comparison: Comparison) -> str:
-    """Every task's score with its interval and test, folded away."""
+def _seeds(row: Row, own: dict[str, Row]) -> tuple[Row, ...]:
+    return tuple(own[label] for label in row.runs if label in own) if len(row.runs) > 1 else ()
+
+
+def _has_values(column: Column, rows: Sequence[Row]) -> bool:
+    """Whether there is more than dashes in it; a cost that no run tells needs no room."""
+    return column.table != "costs" or any(column.value(row) == column.value(row) for row in rows)
+
+
+def by_task(comparison: Comparison) -> Table:
+    """Every task's score with its interval."""
     names = [*comparison.tasks, comparison.overall]
     rows = [
         [
             row.label,
             *(
-                f"{percent(c.score)} ({interval(c.score_interval)})"
-                for c in [*(row.cells[task] for task in comparison.tasks), row.overall]
+                f"{percent(cell.score)} ({interval(cell.score_interval)})"
+                for cell in (*(row.cells[task] for task in comparison.tasks), row.overall)
             ),
         ]
         for row in comparison.rows
     ]
-    return folded("Scores of every task with 95 % intervals", ["run", *names], rows)
-
-
-def folded(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts under a line that opens it."""
-    if not rows:
-        return ""
-    return f"<details><summary>{html.escape(summary)}</summary>{texts(summary, head, rows, TALL)}</details>"
-
-
-def texts(
-    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], css: str = "wide", cell: str = ""
-) -> str:
-    """A table of texts; the first cell of a row names it, the others are of class `cell`."""
-    top = "".join(f'<th scope="col">{_breakable(text)}</th>' for text in head)
-    td = f'<td class="{cell}">' if cell else "<td>"
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"{td}{html.escape(text)}</td>" for text in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return scrolling(name, f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", css)
-
-
-def scrolling(name: str, content: str, css: str = "wide") -> str:
-    """What is wider than a phone scrolls by itself, by keys too; the page does not."""
-    return f'<div class="{css}" role="group" aria-label="{html.escape(name)}" tabindex="0">{content}</div>'
+    return Table("Scores of every task with 95 % intervals", ["run", *names], rows)

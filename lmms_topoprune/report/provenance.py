@@ -1,26 +1,35 @@
-"""The part of a report that says where its numbers come from: setting, plans and files."""
+"""Where a report's numbers come from: setting, plans and files."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lmms_topoprune.report.leaderboard import TALL, scrolling, texts
+from lmms_topoprune.report.render import Section, Table
 from lmms_topoprune.results.reading import Run
 
 
-def provenance(runs: Sequence[Run]) -> str:
-    """What all runs share, how each was pruned, and every plan in full."""
-    return f"<h3>Shared by all runs</h3>{_shared(runs)}<h3>Plans</h3>{_plans(runs)}{_files(runs)}"
+@dataclass(frozen=True)
+class Provenance:
+    """What all runs share, how each was pruned, and everything known of each as (label, JSON)."""
+
+    shared: Table
+    plans: Table
+    files: Sequence[tuple[str, str]]
 
 
-def _shared(runs: Sequence[Run]) -> str:
+def provenance(runs: Sequence[Run]) -> Section:
+    content = Provenance(_shared(runs), _plans(runs), [(run.label, _file(run)) for run in runs])
+    return Section("provenance", "Plans and provenance", "provenance.html", content)
+
+
+def _shared(runs: Sequence[Run]) -> Table:
     facts = [{**_context(run), **run.facts} for run in runs]
     names = [name for name in facts[0] if all(name in f and f[name] == facts[0][name] for f in facts)]
     rows = [[name, _text(facts[0][name])] for name in names]
-    return texts("Setting shared by all runs", ["setting", "value"], rows, cell="text")
+    return Table("Setting shared by all runs", ["setting", "value"], rows)
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -29,23 +38,17 @@ def _context(run: Run) -> dict[str, Any]:
     return {**plan, "device": run.setting.get("device"), "batch size": run.setting.get("batch size")}
 
 
-def _plans(runs: Sequence[Run]) -> str:
+def _plans(runs: Sequence[Run]) -> Table:
     heads = ["run", "dropped layers", "parameters", "calibration", "plan", "results file"]
-    return texts("Plans", heads, [_plan(run) for run in runs], TALL, "text")
+    return Table("Plans", heads, [_plan(run) for run in runs])
 
 
 def _plan(run: Run) -> list[str]:
     if run.plan is None:
         return [run.label, "none", "–", "–", "–", run.path.name]
     plan = run.plan
-    return [
-        run.label,
-        run.dropped,
-        _listed(plan.parameters),
-        _listed(plan.calibration),
-        plan.hash,
-        run.path.name,
-    ]
+    asked, seen = _listed(plan.parameters), _listed(plan.calibration)
+    return [run.label, run.dropped, asked, seen, plan.hash, run.path.name]
 
 
 def _listed(values: Mapping[str, Any]) -> str:
@@ -56,23 +59,13 @@ def _text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _files(runs: Sequence[Run]) -> str:
-    """Every plan as its file holds it, and what else is known of the run, folded away."""
-    parts = []
-    for run in runs:
-        plan = None if run.plan is None else run.plan.to_json()
-        known = {
-            "results": str(run.path),
-            "setting": run.setting,
-            "cost": run.cost,
-            "facts": run.facts,
-            "plan": plan,
-        }
-        text = html.escape(json.dumps(known, indent=1, default=str))
-        name = html.escape(run.label)
-        parts.append(
-            f"<details><summary>{name}</summary>{scrolling(run.label, f'<pre>{text}</pre>')}</details>"
-        )
-    return (
-        f"<details><summary>Plan files and everything known of each run</summary>{''.join(parts)}</details>"
-    )
+def _file(run: Run) -> str:
+    """The plan as its file holds it, and what else is known of the run."""
+    known = {
+        "results": str(run.path),
+        "setting": run.setting,
+        "cost": run.cost,
+        "facts": run.facts,
+        "plan": None if run.plan is None else run.plan.to_json(),
+    }
+    return json.dumps(known, indent=1, default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from lmms_topoprune import registry
@@ -48,3 +49,18 @@ def plan_label(plan: PruningPlan) -> str:
     if not plan.dropped and plan.parameters.get("selection") != "threshold":
         return "dense"
     return f"{_asked_for(plan)} {100 * (plan.parameters.get('sparsity') or plan.sparsity):.3g} %"
+
+
+def series(plan: PruningPlan) -> str:
+    """Equal for plans that differ in nothing but the seed of the calibration set or of the criterion."""
+    drawn = ("seed", "fingerprint")
+    asked, calibration, repair = (
+        {name: value for name, value in part.items() if name not in drawn}
+        for part in (plan.parameters, plan.calibration, plan.repair)
+    )
+    found = [plan.fingerprint, plan.layers, plan.criterion, asked, calibration, repair]
+    return json.dumps(found, sort_keys=True, default=str)
+
+
+def seed_of(plan: PruningPlan | None) -> int:
+    return 0 if plan is None else int(plan.calibration.get("seed", plan.parameters.get("seed", 0)) or 0)

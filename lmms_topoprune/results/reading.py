@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune._util.malformed import DamagedError, read_object, understood
-from lmms_topoprune.errors import InputError
+from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
+from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.families import registered
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
 from lmms_topoprune.results.costs import costs
 from lmms_topoprune.results.labels import plan_label
-from lmms_topoprune.results.scores import UnitScores, unit_scores
+from lmms_topoprune.results.samples import Samples, read_columns, read_samples
+from lmms_topoprune.results.scores import UnitScores, reported_metrics, task_scores
 from lmms_topoprune.results.settings import facts, parse_model_args
 
 RESULTS = "_results.json"
+READERS = 4
+__all__ = [
+    "RESULTS",
+    "Run",
+    "check_whole",
+    "find_files",
+    "find_results",
+    "plan_beside",
+    "read_run",
+    "read_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -27,12 +39,13 @@ class Run:
     Attributes:
         path: the results file.
         label: how tables call it.
-        tasks: task -> scores of its units.
+        tasks: task, or "task [filter]" where it has several -> scores of its units.
         reported: task -> the metrics lmms-eval printed.
         facts: what has to agree with another run for a fair comparison.
         plan: the pruning plan; None for a run without one.
         cost: what is known of latency_seconds, memory_bytes and so on; see `costs`.
         setting: device, batch size and the like, which decide costs but not scores.
+        unscored: task -> why it has no score.
     """
 
     path: Path
@@ -43,6 +56,7 @@ class Run:
     plan: PruningPlan | None
     cost: Mapping[str, float]
     setting: Mapping[str, Any] = field(default_factory=dict)
+    unscored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
@@ -66,7 +80,7 @@ def find_results(path: Path | str) -> list[Path]:
         raise InputError(f"result folder {str(path)!r} does not exist")
     found = find_files(path, f"*{RESULTS}")
     if not found:
-        raise DamagedError(
+        raise CorruptFileError(
             f"{str(path)!r} holds no *{RESULTS}", "run lmms-eval with --output_path and --log_samples"
         )
     return found
@@ -82,37 +96,79 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def read_run(path: Path | str) -> Run:
+def read_run(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> Run:
     """Read one results file with the samples and the plan beside it.
 
+    A task that cannot be scored does not take the others with it: it is named in the run's `unscored`.
+
+    Args:
+        path: the results file, or a folder with one.
+        tasks: the tasks to read; all by default.
+        metric: "metric" or "metric,filter" to score by; by default what each task is known by.
+
     Raises:
-        InputError: the path holds no or several results files, one cannot be read or is cut short, or the
-            samples are missing.
+        InputError: the path holds no or several results files, one cannot be read or is cut short, the
+            samples are missing or contradict the results, or no task can be scored.
     """
+    path, results = _whole(path)
+    with understood(path, "results file of lmms-eval"):
+        return _run(path, results, tasks, metric)
+
+
+def check_whole(path: Path | str) -> None:
+    """Whether an evaluation is all there, whatever its scores may mean.
+
+    Raises:
+        CorruptFileError, InputError: a file is missing, cut short or no file of lmms-eval.
+    """
+    path, results = _whole(path)
+    with understood(path, "results file of lmms-eval"):
+        for task in results["configs"]:
+            _columns(path, task, results)
+        _planned(path)
+
+
+def _whole(path: Path | str) -> tuple[Path, dict[str, Any]]:
     found = find_results(path)
     if len(found) != 1:
-        raise DamagedError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
-    with understood(found[0], "results file of lmms-eval"):
-        return _run(found[0], read_object(found[0]))
-
-
-def _run(path: Path, results: dict[str, Any]) -> Run:
+        raise CorruptFileError(f"{str(path)!r} holds {len(found)} results files", "name one of them")
+    results = read_object(found[0])
     if not isinstance(results.get("results"), dict) or not isinstance(results.get("configs"), dict):
-        raise InputError(f"{str(path)!r} is not a results file of lmms-eval")
+        raise InputError(f"{str(found[0])!r} is not a results file of lmms-eval")
+    return found[0], results
+
+
+def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: str | None) -> Run:
     plan, record = _planned(path)
     if plan is None and _asks_to_prune(results):
         raise InputError(f"{str(path)!r} comes from a pruned model, but its plan is not beside it")
-    samples = {task: _all_samples(path, task, results) for task in results["configs"]}
-    tasks = {task: _task_scores(task, rows, results) for task, rows in samples.items()}
+    unknown_tasks = sorted(set(tasks) - set(results["configs"]))
+    if unknown_tasks:
+        raise unknown("task", unknown_tasks[0], results["configs"])
+    wanted = [task for task in results["configs"] if not tasks or task in tasks]
+    with ThreadPoolExecutor(max_workers=READERS) as pool:  # Arrow reads outside of Python's lock
+        samples = dict(zip(wanted, pool.map(lambda task: _columns(path, task, results), wanted), strict=True))
+    scores: dict[str, UnitScores] = {}
+    unscored: dict[str, str] = {}
+    for task, rows in samples.items():
+        try:
+            scores |= task_scores(task, rows, results, metric)
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
+        except InputError as error:
+            unscored[task] = str(error)
+    if unscored and not scores:
+        raise InputError(next(iter(unscored.values())))
     return Run(
         path=path,
         label=_label(results, plan),
-        tasks=tasks,
-        reported={task: _reported(results["results"].get(task, {})) for task in tasks},
-        facts=facts(results, samples, tasks, plan, record),
+        tasks=scores,
+        reported={task: reported_metrics(results["results"].get(task, {})) for task in samples},
+        facts=facts(results, samples, scores, plan, record),
         plan=plan,
-        cost=costs(results, plan, record, sum(map(len, samples.values()))),
+        cost=costs(results, plan, record, sum(rows.documents for rows in samples.values())),
         setting=_setting(results, record),
+        unscored=unscored,
     )
 
 
@@ -123,6 +179,15 @@ def _planned(results: Path) -> tuple[PruningPlan | None, Mapping[str, Any]]:
         return None, {}
     with understood(path, "plan"):
         return PruningPlan.load(path), dict(read_object(path).get("run") or {})
+
+
+def plan_beside(results: Path) -> PruningPlan | None:
+    """The plan beside a results file; None if there is none.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    return _planned(results)[0]
 
 
 def _setting(results: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,72 +201,18 @@ def _setting(results: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
     }
 
 
-def read_samples(results: Path, task: str) -> list[dict[str, Any]]:
-    """The samples of one task, in order of their documents.
-
-    Raises:
-        InputError: the samples file is missing, empty or cut short.
-    """
-    path = _samples_path(results, task)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise DamagedError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
-    try:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, RecursionError):
-        raise DamagedError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
-    if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
-        raise DamagedError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
-    return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
-
-
-def _all_samples(path: Path, task: str, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _columns(path: Path, task: str, results: Mapping[str, Any]) -> Samples:
     """The samples of a task, as many as the results were computed from."""
-    rows = read_samples(path, task)
+    metrics = [*(results.get("higher_is_better", {}).get(task) or {})]
+    metrics += reported_metrics(results["results"].get(task, {}))
+    samples = read_columns(path, task, metrics)
     wanted = (results.get("n-samples", {}).get(task) or {}).get("effective")
-    found = len({str(row["doc_id"]) for row in rows})
+    found = samples.documents
     if isinstance(wanted, int) and found < wanted:
-        raise DamagedError(
-            f"{str(_samples_path(path, task))!r} is cut short: it holds {found} of {wanted} documents",
-            "evaluate again",
+        raise CorruptFileError(
+            f"{str(samples.path)!r} is cut short: it holds {found} of {wanted} documents", "evaluate again"
         )
-    return rows
-
-
-def _samples_path(results: Path, task: str) -> Path:
-    return results.with_name(f"{results.name.removesuffix(RESULTS)}_samples_{task}.jsonl")
-
-
-def _task_scores(task: str, samples: list[dict[str, Any]], results: dict[str, Any]) -> UnitScores:
-    better = results.get("higher_is_better", {}).get(task) or {}
-    metrics = [name for name, higher in better.items() if higher is not False]
-    if better and not metrics:
-        raise InputError(f"task {task!r} has only metrics of which less is better; comparison needs another")
-    metrics = metrics or list(_reported(results["results"].get(task, {})))
-    return unit_scores(task, samples, metrics, _declared_chance(results["configs"][task]))
-
-
-def _declared_chance(config: Mapping[str, Any]) -> float | None:
-    """`metadata.chance` of a task, written in YAML as a mapping or as a list of mappings."""
-    metadata = config.get("metadata")
-    for entry in metadata if isinstance(metadata, list) else [metadata]:
-        if isinstance(entry, Mapping) and isinstance(entry.get("chance"), (int, float)):
-            return float(entry["chance"])
-    return None
-
-
-def _reported(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metric -> value without lmms-eval's ",none" suffixes and standard errors."""
-    return {
-        name.partition(",")[0]: float(value)
-        for name, value in metrics.items()
-        if "," in name and "_stderr" not in name and isinstance(value, (int, float))
-    }
+    return samples
 
 
 def _find_plan(results: Path) -> Path | None:

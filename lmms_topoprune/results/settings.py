@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util import files
 from lmms_topoprune.families import registered
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.results.samples import Samples, read_samples
 from lmms_topoprune.results.scores import UnitScores
 
 NO_FACTS = {*PruningOptions.names(), "batch_size", "device", "device_map"}
@@ -18,7 +20,7 @@ NO_FACTS = {*PruningOptions.names(), "batch_size", "device", "device_map"}
 
 def facts(
     results: Mapping[str, Any],
-    samples: Mapping[str, list[dict[str, Any]]],
+    samples: Mapping[str, Samples],
     tasks: Mapping[str, UnitScores],
     plan: PruningPlan | None,
     record: Mapping[str, Any],
@@ -28,7 +30,9 @@ def facts(
         **_model(results, plan, record),
         **_versions(results, plan, record),
         **_settings(results),
-        **{name: value for task in tasks for name, value in _task(task, results, samples, tasks).items()},
+        **{name: value for task in samples for name, value in _task(task, results, samples[task]).items()},
+        **{f"metric of {task}": scores.metric for task, scores in tasks.items()},
+        **{f"chance of {task}": scores.chance for task, scores in tasks.items()},
     }
 
 
@@ -91,19 +95,24 @@ def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _task(
-    task: str,
-    results: Mapping[str, Any],
-    samples: Mapping[str, list[dict[str, Any]]],
-    tasks: Mapping[str, UnitScores],
-) -> dict[str, Any]:
-    rows = samples[task]
+EXAM = {"target": "right answers", "input": "prompts", "media_digest": "images"}
+"""What rows tell of the exam, in words."""
+
+
+def _task(task: str, results: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
     return {
         f"version of {task}": results.get("versions", {}).get(task),
         f"few-shot examples of {task}": results.get("n-shot", {}).get(task),
+        f"documents of {task}": samples.identity,
+        **{f"{EXAM[name]} of {task}": digest for name, digest in samples.exam.items()},
+        f"generation_kwargs of {task}": results["configs"][task].get("generation_kwargs"),
+    }
+
+
+def earlier_facts(run: Path, task: str) -> dict[str, str]:
+    """The digests of documents and prompts as baselines of schema 1 hold them."""
+    rows = read_samples(run, task)
+    return {
         f"documents of {task}": files.digest([[row["doc_id"], row.get("doc_hash")] for row in rows]),
         f"prompts of {task}": files.digest([str(row.get("input")) for row in rows]),
-        f"generation_kwargs of {task}": results["configs"][task].get("generation_kwargs"),
-        f"metric of {task}": tasks[task].metric,
-        f"chance of {task}": tasks[task].chance,
     }

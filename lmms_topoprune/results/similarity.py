@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
-from lmms_topoprune._util.malformed import read_object, understood
+from lmms_topoprune._util.malformed import checked, read_object, understood
 from lmms_topoprune.topology import Barcode
+
+MOST = 2000
+"""States, and neighbors, that no model has more of."""
+MOST_BARS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,49 @@ class Shape:
     barcodes: Mapping[int, tuple[Barcode, int]] | None = None
 
 
+_Counted = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, PositiveInt]
+
+
+class _Bars(BaseModel):
+    """A barcode as counted bars (dimension, birth, death, count)."""
+
+    k: int = Field(ge=1, le=MOST)
+    dimension: int = Field(ge=0, le=9)
+    states: int = Field(ge=1, le=MOST)
+    bars: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, PositiveInt]] = Field(
+        max_length=MOST_BARS
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> _Bars:
+        if any(not birth < death < 2 * self.states for _, birth, death, _ in self.bars):
+            raise ValueError(f"a bar does not lie between 0 and {2 * self.states - 1}")
+        if sum(count for *_, count in self.bars) > MOST_BARS:
+            raise ValueError(f"more than {MOST_BARS} bars")
+        return self
+
+
+class _File(BaseModel):
+    """What a sweep keeps of one criterion."""
+
+    criterion: str = Field(max_length=1000)
+    values: list[list[FiniteFloat]] | None = Field(max_length=MOST)
+    barcodes: list[_Bars] = Field(default=[], max_length=100)
+
+    @model_validator(mode="after")
+    def _square(self) -> _File:
+        if self.values is not None and any(len(row) != len(self.values) for row in self.values):
+            raise ValueError("values are no square of numbers")
+        return self
+
+
 def read_shape(path: Path) -> tuple[str, Shape]:
     """Criterion and shape from a file of a sweep.
 
     Raises:
-        InputError: the file is cut short or holds something else.
+        InputError: the file is cut short, or a field of it is malformed or larger than any model (named).
     """
-    value = read_object(path)
+    found = checked(_File, read_object(path), path, "similarity file of a sweep")
     with understood(path, "similarity file of a sweep"):
-        return str(value["criterion"]), Shape(_square(value["values"]), _barcodes(value.get("barcodes", ())))
-
-
-def _square(values: Any) -> list[list[float]] | None:
-    if values is None:
-        return None
-    table = np.asarray(values, dtype=float)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or not np.isfinite(table).all():
-        raise ValueError("a square of numbers")
-    square: list[list[float]] = table.tolist()
-    return square
-
-
-def _barcodes(entries: Any) -> dict[int, tuple[Barcode, int]]:
-    return {
-        int(entry["k"]): (Barcode.from_counted(entry["bars"], entry["states"]), int(entry["dimension"]))
-        for entry in entries
-    }
+        bars = {e.k: (Barcode.from_counted(e.bars, e.states), e.dimension) for e in found.barcodes}
+        return found.criterion, Shape(found.values, bars)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from lmms_topoprune.errors import InputError
 from lmms_topoprune.surgery.fingerprint import fingerprint, identifying_config
 from lmms_topoprune.surgery.meta_model import on_meta_device
 
@@ -41,16 +42,28 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        given = self.options.get("config")
-        remote = self.options.get("trust_remote_code")
-        return given or AutoConfig.from_pretrained(self.path, trust_remote_code=remote, **self._named(HUB))
+        if given := self.options.get("config"):
+            return given
+        trusted = self._trusted
+        try:
+            return AutoConfig.from_pretrained(self.path, trust_remote_code=trusted, **self._named(HUB))
+        except ValueError as error:
+            if trusted or "trust_remote_code" not in str(error):
+                raise
+            raise InputError(
+                f"{self.path!r} comes with code of its own, which is not run; pass trust_remote_code=True if "
+                "you have read it and trust it"
+            ) from None
+
+    @property
+    def _trusted(self) -> bool:
+        return bool(self.options.get("trust_remote_code"))
 
     @cached_property
     def skeleton(self) -> PreTrainedModel:
         """The dense model on the meta device: names, shapes and types without a single number."""
-        return skeleton(
-            self.model_class, self.config, self.options.get("dtype", self.options.get("torch_dtype"))
-        )
+        dtype = self.options.get("dtype", self.options.get("torch_dtype"))
+        return skeleton(self.model_class, self.config, dtype, self._trusted)
 
     @cached_property
     def folder(self) -> Path:
@@ -103,13 +116,15 @@ class Checkpoint:
         return {name: self.options[name] for name in names if name in self.options}
 
 
-def skeleton(model_class: Any, config: Any, dtype: Any) -> PreTrainedModel:
+def skeleton(model_class: Any, config: Any, dtype: Any, trusted: bool = False) -> PreTrainedModel:
     """A model of that configuration on the meta device, in the type that loading would give it."""
     if dtype in (None, "auto"):
         dtype = config.dtype or torch.float32
-    build = getattr(model_class, "from_config", None) or model_class._from_config
+    auto = getattr(model_class, "from_config", None)
     with on_meta_device():
-        return build(config, dtype=dtype)
+        if auto is None:
+            return model_class._from_config(config, dtype=dtype)
+        return auto(config, dtype=dtype, trust_remote_code=trusted)
 
 
 def is_quantized(config: Any, options: Mapping[str, Any]) -> bool:

@@ -57,7 +57,7 @@ def prune_config(
 
 
 def _prune_field(key: str, value: Any, count: str, kept: Sequence[int], layers: int) -> Any:
-    if key == count:
+    if key == count and not isinstance(value, list | tuple):
         return len(kept)
     if key in FIRST_LAYERS and type(value) is int and value < layers:
         return sum(layer < value for layer in kept)

@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.surgery.fingerprint import identifying_config
-from lmms_topoprune.surgery.locate import locate
+from lmms_topoprune.surgery.locate import count_of, locate
 from lmms_topoprune.surgery.meta_model import quietly
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _describes(config: Mapping[str, Any], model: PreTrainedModel, layers: int) -
         read = type(model.config).from_dict(copy.deepcopy(dict(config)))
     for key in location.sections:
         read = getattr(read, key, None)
-    return any(getattr(read, count, None) == layers for count in location.counts)
+    return any(count_of(read, count) == layers for count in location.counts)
 
 
 def _carry_over(

@@ -163,7 +163,7 @@ def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:
         wanted = f"a {plan.repair['method']} repair" if plan.repair else "no repair"
         raise InputError(
             f"the plan has {wanted}, which is not what the model has; "
-            "carry the plan out on the dense model with repairing.carry_out first"
+            "carry the plan out on the dense model with apply_plan first"
         )
 
 

@@ -8,17 +8,18 @@ result is what it makes of the dense model, for every architecture, sharding and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from lmms_topoprune._util.compat import meta_tensors_unread
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.surgery.checkpoint import HUB, Checkpoint, is_quantized, skeleton
+from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized
 from lmms_topoprune.surgery.delete import PreparedDeletion
 from lmms_topoprune.surgery.dense_model import DenseModel
 from lmms_topoprune.surgery.device_map import partial_device_map
@@ -42,7 +43,8 @@ def load_pruned(
         What from_pretrained returns: the model, or (model, info) with output_loading_info=True.
 
     Raises:
-        InputError: the plan was made for another model, or it has a repair, which needs the dropped layers.
+        InputError: the plan was made for another model, it has a repair, which needs the dropped layers, or
+            the checkpoint's own code would have to be run and trust_remote_code=True is not given.
         SurgeryError: a layer of the plan cannot be deleted from this model.
     """
     if plan.repair:
@@ -50,11 +52,11 @@ def load_pruned(
             f"the plan has a {plan.repair['method']} repair, which needs the layers that partial loading "
             "leaves out; load the dense model and carry the plan out on it, or load an exported folder"
         )
-    hub = {name: kwargs[name] for name in HUB if name in kwargs}
-    remote_code = kwargs.get("trust_remote_code")
-    config = kwargs.get("config") or AutoConfig.from_pretrained(path, trust_remote_code=remote_code, **hub)
+    kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # None makes transformers ask
+    checkpoint = Checkpoint(str(path), model_class, kwargs)
+    config = checkpoint.config
     model_class = model_class or _model_class(config)
-    dense = skeleton(model_class, config, kwargs.get("dtype", kwargs.get("torch_dtype")))
+    dense = replace(checkpoint, model_class=model_class).skeleton
     where = locate(dense)
     if len(where.layers) != plan.layers:
         raise InputError(f"the plan is for {plan.layers} layers, {str(path)!r} has {len(where.layers)}")

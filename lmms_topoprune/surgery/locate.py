@@ -14,8 +14,11 @@ from lmms_topoprune.errors import SurgeryError
 
 # Parts that are not the decoder, in models whose get_decoder() returns the whole model.
 _OTHER_PARTS = re.compile(
-    r"vis|image|audio|speech|encoder|projector|connector|qformer|perceiver|resampler|tower"
+    r"vis|image|audio|speech|sound|projector|connector|qformer|perceiver|resampler|tower"
 )
+# Not the decoder either, if there is another list: GIT keeps its decoder's layers in `encoder`.
+_ENCODER = re.compile(r"encoder")
+_TYPES = ("layers_block_type", "layer_types")  # where there is no count beside them
 _COUNT = re.compile(r"layers?$|^n_layer|^depth$")
 
 
@@ -28,7 +31,7 @@ class DecoderLocation:
         layers: that list, N modules.
         config: the configuration object that describes it.
         sections: keys that lead from the model's configuration to that object; empty for itself.
-        counts: fields of it that may hold N, the likeliest first.
+        counts: fields of it that may hold N (or a list of N entries), the likeliest first.
     """
 
     path: str
@@ -79,18 +82,18 @@ def locate(model: PreTrainedModel) -> DecoderLocation:
 
 
 def _layer_lists(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
-    """Candidates as (path, owner, list), the shallowest and then the longest first."""
+    """Candidates as (path, owner, list), the shallowest and then the longest first, encoders last."""
     decoder = _decoder(model)
     prefix = next((name for name, module in model.named_modules() if module is decoder), "")
     found = []
     for name, owner in decoder.named_modules():
-        if _OTHER_PARTS.search(name):
-            continue
         for key, child in owner.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) and not _OTHER_PARTS.search(key):
+            inside = f"{name}.{key}"
+            if isinstance(child, nn.ModuleList) and len(child) and not _OTHER_PARTS.search(inside):
                 path = ".".join(part for part in (prefix, name, key) if part)
-                found.append((path, owner, child))
-    return iter(sorted(found, key=lambda item: (item[0].count("."), -len(item[2]))))
+                found.append((path, owner, child, bool(_ENCODER.search(inside))))
+    found.sort(key=lambda item: (item[3], item[0].count("."), -len(item[2])))
+    return ((path, owner, child) for path, owner, child, _ in found)
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:
@@ -129,6 +132,12 @@ def walk_configs(
             yield from walk_configs(value, (*sections, key))
 
 
+def count_of(config: PreTrainedConfig, key: str) -> int | None:
+    """The number of layers that a field tells: a number, or the length of a list (Nemotron H)."""
+    value = getattr(config, key, None)
+    return len(value) if isinstance(value, list | tuple) else value
+
+
 def _counts(config: PreTrainedConfig, layers: int) -> tuple[str, ...]:
     """Fields of `config` equal to `layers` that may count decoder layers."""
 
@@ -138,4 +147,5 @@ def _counts(config: PreTrainedConfig, layers: int) -> tuple[str, ...]:
     keys = [key for key, value in vars(config).items() if is_count(key, value)]
     # Text-to-text models count the encoder's layers too; "the last k" is no count of all layers.
     keys = [key for key in keys if "encoder" not in key.replace("decoder", "") and "shared" not in key]
+    keys = keys or [key for key in _TYPES if key in vars(config) and count_of(config, key) == layers]
     return tuple(sorted(keys, key=lambda key: ("decoder" not in key, key != "num_hidden_layers", key)))

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SelfTestError
-from lmms_topoprune.surgery.locate import DecoderLocation, locate
+from lmms_topoprune.surgery.locate import DecoderLocation, count_of, locate
 from lmms_topoprune.surgery.meta_model import build_meta_model, configs, differences
 from lmms_topoprune.surgery.probe_inputs import image_prompt, text_prompt
 
@@ -77,8 +77,8 @@ def _check_copies(model: PreTrainedModel, place: DecoderLocation) -> None:
     layers = len(place.layers)
     for name, module in model.named_modules():
         for config in configs(module).values():
-            told = getattr(config, place.counts[0], layers)
-            if type(config) is type(place.config) and told != layers:
+            told = count_of(config, place.counts[0])
+            if type(config) is type(place.config) and told not in (None, layers):
                 raise SelfTestError(f"{name}.config says {told} layers, the model has {layers}")
 
 

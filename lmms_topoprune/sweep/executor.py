@@ -1,4 +1,4 @@
-"""Who evaluates the cells of a sweep: this process, or a crew of workers that each hold a loaded model."""
+"""Who evaluates the cells of a sweep: this process, or a pool of workers that each hold a loaded model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError
@@ -127,12 +127,12 @@ class Serial:
             with errors_kept(OF_ONE_CELL) as failure:
                 evaluate(self.evaluator, job, partial(reports.answered, job))
             if failure.error is not None:
-                reports.failed(job, failure.error)
+                reports.failed(job, cast(TopopruneError, failure.error))
             else:
                 reports.evaluated(job)
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers somewhere else, under handles of its own choice.
 
     Attributes:
@@ -141,10 +141,10 @@ class Crew(Protocol):
 
     size: int
 
-    def hire(self) -> Hashable:
+    def start(self) -> Hashable:
         """Start a worker, which loads its model; returns at once."""
 
-    def give(self, worker: Any, job: Job) -> None:
+    def submit(self, worker: Any, job: Job) -> None:
         """Let a worker that is ready evaluate a job; returns at once."""
 
     def wait(self, workers: Sequence[Any]) -> list[tuple[Any, Message]]:
@@ -176,11 +176,11 @@ def attempt(evaluator: Any, job: Job, progress: Callable[[int, int], None]) -> E
     return Evaluated()
 
 
-class Shifts:
-    """Hands jobs to a crew until all of them are done or have failed."""
+class Dispatcher:
+    """Hands jobs to a pool until all of them are done or have failed."""
 
-    def __init__(self, crew: Crew, jobs: Sequence[Job], reports: Reports) -> None:
-        self.crew, self.reports = crew, reports
+    def __init__(self, pool: WorkerPool, jobs: Sequence[Job], reports: Reports) -> None:
+        self.pool, self.reports = pool, reports
         self.waiting, self.tries = deque(jobs), Counter[Path]()
         self.starting: set[Any] = set()
         self.idle: list[Any] = []
@@ -193,24 +193,24 @@ class Shifts:
         TopopruneError: the model cannot be loaded, or the results cannot be written.
         """
         try:
-            self.starting.update(self.crew.hire() for _ in range(min(self.crew.size, len(self.waiting))))
+            self.starting.update(self.pool.start() for _ in range(min(self.pool.size, len(self.waiting))))
             while self.waiting or self.busy:
                 while self.waiting and self.idle:
-                    self._give(self.idle.pop(), self.waiting.popleft())
+                    self._submit(self.idle.pop(), self.waiting.popleft())
                 if not self.busy and not self.starting:
                     raise GenerationError(f"no worker is left to evaluate with: {self.lost}")
-                for worker, message in self.crew.wait([*self.starting, *self.busy]):
-                    self._hear(worker, message)
+                for worker, message in self.pool.wait([*self.starting, *self.busy]):
+                    self._handle(worker, message)
         finally:
-            self.crew.close()
+            self.pool.close()
 
-    def _give(self, worker: Any, job: Job) -> None:
+    def _submit(self, worker: Any, job: Job) -> None:
         self.tries[job.output] += 1
         self.reports.evaluating(job)
-        self.crew.give(worker, job)
+        self.pool.submit(worker, job)
         self.busy[worker] = job
 
-    def _hear(self, worker: Any, message: Message) -> None:
+    def _handle(self, worker: Any, message: Message) -> None:
         match message:
             case Unable(error):
                 raise error
@@ -237,7 +237,7 @@ class Shifts:
         job = self.busy.pop(worker, None)
         if job is None:
             return
-        self.starting.add(self.crew.hire())
+        self.starting.add(self.pool.start())
         if self.tries[job.output] < TRIES:
             self.reports.retrying(job, reason)
             self.waiting.append(job)

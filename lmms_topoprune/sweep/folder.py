@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +23,24 @@ from typing import Any
 
 from lmms_topoprune._util import files
 from lmms_topoprune._util.lock import locked
-from lmms_topoprune._util.malformed import DamagedError
+from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.labels import plan_label, variant
-from lmms_topoprune.results.reading import Run, find_files, read_run
+from lmms_topoprune.results.reading import RESULTS, Run, check_whole, find_files, read_run
 from lmms_topoprune.results.similarity import Shape, read_shape
+from lmms_topoprune.sweep.claims import (
+    KEPT,
+    SCHEMA,
+    foreign_plan,
+    foreign_results,
+    read_settings,
+    told_by_results,
+)
 from lmms_topoprune.sweep.grid import DENSE
 
 SETTINGS = "sweep.json"
 LOCK = "sweep.lock"
-SCHEMA = "topoprune-sweep/1"
 AGAIN = "run the same sweep again, which mends it"
 PROBE = 2**20
 """Bytes; a disk that takes as many is not full."""
@@ -69,53 +76,74 @@ class SweepFolder:
         """
         file = self.path / SETTINGS
         wanted = {"schema": SCHEMA, **settings}
-        if file.exists() and any((self.path / "layers").glob("[!.]*")):
-            found = self.settings()
-            changed = [name for name in wanted if found.get(name) != wanted[name]]
+        if any((self.path / "layers").glob("[!.]*")):
+            own = self._own_settings()
+            found = self._told_by_results() if own is None else own
+            changed = [n for n in wanted if found.get(n) != wanted[n] and (own is not None or n in found)]
             if changed:
                 name = changed[0]
                 raise InputError(
                     f"{str(self.path)!r} holds a sweep with {name} {found.get(name)!r}, "
                     f"not {wanted[name]!r}; choose another folder"
                 )
-            return
+            if own is not None:
+                return
         try:
-            if file.exists() and self._settings_differ(wanted):
+            if self._own_settings() not in (None, wanted):
                 for name in ("plans", "similarity"):  # made for other settings
                     shutil.rmtree(self.path / name, ignore_errors=True)
             files.write_json(file, wanted)
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
-    def _settings_differ(self, wanted: Mapping[str, Any]) -> bool:
+    def _own_settings(self) -> dict[str, Any] | None:
+        """What the settings file holds; None if it is missing or malformed, which is mended."""
         try:
-            return self.settings() != wanted
+            return self.settings() if (self.path / SETTINGS).exists() else None
         except InputError:
-            return True
+            return None
+
+    def _told_by_results(self) -> dict[str, Any]:
+        """Settings of a sweep whose own file is gone, from its results; damaged ones tell nothing."""
+        for path in find_files(self.path / "layers", f"*{RESULTS}"):
+            try:
+                return told_by_results(path)
+            except InputError:
+                continue
+        return {}
 
     def settings(self) -> dict[str, Any]:
-        try:
-            settings = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{str(self.path / SETTINGS)!r} cannot be read") from None
-        return dict(settings)
+        """The sweep's settings; empty where their file is missing.
+
+        Raises:
+            InputError: the file is malformed.
+        """
+        path = self.path / SETTINGS
+        return read_settings(path) if path.exists() else {}
 
     def plan_path(self, cell: str) -> Path:
         return self.path / "plans" / f"{cell}.json"
 
-    def plan(self, cell: str) -> PruningPlan | None:
+    def plan(self, cell: str, expected: Mapping[str, Any] | None = None) -> PruningPlan | None:
         """The plan of a cell, if it was made.
 
+        Args:
+            cell: its name.
+            expected: options that it asks for, where they are known.
+
         Raises:
-            InputError: it is damaged.
+            InputError: it is damaged, or was made for another cell or another model.
         """
         path = self.plan_path(cell)
         if not path.exists():
             return None
         try:
-            return PruningPlan.load(path)
+            plan = PruningPlan.load(path)
         except InputError as error:
-            raise DamagedError(error.args[0], AGAIN) from None
+            raise CorruptFileError(error.args[0], AGAIN) from None
+        if foreign := foreign_plan(path, plan, cell, self.settings(), expected or {}):
+            raise CorruptFileError(foreign, AGAIN)
+        return plan
 
     def keep(
         self,
@@ -134,7 +162,7 @@ class SweepFolder:
                 value = {"criterion": variant(plan), "values": similarity, "barcodes": list(barcodes)}
                 text = json.dumps(value, allow_nan=False)  # thousands of numbers, not one a line
                 files.write_text(self.path / "similarity" / f"{cell}.json", text)
-            plan.save(self.plan_path(cell))
+            files.write_json(self.plan_path(cell), {**plan.to_json(), "run": {"cell": cell}})
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
@@ -191,30 +219,57 @@ class SweepFolder:
         """
         draft, final = self.draft(plan), self.evaluation(plan)
         try:
-            read_run(draft)
+            check_whole(draft)
         except InputError as error:
             obstacle = _obstacle(self.path)
             reason = f"{str(self.path)!r} cannot be written: {obstacle}" if obstacle else error.args[0]
             raise InputError(reason) from None
         try:
+            if (self.path / SETTINGS).exists():
+                shutil.copyfile(self.path / SETTINGS, draft / KEPT)
             if final.exists():
                 shutil.rmtree(final)
             draft.rename(final)
         except OSError as error:
             raise InputError(f"{str(self.path)!r} cannot be written: {error.strerror}") from None
 
-    def read(self, plan: PruningPlan) -> Run:
-        """What an evaluation came to.
+    def check(self, plan: PruningPlan) -> Path:
+        """The folder of an evaluation that is all there, whatever its scores may mean.
 
         Raises:
             InputError: it is damaged.
         """
+        folder = self.evaluation(plan)
         try:
-            return read_run(self.evaluation(plan))
+            check_whole(folder)
+            foreign = foreign_results(folder, plan, self.settings())
         except InputError as error:
-            raise DamagedError(error.args[0], AGAIN) from None
+            raise CorruptFileError(error.args[0], AGAIN) from None
+        if foreign:
+            raise CorruptFileError(foreign, AGAIN)
+        return folder
 
-    def runs(self, plans: Iterable[PruningPlan]) -> list[Run]:
+    def read(self, plan: PruningPlan, tasks: Collection[str] = (), metric: str | None = None) -> Run:
+        """What an evaluation came to; arguments as for `read_run`.
+
+        Raises:
+            InputError: it is damaged, or none of its tasks can be scored.
+        """
+        folder = self.evaluation(plan)
+        try:
+            run = read_run(folder, tasks, metric)
+        except CorruptFileError as error:
+            raise CorruptFileError(error.args[0], AGAIN) from None
+        except InputError:
+            self.check(plan)
+            raise
+        if foreign := foreign_results(folder, plan, self.settings()):
+            raise CorruptFileError(foreign, AGAIN)
+        return run
+
+    def runs(
+        self, plans: Iterable[PruningPlan], tasks: Collection[str] = (), metric: str | None = None
+    ) -> list[Run]:
         """One run a plan that is evaluated; plans with the same layers share their results.
 
         Raises:
@@ -225,7 +280,7 @@ class SweepFolder:
         for plan in plans:
             place = self.evaluation(plan)
             if place.is_dir():
-                results[place] = results.get(place) or self.read(plan)
+                results[place] = results.get(place) or self.read(plan, tasks, metric)
                 found.append(_as_cell(results[place], plan))
         return found
 
@@ -255,8 +310,17 @@ def sweeps_at(path: Path | str) -> list[Path]:
     return [folder for folder in found if not set(found) & set(folder.parents)]
 
 
-def read_sweep(path: Path | str) -> list[Run]:
-    """One run a finished cell: dense, then by name.
+def shapes_below(paths: Iterable[Path | str]) -> dict[str, Shape]:
+    """Criterion -> what it saw of the states, from all sweeps at or below some paths."""
+    found: dict[str, Shape] = {}
+    for path in paths:
+        for sweep in sweeps_at(path):
+            found |= SweepFolder(sweep).shapes()
+    return found
+
+
+def read_sweep(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> list[Run]:
+    """One run a finished cell: dense, then by name; arguments as for `read_run`.
 
     Raises:
         InputError: the folder holds no finished cell, or a file in it is broken.
@@ -266,7 +330,7 @@ def read_sweep(path: Path | str) -> list[Run]:
         (file.stem for file in (folder.path / "plans").glob("*.json")), key=lambda n: (n != DENSE, n)
     )
     plans = [folder.plan(name) for name in names]
-    runs = folder.runs(plan for plan in plans if plan is not None)
+    runs = folder.runs((plan for plan in plans if plan is not None), tasks, metric)
     if not runs:
         raise InputError(f"{str(path)!r} holds no finished cell yet")
     return runs

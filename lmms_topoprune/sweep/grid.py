@@ -63,7 +63,7 @@ def questions(limit: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """One place in the grid.
 
     Attributes:
@@ -122,13 +122,15 @@ class Grid:
             if name == DENSE:
                 raise unknown("criterion", name, (n for n in registry.criterion_names() if n != DENSE))
             registry.get(name)
-        for cell in self.cells():
+        for cell in self.points():
             cell.options(self.shared)
 
-    def cells(self) -> list[Cell]:
-        every = (Cell(*values) for values in itertools.product(self.criteria, self.sparsities, self.seeds))
+    def points(self) -> list[GridPoint]:
+        every = (
+            GridPoint(*values) for values in itertools.product(self.criteria, self.sparsities, self.seeds)
+        )
         return list(dict.fromkeys(self._placed(cell) for cell in every))
 
-    def _placed(self, cell: Cell) -> Cell:
+    def _placed(self, cell: GridPoint) -> GridPoint:
         selection = {**self.shared, **parse_variant(cell.criterion)[1]}.get("selection")
         return replace(cell, sparsity=0.0) if selection == THRESHOLD else cell

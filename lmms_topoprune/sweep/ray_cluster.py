@@ -15,6 +15,7 @@ from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, Un
 from lmms_topoprune.sweep.executor import (
     Answered,
     Died,
+    Dispatcher,
     Evaluated,
     Failed,
     Job,
@@ -22,7 +23,6 @@ from lmms_topoprune.sweep.executor import (
     Opener,
     Ready,
     Reports,
-    Shifts,
     Unable,
     attempt,
     opened,
@@ -109,7 +109,7 @@ class RayCluster:
             if not size:
                 raise UnreachableError("the Ray cluster has neither GPUs nor CPUs for a worker")
             remote = ray.remote(num_gpus=gpus, num_cpus=cpus, max_concurrency=2)(RayWorker)
-            Shifts(_Crew(ray, remote, self.opener, self.device, size), jobs, reports).run()
+            Dispatcher(_WorkerPool(ray, remote, self.opener, self.device, size), jobs, reports).run()
         finally:
             if ours:
                 ray.shutdown()
@@ -190,7 +190,7 @@ class _Worker:
 
 
 @dataclass
-class _Crew:
+class _WorkerPool:
     ray: Any
     remote: Any
     opener: Opener
@@ -198,12 +198,12 @@ class _Crew:
     size: int
     workers: list[_Worker] = field(default_factory=list)
 
-    def hire(self) -> _Worker:
+    def start(self) -> _Worker:
         actor = self.remote.remote()
         self.workers.append(_Worker(actor, actor.open.remote(self.opener, self.device)))
         return self.workers[-1]
 
-    def give(self, worker: _Worker, job: Job) -> None:
+    def submit(self, worker: _Worker, job: Job) -> None:
         worker.job, worker.task, worker.asked = job, worker.actor.evaluate.remote(job), None
 
     def wait(self, workers: Sequence[_Worker]) -> list[tuple[_Worker, Message]]:

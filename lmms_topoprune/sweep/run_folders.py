@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.results.labels import seed_of
 from lmms_topoprune.results.reading import RESULTS, Run, find_results, read_run
 from lmms_topoprune.sweep.folder import is_sweep, read_sweep, sweeps_at
 
 
-def read_runs(paths: Iterable[Path | str]) -> list[Run]:
+def read_runs(
+    paths: Iterable[Path | str], tasks: Collection[str] = (), metric: str | None = None
+) -> list[Run]:
     """All runs at or below the paths, dense ones first; runs of equal labels get longer ones.
+
+    Args:
+        paths: result folders of lmms-eval, folders of sweeps, or folders above either.
+        tasks: the tasks to read; all by default.
+        metric: "metric" or "metric,filter" to score by; by default what each task is known by.
 
     Raises:
         InputError: a path holds no results or only a part of a sweep, or a file cannot be used.
     """
+    return distinct(sorted(every_run(paths, tasks, metric), key=lambda run: not run.is_dense))
+
+
+def every_run(
+    paths: Iterable[Path | str], tasks: Collection[str] = (), metric: str | None = None
+) -> list[Run]:
+    """As `read_runs`, in any order, with labels as they come."""
     found: list[Run] = []
     for path in map(Path, paths):
         sweeps = sweeps_at(path)
         for sweep in sweeps:
-            found += read_sweep(sweep)
+            found += read_sweep(sweep, tasks, metric)
         if path not in sweeps:
-            found += [read_run(file) for file in _plain_results(path, sweeps)]
-    return distinct(sorted(found, key=lambda run: not run.is_dense))
+            found += [read_run(file, tasks, metric) for file in _plain_results(path, sweeps)]
+    return found
 
 
 def _plain_results(path: Path, sweeps: list[Path]) -> list[Path]:
@@ -64,13 +79,8 @@ def distinct_labels(runs: list[Run]) -> list[Run]:
 
 
 def _seed(run: Run, alike: list[Run]) -> str:
-    seeds = {_seed_of(other) for other in alike}
-    return "" if len(seeds) == 1 else f" seed {_seed_of(run)}"
-
-
-def _seed_of(run: Run) -> int:
-    plan = run.plan
-    return 0 if plan is None else int(plan.calibration.get("seed", plan.parameters.get("seed", 0)))
+    seeds = {seed_of(other.plan) for other in alike}
+    return "" if len(seeds) == 1 else f" seed {seed_of(run.plan)}"
 
 
 def _parameters(run: Run, alike: list[Run]) -> str:

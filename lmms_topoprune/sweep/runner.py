@@ -14,6 +14,7 @@ import torch
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import Run
@@ -117,7 +118,7 @@ def sweep(
         progress=calibration_progress,
         calibrations=evaluator.calibrations,
     )
-    wanted = [cell.options(grid.shared) for cell in grid.cells()]
+    wanted = [cell.options(grid.shared) for cell in grid.points()]
     planner.check(*wanted, draw=False)
     planner.check_drops(*wanted)
     with store.alone():
@@ -143,7 +144,7 @@ def _evaluate(
     if missing:
         if not executor.own_models:
             evaluator.expect(missing)
-        cells = _Cells(store, watcher)
+        cells = _Evaluations(store, watcher)
         with off_the_gpu(evaluator.model) if executor.own_models else nullcontext():
             try:
                 executor.run([_job(evaluator, plan, tasks, store, limit) for plan in missing], cells)
@@ -153,7 +154,7 @@ def _evaluate(
 
 
 @dataclass
-class _Cells:
+class _Evaluations:
     """Keeps the sweep's folder while its cells are evaluated, and passes on how that goes."""
 
     store: SweepFolder
@@ -221,14 +222,16 @@ def _settings(evaluator: Evaluator, grid: Grid, tasks: Sequence[str], limit: flo
 
 def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
-    names = (DENSE, *(cell.name for cell in grid.cells()))
-    lacking = {name for name in names if _sound(partial(store.plan, name), watcher) is None}
-    missing = [cell for cell in grid.cells() if cell.name in lacking]
+    cells = {cell.name: cell for cell in grid.points()}
+    names = (DENSE, *cells)
+    asked_for = {name: _asked_for(cell.options(grid.shared)) for name, cell in cells.items()}
+    lacking = {n for n in names if _sound(partial(store.plan, n, asked_for.get(n)), watcher) is None}
+    missing = [cell for cell in grid.points() if cell.name in lacking]
     watcher.planning(len(missing))
     for seed in dict.fromkeys(cell.seed for cell in missing):
-        cells = [cell for cell in missing if cell.seed == seed]
-        wanted = [cell.options(grid.shared) for cell in cells]
-        for cell, options, plan in zip(cells, wanted, planner.plans(wanted), strict=True):
+        own = [cell for cell in missing if cell.seed == seed]
+        wanted = [cell.options(grid.shared) for cell in own]
+        for cell, options, plan in zip(own, wanted, planner.plans(wanted), strict=True):
             store.keep(cell.name, plan, planner.similarity(options), planner.barcodes(options))
     if DENSE in lacking:
         store.keep(DENSE, planner.dense())
@@ -236,8 +239,13 @@ def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -
     return [plan for plan in found if plan is not None]
 
 
+def _asked_for(options: PruningOptions) -> dict[str, Any]:
+    """Options that a cell's plan repeats as they are."""
+    return {"criterion": options.criterion, "sparsity": options.sparsity}
+
+
 def _finished(plan: PruningPlan, store: SweepFolder, watcher: Watcher) -> bool:
-    return store.evaluation(plan).is_dir() and _sound(partial(store.read, plan), watcher) is not None
+    return store.evaluation(plan).is_dir() and _sound(partial(store.check, plan), watcher) is not None
 
 
 def _sound(read: Callable[[], T | None], watcher: Watcher) -> T | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 
+from lmms_topoprune._util.follow_parent import follow_parent
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.sweep.executor import (
     Answered,
     Died,
+    Dispatcher,
     Job,
     Message,
     Opener,
     Reports,
-    Shifts,
     attempt,
     opened,
 )
@@ -71,8 +72,8 @@ class Processes:
             raise OptionError(f"workers is {self.workers}; allowed: whole numbers from 1")
 
     def run(self, jobs: Sequence[Job], reports: Reports) -> None:
-        crew = _Crew(self.opener, devices(self.workers, self.device), threads(self.workers), self.logs)
-        Shifts(crew, jobs, reports).run()
+        pool = _WorkerPool(self.opener, devices(self.workers, self.device), threads(self.workers), self.logs)
+        Dispatcher(pool, jobs, reports).run()
 
 
 @dataclass(eq=False)
@@ -86,7 +87,7 @@ class _Worker:
 
 
 @dataclass
-class _Crew:
+class _WorkerPool:
     opener: Opener
     devices: list[str | None]
     threads: int
@@ -96,21 +97,24 @@ class _Crew:
     def __post_init__(self) -> None:
         self.size = len(self.devices)
 
-    def hire(self) -> _Worker:
+    def start(self) -> _Worker:
         """A process where there is none: the first device without one."""
         taken = {worker.place for worker in self.workers}
         place = next(i for i in range(self.size) if i not in taken)
         log = None if self.logs is None else self.logs / f"lmms-eval-{place}.log"
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        opener = partial(self.opener, device=self.devices[place], log=log)
-        process = context.Process(target=_serve, args=(opener, self.threads, theirs), daemon=True)
+        opener = pickle.dumps(partial(self.opener, device=self.devices[place], log=log))
+        serve = f"{__name__}:{serve_jobs.__name__}"
+        process = context.Process(
+            target=follow_parent, args=(serve, opener, self.threads, theirs), daemon=True
+        )
         process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours, place))
         return self.workers[-1]
 
-    def give(self, worker: _Worker, job: Job) -> None:
+    def submit(self, worker: _Worker, job: Job) -> None:
         worker.busy = True
         try:
             worker.pipe.send(job)
@@ -119,9 +123,9 @@ class _Crew:
 
     def wait(self, workers: Sequence[_Worker]) -> list[tuple[_Worker, Message]]:
         by_pipe = {worker.pipe: worker for worker in workers}
-        return [(by_pipe[pipe], self._hear(by_pipe[pipe])) for pipe in wait(list(by_pipe))]  # type: ignore[index]
+        return [(by_pipe[pipe], self._handle(by_pipe[pipe])) for pipe in wait(list(by_pipe))]  # type: ignore[index]
 
-    def _hear(self, worker: _Worker) -> Message:
+    def _handle(self, worker: _Worker) -> Message:
         try:
             message: Message = worker.pipe.recv()
         except (EOFError, OSError):
@@ -150,14 +154,16 @@ def _end(workers: Sequence[_Worker]) -> None:
             worker.process.join()
 
 
-def _serve(opener: Opener, threads: int, pipe: Connection) -> None:
-    """What a worker does: load the model, then one job after the other until nobody has any."""
+def serve_jobs(opener: bytes, threads: int, pipe: Connection) -> None:
+    """What a worker does: load the model, then one job after the other until nobody has any.
+
+    Called by `follow_parent`, which watches the sweep from before this module is imported.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an orderly exit leaves no semaphore behind
-    threading.Thread(target=_follow_parent, daemon=True).start()
     sys.stdout = sys.stderr  # standard output is the sweep's
     torch.set_num_threads(threads)
-    evaluator, message = opened(opener)
+    evaluator, message = opened(pickle.loads(opener))
     pipe.send(message)
     while evaluator is not None:
         try:
@@ -165,11 +171,3 @@ def _serve(opener: Opener, threads: int, pipe: Connection) -> None:
         except EOFError:
             return
         pipe.send(attempt(evaluator, job, lambda done, total: pipe.send(Answered(done, total))))
-
-
-def _follow_parent() -> None:
-    """End at once when the sweep ends, even by kill -9: nobody is left to rename what is written here."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.topology.barcode_file import MOST_STATES, check_size, read_bars, with_open_ends
+from lmms_topoprune.topology.points import whole
 
 Ints = NDArray[np.int64]
 
@@ -21,7 +21,8 @@ Ints = NDArray[np.int64]
 class Barcode:
     """Bars [birth, death) over the indices 0..2(S-1).
 
-    Index 2l is state l, index 2l + 1 the intersection of states l and l + 1.
+    Index 2l is state l, index 2l + 1 what stands between the states l and l + 1: their intersection or
+    their union.
 
     Attributes:
         dimension, birth, death: (bars,) int64, sorted by dimension, birth, death.
@@ -114,51 +115,41 @@ class Barcode:
         """The barcode that `counted` gave.
 
         Raises:
-            InputError: a row is not a counted bar.
+            InputError: a row is not a counted bar, or there are more bars or states than a model has.
         """
         table = list(rows)
-        if any(len(row) != 4 or row[3] < 1 for row in table):
+        if any(len(row) != 4 or not all(map(whole, row)) or row[3] < 1 for row in table):
             raise InputError("counted bars are broken; allowed: rows (dimension, birth, death, count)")
+        check_size("the barcode", states, sum(row[3] for row in table))
+        if any(abs(number) > 2 * MOST_STATES for row in table for number in row[:3]):
+            raise InputError("counted bars are broken; allowed: 0 <= birth < death <= 2 * states - 1")
         bars = np.array([row[:3] for row in table], dtype=np.int64).reshape(-1, 3)
         every = np.repeat(bars, [row[3] for row in table], axis=0)
         return cls(every[:, 0], every[:, 1], every[:, 2], states)
 
     @classmethod
-    def load(cls, path: Path | str, states: int | None = None, first: int = 0) -> Barcode:
-        """Read a CSV file with the columns dimension, birth, death; a header is optional.
+    def load(
+        cls, path: Path | str, states: int | None = None, first: int = 0, closed: bool | None = None
+    ) -> Barcode:
+        """Read a text file with the columns dimension, birth, death; a header is optional.
+
+        Args:
+            path: columns apart by commas (as `save` writes them) or blanks.
+            states: S; None: as few as hold the latest death.
+            first: the index of state 0: 1 for barcodes that count from 1.
+            closed: whether the last index of a bar is its death, as FastZigZag's programs write it, or the
+                one before, as here (False). None: half-open, unless the file shows otherwise.
 
         Raises:
-            InputError: the file cannot be read, or a row is not a bar.
+            InputError: the file cannot be read, a row is not a bar, or intervals are closed and `closed`
+                does not say so.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise InputError(f"barcode {str(path)!r} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"barcode {str(path)!r} is not a text file; allowed: CSV in UTF-8") from None
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
-        if rows and not any(map(_number, rows[0])):
-            names = [name.strip().lower() for name in rows.pop(0)]
-            if "birth" in names and names.index("birth") != 1:
-                raise InputError(
-                    f"barcode {str(path)!r} has the columns {','.join(names)}; allowed: dimension,birth,death"
-                )
-        for number, row in enumerate(rows):
-            if len(row) != 3 or not all(map(_number, row)):
-                raise InputError(
-                    f"barcode {str(path)!r}, bar {number} is {','.join(row)!r}; "
-                    "allowed: dimension,birth,death"
-                )
-        return cls.of([(float(a), float(b), float(c)) for a, b, c in rows], states, first)  # type: ignore[misc]
+        bars = with_open_ends(read_bars(path), path, closed, states, first)
+        if np.isfinite(bars).all():  # others are named with their row
+            latest = bars[:, 2].max(initial=1) - first
+            check_size(f"barcode {str(path)!r}", (latest + 1) // 2 if states is None else states, len(bars))
+        return cls.of(bars, states, first)
 
     def save(self, path: Path | str) -> None:
         lines = ["dimension,birth,death", *(",".join(map(str, bar)) for bar in self.to_array().tolist())]
         files.write_text(Path(path), "\n".join(lines) + "\n")
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -25,7 +25,7 @@ class FlagHomology:
         parent: (N,) the vertex each one was joined to, -1 for the first of its component.
         ends: (64 * words, 2) the edge that generates a slot of H1, (-1, -1) for an empty slot.
         row: (2E,) the row in `labels` of each entry of graph.near.
-        labels: (E + 1, words) classes of the edges, one bit a slot; an edge of the forest has class 0.
+        labels: (E + 2, words) classes of the edges, one bit a slot; an edge of the forest has class 0.
     """
 
     graph: Graph
@@ -40,12 +40,13 @@ class FlagHomology:
         """`words` is a first guess."""
         entries = len(graph.near)
         while True:
-            row = np.full(entries, -1, dtype=np.int32)
-            labels = np.zeros((entries // 2 + 1, words), dtype=np.uint64)
+            row = np.empty(entries, dtype=np.int32)
+            labels = np.zeros((entries // 2 + 2, words), dtype=np.uint64)
             ends = np.full((64 * words, 2), -1, dtype=np.int64)
-            work = np.zeros((8, graph.vertices), dtype=np.int64)
-            if fill(graph.start, graph.near, row, labels, ends, work):
-                return cls(graph, work[0], work[1], ends, row, labels)
+            work = np.zeros((8, graph.vertices + 1), dtype=np.int64)
+            queue = np.empty((3, entries + graph.vertices), dtype=np.int64)
+            if fill(graph.start, graph.near, row, labels, ends, work, queue):
+                return cls(graph, work[0, :-1], work[1, :-1], ends, row, labels)
             words *= 2
 
     @property
@@ -96,4 +97,6 @@ class FlagHomology:
 
     def _classes(self, tails: Ints, heads: Ints) -> Words:
         """(edges, words): the classes of edges of this complex."""
-        return self.labels[self.row[positions(self.graph.start, self.graph.near, tails, heads)]]
+        place = np.empty(len(tails), dtype=np.int64)
+        positions(self.graph.start, self.graph.near, tails, heads, place)
+        return self.labels[self.row[place]]

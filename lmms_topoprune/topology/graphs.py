@@ -27,7 +27,9 @@ class Graph:
         """Vertex v joined to the vertices lists[v]; (N, any), repetitions allowed."""
         from lmms_topoprune.topology._kernels.adjacency import symmetrized  # compiled on import
 
-        return cls(*symmetrized(np.ascontiguousarray(lists)))
+        start, near = np.zeros(len(lists) + 1, dtype=np.int64), np.empty(2 * lists.size, dtype=np.int64)
+        symmetrized(np.ascontiguousarray(lists), start, near, np.empty(len(lists), dtype=np.int64))
+        return cls(start, near[: start[-1]].copy())
 
     @classmethod
     def of_matrix(cls, adjacency: NDArray[np.bool_]) -> Graph:
@@ -43,7 +45,9 @@ class Graph:
         """The edges of both."""
         from lmms_topoprune.topology._kernels.adjacency import common  # compiled on import
 
-        return Graph(*common(self.start, self.near, other.start, other.near))
+        start, near = np.zeros_like(self.start), np.empty_like(self.near)
+        common(self.start, self.near, other.start, other.near, start, near)
+        return Graph(start, near[: start[-1]].copy())
 
     def matrix(self) -> NDArray[np.bool_]:
         """(N, N): the adjacency matrix."""

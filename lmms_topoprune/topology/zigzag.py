@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.complexes import cells_of, flag_simplices
+from lmms_topoprune.topology.complexes import Simplex, cells_of, flag_simplices
 from lmms_topoprune.topology.graphs import Graph
 from lmms_topoprune.topology.neighbors import Neighbors
 from lmms_topoprune.topology.points import checked, whole
@@ -48,8 +48,8 @@ def union_zigzag_barcode(
 
     All states lie in one space, and point n of one state and point n of the next are two points. K(X_l) is
     the flag complex of the kNN graph of state l; K(X_l u X_(l+1)) that of three graphs together: those of
-    X_l and X_(l+1), and the kNN graph of all 2N points (Carlsson and de Silva, FoCM 2010, arXiv 0812.0197,
-    section 1.2). Clouds that moved apart share no edges, and no loop is carried over.
+    X_l and X_(l+1), and the kNN graph of all 2N points ("topological bootstrapping" of Carlsson and de Silva,
+    FoCM 2010, arXiv 0812.0197). Clouds that moved apart share no edges, and no loop is carried over.
 
     Args:
         states, k, metric, dimensions: as in zigzag_barcode.
@@ -113,10 +113,10 @@ def neighbors_barcode(
     graphs = [neighbors.graph(state, k) for state in range(neighbors.states)]
     if through == "intersections":
         return _intersections(graphs, dimensions)
+    if max(dimensions) > 1:
+        return _unions_in_general(neighbors, k, dimensions)
     from lmms_topoprune.topology.flag_zigzag import union_bars  # compiled on import
 
-    if max(dimensions) > 1:
-        return _unions_in_general(neighbors, k, graphs, dimensions)
     bars = union_bars(graphs, lambda state: neighbors.union_graph(state, state + 1, k), set(dimensions))
     return Barcode.of(bars, len(graphs))
 
@@ -144,24 +144,26 @@ def _intersections(graphs: Sequence[Graph], dimensions: Collection[int]) -> Barc
     return Barcode.of(intersection_bars(graphs, set(dimensions)), len(graphs))
 
 
-def _unions_in_general(
-    neighbors: Neighbors, k: int, graphs: Sequence[Graph], dimensions: Collection[int]
-) -> Barcode:
-    """As a zigzag through intersections, of K(X_0), K(X_0 u X_1), K(X_1), ...: each intersection is a state.
+def union_complexes(neighbors: Neighbors, k: int, dimension: int) -> list[list[Simplex]]:
+    """K(X_0), K(X_0 u X_1), K(X_1), ... up to a dimension: state l on the vertices N * (l mod 2) + 0..N-1."""
+    n, line = neighbors.near.shape[1], []
+    for state in range(neighbors.states):
+        first = n * (state % 2)
+        line.append(
+            [tuple(v + first for v in s) for s in flag_simplices(neighbors.graph(state, k), dimension)]
+        )
+        if state + 1 < neighbors.states:
+            union = flag_simplices(neighbors.union_graph(state, state + 1, k), dimension)
+            line.append([tuple((v + first) % (2 * n) for v in s) for s in union])
+    return line
 
-    State l stands on the vertices 0..N-1 if l is even, else on N..2N-1.
-    """
-    top, n = max(dimensions) + 1, graphs[0].vertices
-    line = []
-    for state, graph in enumerate(graphs):
-        line.append([tuple(v + n * (state % 2) for v in s) for s in flag_simplices(graph, top)])
-        if state + 1 < len(graphs):
-            swap = n * (state % 2)
-            union = flag_simplices(neighbors.union_graph(state, state + 1, k), top)
-            line.append([tuple((v + swap) % (2 * n) for v in s) for s in union])
-    fine = complexes_barcode(line, dimensions=dimensions).to_array()
-    fine[:, 1:] = (fine[:, 1:] + 1) // 2  # an intersection belongs to the state that it equals
-    return Barcode.of(fine, len(graphs))
+
+def _unions_in_general(neighbors: Neighbors, k: int, dimensions: Collection[int]) -> Barcode:
+    """As a zigzag through intersections, each of which is the smaller one of its neighbors: a state."""
+    line = union_complexes(neighbors, k, max(dimensions) + 1)
+    bars = complexes_barcode(line, dimensions=dimensions).to_array()
+    bars[:, 1:] = (bars[:, 1:] + 1) // 2  # an intersection has the index of its state
+    return Barcode.of(bars, neighbors.states)
 
 
 def complexes_barcode(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -104,3 +105,9 @@ def test_nothing_raises_when_a_look_fails(monkeypatch):
 
     finding = doctor._guarded(broken)
     assert (finding.what, finding.works, finding.detail) == ("broken", False, "RuntimeError: no idea")
+
+
+def test_what_doctor_advises_is_what_the_readme_says():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"\n{doctor.INSTALL} " in readme
+    assert "lmms-topoprune" not in doctor.INSTALL, "it is installed from a clone"

@@ -67,7 +67,7 @@ def test_regress(topoprune, runs, monkeypatch):
 def test_outputs_are_written_together_or_not_at_all(topoprune, runs):
     board, bad = runs / "board.md", runs / "board.md" / "below.csv"
     board.write_text("as it was")
-    assert topoprune("compare", runs, "-o", board, "-o", runs / "board.pdf")[0] == 2
+    assert topoprune("compare", runs, "-o", board, "-o", runs / "board.png")[0] == 2
     code, _, err = topoprune("compare", runs, "-o", board, "-o", bad)
     assert code == 2 and "nothing was changed" in err and board.read_text() == "as it was"
     topoprune("regress", runs / "dense", "--save-baseline", runs / "baseline.json")

@@ -44,8 +44,8 @@ def test_a_pipe_for_both_streams_changes_none_either(runs):
 
 def test_a_closed_pipe_leaves_the_doctor_his_own_verdict():
     script = (
-        "import sys; from lmms_topoprune.cli import checkup; from lmms_topoprune.cli.main import main\n"
-        "checkup.examine = lambda: [checkup.Finding('it', {works}, True, 'so')] * 3\n"
+        "import sys; from lmms_topoprune.cli import doctor; from lmms_topoprune.cli.main import main\n"
+        "doctor.examine = lambda: [doctor.Finding('it', {works}, True, 'so')] * 3\n"
         "sys.argv = ['topoprune', 'doctor']; main()"
     )
     for works in (True, False):

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
-from lmms_topoprune.embedded import attribution, data, scenes
+from lmms_topoprune.embedded import data, scenes
 from lmms_topoprune.errors import OptionError
+from training import attribution
 
 
 @pytest.fixture(scope="module")

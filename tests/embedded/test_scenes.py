@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded import questions, scenes, steps
+from lmms_topoprune.embedded.question import as_choice
 
 seeds = st.integers(0, 2**32)
 
 
 @settings(max_examples=150, deadline=None)
-@given(seeds, st.sampled_from(scenes.KINDS), st.booleans())
+@given(seeds, st.sampled_from((*questions.ONE_STEP, *steps.KINDS)), st.booleans())
 def test_every_answer_is_the_one_an_independent_reader_gives(seed: int, kind: str, yesno: bool) -> None:
     rng = random.Random(seed)
     scene = scenes.random_scene(rng)
     for _ in range(5):
-        question = scenes.ask(rng, scene, kind, yesno)
+        question = questions.ask(rng, scene, kind, yesno)
         if question is not None:
             assert question.answer == oracle.answer(scene, question.text), question.text
             assert question.answer in question.options
@@ -36,7 +37,7 @@ def test_the_independent_reader_sees_a_mirrored_scene_as_different() -> None:
     different = 0
     for _ in range(100):
         scene = scenes.random_scene(rng)
-        question = scenes.ask(rng, scene, "relation", False)
+        question = questions.ask(rng, scene, "relation", False)
         assert question is not None
         things = tuple(
             scenes.Thing(t.shape, t.color, t.size, scenes.GRID - 1 - t.row, scenes.GRID - 1 - t.col)
@@ -52,10 +53,10 @@ def test_the_independent_reader_sees_a_mirrored_scene_as_different() -> None:
 def test_the_letter_names_the_right_option(seed: int) -> None:
     rng = random.Random(seed)
     scene = scenes.random_scene(rng)
-    question = scenes.ask(rng, scene, "color", False)
+    question = questions.ask(rng, scene, "color", False)
     if question is None:
         return
-    text, options, letter = scenes.as_choice(rng, question)
+    text, options, letter = as_choice(rng, question)
     assert dict(re.findall(r"([A-D])\. (\w+)", text))[letter] == question.answer
     assert len(set(options)) == len(options) <= 4
 
@@ -84,7 +85,7 @@ def test_drills_and_captions_describe_what_is_there(seed: int) -> None:
     places = {f"{t.row + 1} {t.col + 1}" for t in scene.things}
     there = {f"{t.size} {t.name} at {t.row + 1} {t.col + 1}" for t in scene.things}
     assert set(scenes.caption(scene).split(", ")) == there
-    text, answer = scenes.drill(rng, scene)
+    text, answer = questions.drill(rng, scene)
     if text.startswith("Describe"):
         assert answer in there
     else:
@@ -119,4 +120,4 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="split is 'exam'"):
         scenes.random_scene(rng, "exam")
     with pytest.raises(ValueError, match="kind is 'smell'"):
-        scenes.ask(rng, scenes.random_scene(rng), "smell", True)
+        questions.ask(rng, scenes.random_scene(rng), "smell", True)

@@ -30,7 +30,10 @@ def prompts(model: PreTrainedModel, kind: str) -> tuple[list[Inputs], Inputs]:
     # A text encoder with learned positions (BART) is padded on the right.
     padded = [_pad(row, width, left=not model.config.is_encoder_decoder) for row in rows]
     ids, mask = (torch.stack(parts) for parts in zip(*padded, strict=True))
-    return singles, _with_images(ids, mask, images, len(rows))
+    batch = _with_images(ids, mask, images, len(rows))
+    if kind == "git":  # counts positions from the padding on unless it is told
+        batch["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    return singles, batch
 
 
 def _pad(row: torch.Tensor, width: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -217,6 +220,17 @@ def granite(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.T
     return torch.tensor([1] + [model.config.image_token_id] * 3), images
 
 
+def git(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """The model itself puts the image before the prompt."""
+    return torch.tensor([1]), {"pixel_values": torch.randn(1, 3, 28, 28, generator=generator)}
+
+
+def hw_grid(model: PreTrainedModel, generator: torch.Generator) -> tuple[torch.Tensor, Inputs]:
+    """An image of 4 x 4 patches, and its grid."""
+    pixels = torch.randn(16, 3 * model.config.vision_config.patch_size**2, generator=generator)
+    return _seen(model, {"pixel_values": pixels, "image_grid_hw": torch.tensor([[4, 4]])})
+
+
 KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor, Inputs]]] = {
     "text": text,
     "llava": llava,
@@ -235,6 +249,8 @@ KINDS: dict[str, Callable[[PreTrainedModel, torch.Generator], tuple[torch.Tensor
     "kosmos2_5": kosmos2_5,
     "phi4": phi4,
     "granite": granite,
+    "git": git,
+    "hw_grid": hw_grid,
 }
 
 

@@ -79,6 +79,22 @@ SMALL_VQ = {
     "hidden_size": 32,
     "attn_resolutions": [],
 }
+NEMOTRON = {
+    "layers_block_type": [
+        "linear_attention",
+        "full_attention",
+        "moe",
+        "linear_attention",
+        "full_attention",
+        "mlp",
+    ],
+    "ssm_state_size": 16,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 8,
+    "n_groups": 2,
+    "moe_shared_expert_intermediate_size": 16,
+    "pad_token_id": 0,
+}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 GLM_ROPE = {**MROPE, "partial_rotary_factor": 1.0}
 QWEN_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2}
@@ -569,5 +585,25 @@ FAMILIES: dict[str, Family] = {
         "granite",
         ((0,), (LAYERS - 1,), (2, 4)),
         stay=(1, 3),
+    ),
+    "git": Family(
+        "GitForCausalLM",
+        lambda: text("GitConfig", vision_config=tiny(hf.GitVisionConfig), hidden_dropout_prob=0.0),
+        inputs="git",
+        attentions=("eager",),
+    ),
+    "nemotron_h_omni": Family(
+        "NemotronH_Omni_Reasoning_V3",
+        lambda: hf.NemotronH_Omni_Reasoning_V3_Config(
+            text_config=tiny(hf.NemotronHConfig, **NEMOTRON),
+            vision_config=tiny(hf.RadioConfig, video_temporal_patch_size=2, max_img_size=56),
+            vision_hidden_size=32,
+            projector_hidden_size=32,
+            image_token_id=100,
+            video_token_id=101,
+            force_image_size=28,
+        ),
+        inputs="hw_grid",
+        sets=((0,), (LAYERS - 1,), (1, 2)),
     ),
 }

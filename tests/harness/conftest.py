@@ -16,7 +16,7 @@ from lmms_eval.api.instance import Instance
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded import questions, scenes
 
 LAYERS = 6
 TASK = """
@@ -123,7 +123,7 @@ def asked() -> Asked:
     docs: list[dict[str, Any]] = []
     while len(docs) < 11:
         scene = scenes.random_scene(rng, "train")
-        if question := scenes.ask(rng, scene, rng.choice(scenes.KINDS), rng.random() < 0.5):
+        if question := questions.ask(rng, scene, rng.choice(questions.KINDS), rng.random() < 0.5):
             text = question.text + " Look closely." * (len(docs) % 4)
             docs.append({"question": text, "images": [scenes.render(scene)]})
     docs[3]["images"] = [*docs[3]["images"], *docs[4]["images"]]

@@ -255,6 +255,11 @@ FILMS = {
     "llava_onevision": "<video>",
     "qwen3_5": "<|vision_start|><|video_pad|><|vision_end|>",
     "gemma4": "<|video|>",
+    "qwen2_vl": "<|vision_start|><|video_pad|><|vision_end|>",
+    "qwen2_5_vl": "<|vision_start|><|video_pad|><|vision_end|>",
+    "qwen3_vl": "<|vision_start|><|video_pad|><|vision_end|>",
+    "internvl_hf": "<video>\n",
+    "glm4v": "<|begin_of_video|><|video|><|end_of_video|>",
 }
 
 

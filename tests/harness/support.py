@@ -33,17 +33,28 @@ class Support:
     note: str = ""
 
 
+REPEATS = "its answers repeat the question, dense and pruned alike"
+GLM = "GLM-4V and its mixtures; the class is the one config.json names"
 SIMPLE, BOTH = ("simple",), ("simple", "chat")
 SUPPORT = (
     Support("llava", "llava", kinds=BOTH, note="LLaVA 1.5"),
     Support("llava_next", "llava_next", kinds=BOTH, note="LLaVA 1.6, llama3 8B among them"),
     Support("llava_onevision", "llava_onevision", video=True, kinds=BOTH),
+    Support("qwen2_vl", "qwen2_vl", video=True, kinds=SIMPLE),
+    Support("qwen2_5_vl", "qwen2_5_vl", video=True, kinds=BOTH),
+    Support("qwen3_vl", "qwen3_vl", video=True, kinds=BOTH),
     Support("qwen3_5", "qwen3_5", video=True, kinds=BOTH, note="layers with linear attention"),
+    Support("internvl", "internvl_hf", video=True, batch=False),
+    Support("gemma3", "gemma3", video=True, kinds=SIMPLE),
     Support("gemma4", "gemma4", video=True, kinds=SIMPLE),
     Support("mistral3_vl", "mistral3_vl", video=True, kinds=SIMPLE, note="Mistral Small 3.1, Ministral 3"),
     Support("llama4_scout", "llama4_scout", video=True, kinds=SIMPLE),
     Support("lfm2_5_vl", "lfm2_5_vl", images=False),
     Support("aria", "aria", video=True, batch=False, kinds=SIMPLE),
+    Support("idefics2", "idefics2", video=True, kinds=SIMPLE),
+    Support("llama_vision", "llama_vision", video=True, kinds=SIMPLE, note="answers one by one"),
+    Support("instructblip", "instructblip", images=False, batch=False, kinds=SIMPLE, note=REPEATS),
+    Support("glm4v", "glm4v", kinds=SIMPLE, note=GLM),
     Support("huggingface", "paligemma", note="PaliGemma"),
     Support("huggingface", "smolvlm", note="SmolVLM; needs `num2words`"),
     Support("huggingface", "mistral3_vl", note="Mistral 3"),

@@ -90,6 +90,11 @@ def test_a_criterion_that_the_name_leaves_open_is_taken(model, criterion):
     assert take_options(registered()[model], {"criterion": criterion}, {}).criterion == criterion
 
 
+def test_a_file_of_families_among_the_arguments_is_told_where_it_goes():
+    with pytest.raises(OptionError, match=r"families is 'mine.toml'.* TOPOPRUNE_FAMILIES"):
+        take_options(registered()["topopruned_llava"], {"families": "mine.toml"}, {})
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
     [

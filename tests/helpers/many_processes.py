@@ -22,9 +22,12 @@ from two_ranks import samples
 
 from lmms_topoprune._util import cache as caching
 from lmms_topoprune._util.cache import Cache
-from lmms_topoprune.embedded import build
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
 
 COUNT = 20
 

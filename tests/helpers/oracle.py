@@ -1,4 +1,4 @@
-"""Answers a question about a scene by reading its text: an implementation independent of scenes.ask."""
+"""Answers a question about a scene by reading its text: an implementation independent of questions.ask."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ RELATIONS = {
 
 def answer(scene: Scene, question: str) -> str:
     """The right answer in the words of the question's options."""
+    if found := re.fullmatch(r"Are the (.+) more, fewer or equal in number compared to the (.+)\?", question):
+        a, b = _count(scene, found[1]), _count(scene, found[2])
+        return {1: "more", -1: "fewer", 0: "equal"}[(a > b) - (a < b)]
+    if found := re.fullmatch(r"Are there (more|fewer) (.+) than (.+)\?", question):
+        a, b = _count(scene, found[2]), _count(scene, found[3])
+        return _yes(a > b if found[1] == "more" else a < b)
+    if found := re.fullmatch(r"Are there as many (.+) as (.+)\?", question):
+        return _yes(_count(scene, found[1]) == _count(scene, found[2]))
+    if found := re.fullmatch(r"What (color|shape|size) is the object (\w+)(?: of)? the (.+)\?", question):
+        return getattr(_beside(scene, found[2], found[3]), found[1])
+    if found := re.fullmatch(
+        r"Is the object (left|right|above|below)(?: of)? the (.+?)(?: a)? (\w+)\?", question
+    ):
+        thing = _beside(scene, found[1], found[2])
+        return _yes(found[3] in (thing.color, thing.shape, thing.size))
     if found := re.fullmatch(r"Is the (.+) (\w+) or (\w+) compared to the (.+)\?", question):
         a, first, second, b = found.groups()
         holds = [word for word in (first, second) if RELATIONS[word](_one(scene, a), _one(scene, b))]
@@ -58,8 +73,14 @@ def _one(scene: Scene, phrase: str) -> Thing:
     if first in EXTREMES:
         best = min(EXTREMES[first](t) for t in scene.things)
         return _only([t for t in scene.things if EXTREMES[first](t) == best])
-    words = [word for word in phrase.split() if word != "object"]
+    words = [word for word in phrase.split() if word not in ("object", "one")]
     return _only([t for t in scene.things if all(w in (t.color, t.shape) for w in words)])
+
+
+def _beside(scene: Scene, side: str, phrase: str) -> Thing:
+    """The only object on one side of the object that a phrase fits."""
+    anchor = _one(scene, phrase)
+    return _only([t for t in scene.things if RELATIONS[side](t, anchor)])
 
 
 def _count(scene: Scene, noun: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import folders
@@ -35,31 +36,49 @@ RECORD = {
 }
 
 
+SEEDS = {"topology": (0, 1, 2)}
+"""Criterion -> its calibration seeds; the others have one."""
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGM8ISfHwMDAxMDAwMDAAAANBAEIfXHK"
+    "ZgAAAABJRU5ErkJggg=="
+)
+"""Two pixels by two."""
+
+
 def write_sweep(folder: Path, criteria: tuple[str, ...] = CRITERIA) -> Path:
     """A dense run and every criterion at three sparsities."""
     rng = np.random.default_rng(0)
     write_run(folder / "dense", rng, (), "dense", 0.9)
     for number, criterion in enumerate(criteria):
-        for count in (2, 4, 6):
-            start = 1 + (number + count) % (LAYERS - 1 - count)
+        for count, seed in product((2, 4, 6), SEEDS.get(criterion, (0,))):
+            start = 1 + (number + count + seed) % (LAYERS - 1 - count)
             dropped = tuple(range(start, start + count))
-            write_run(
-                folder / f"{number}-{count}", rng, dropped, criterion, 0.95 - 0.012 * count * (number + 1)
-            )
+            share = 0.95 - 0.012 * count * (number + 1)
+            write_run(folder / f"{number}-{count}-{seed}", rng, dropped, criterion, share, seed)
     return folder
 
 
 def write_run(
-    folder: Path, rng: np.random.Generator, dropped: tuple[int, ...], criterion: str, share: float
+    folder: Path,
+    rng: np.random.Generator,
+    dropped: tuple[int, ...],
+    criterion: str,
+    share: float,
+    seed: int = 0,
 ) -> None:
     seconds = {
         "calibrate": {"seconds": 3.0, "peak_bytes": 9e8},
-        "generate": {"seconds": 6.0 - 0.3 * len(dropped) + rng.random(), "peak_bytes": 5e8},
+        "generate": {"seconds": 6.0 - 0.3 * len(dropped) + 0.2 * rng.random(), "peak_bytes": 5e8},
     }
     scores = tuple(rng.random(LAYERS)) if dropped else None
-    plan = folders.plan(dropped, criterion, scores=scores, stages=seconds)
-    answers = (rng.random(DOCUMENTS) < share).astype(float).tolist()
-    folders.write(folder, {"vqa": folders.exact(answers)}, plan, {"vqa": 0.3}, record=RECORD)
+    calibration = {"seed": seed, "token": "last"}
+    asked = {"sparsity": len(dropped) / LAYERS}
+    known = {"scores": scores, "stages": seconds, "calibration": calibration, "parameters": asked}
+    plan = folders.plan(dropped, criterion, **known)
+    rows = folders.exact((rng.random(DOCUMENTS) < share).astype(float).tolist())
+    about = {"target": "yes", "input_media": [PICTURE]}
+    rows = [row | about | {"filtered_resps": "yes" if row["exact_match"] else "no"} for row in rows]
+    folders.write(folder, {"vqa": rows}, plan, {"vqa": 0.3}, record=RECORD)
 
 
 def barcode(states: int = LAYERS + 1, bars: int = 400) -> Barcode:
@@ -81,4 +100,4 @@ def shapes() -> dict[str, Shape]:
 
 def page(folder: Path, criteria: tuple[str, ...] = CRITERIA) -> str:
     runs = read_runs([write_sweep(folder, criteria)])
-    return report(compare(runs), runs, shapes=shapes())
+    return report(compare(runs, every_seed=True), runs, shapes=shapes())

@@ -12,10 +12,14 @@ import torch.distributed as dist
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.embedded import build, scenes
+from lmms_topoprune.embedded import questions, scenes
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
 
 
 def samples() -> list[Sample]:
@@ -24,7 +28,7 @@ def samples() -> list[Sample]:
     found: list[Sample] = []
     while len(found) < 32:
         scene = scenes.random_scene(rng, "train")
-        if question := scenes.ask(rng, scene, rng.choice(scenes.KINDS), rng.random() < 0.5):
+        if question := questions.ask(rng, scene, rng.choice(questions.KINDS), rng.random() < 0.5):
             found.append(Sample(question.text, scenes.render(scene)))
     return found
 

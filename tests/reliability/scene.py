@@ -9,16 +9,20 @@ import os
 import random
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from lmms_topoprune.embedded import build
 from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import fingerprint
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from training.embedded import build
 
 LAYERS = 6
 SIZE = build.Size(layers=LAYERS, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pages
 import pytest
@@ -12,7 +14,11 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
-WIDTHS = {"phone": 360, "desk": 1280}
+WIDTHS = {"phone": 360, "desk": 1280, "wide": 1400}
+LINES = 1 + 3 * len(pages.CRITERIA)
+RUNS = LINES + 3 * 2
+FIGURES = 6
+"""Those with a drawing for each width."""
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +71,10 @@ def test_silent_alone_and_not_wider_than_the_screen(opened, address, width):
 def test_one_image_a_chart_is_shown_and_its_text_is_legible(opened, width):
     page = opened(width)
     shown, other = ("narrow", "wider") if width < 700 else ("wider", "narrow")
-    assert page.locator(f"svg.{shown}:visible").count() == page.locator(f"svg.{other}").count() == 5
-    assert page.locator(f"svg.{other}:visible").count() == 0
+    assert page.locator(f".{shown} svg:visible").count() == page.locator(f".{other} svg").count() == FIGURES
+    assert page.locator(f".{other} svg:visible").count() == 0
     heights = page.eval_on_selector_all(
-        "svg.wider text, svg.narrow text",
+        ".wider svg text, .narrow svg text",
         "all => all.map(t => t.getBoundingClientRect().height).filter(height => height > 0)",
     )
     assert min(heights) > 8
@@ -95,7 +101,7 @@ def test_no_label_is_clipped_or_covers_another(opened, width):
 
 
 def first(page) -> str:
-    return page.locator("#board tbody tr:visible th").first.text_content()
+    return page.locator("#board tbody:visible tr:visible th").first.text_content()
 
 
 def test_the_table_sorts_by_keys_and_says_so(opened):
@@ -119,44 +125,133 @@ def test_numbers_are_sorted_as_numbers(opened):
         page.get_by_role("button", name=name, exact=True).click()
         place = page.locator("#board thead th").all_text_contents().index(name)
         keys = page.eval_on_selector_all(
-            "#board tbody tr", f"all => all.map(row => parseFloat(row.cells[{place}].dataset.value))"
+            "#board tbody", f"all => all.map(body => parseFloat(body.rows[0].cells[{place}].dataset.value))"
         )
-        assert len(keys) == 34 and keys == sorted(keys, reverse=True), name
+        assert len(keys) == LINES and keys == sorted(keys, reverse=True), name
 
 
 def test_the_table_filters_and_says_how_many_are_left(opened):
     page = opened()
     page.get_by_label("Show runs with").fill("topology 40")
-    assert first(page) == "topology 40 %" and page.locator("#board tbody tr:visible").count() == 1
-    assert page.locator("#shown").text_content() == "1 of 34 runs"
+    assert first(page).startswith("topology 40 %") and page.locator("#board tbody:visible").count() == 1
+    assert page.locator("#shown").text_content() == f"1 of {LINES} lines"
     page.get_by_label("Show runs with").fill("")
-    assert page.locator("#board tbody tr:visible").count() == 34
+    assert page.locator("#board tbody:visible").count() == LINES
+
+
+def test_the_leaderboard_fits_a_wide_screen_and_its_first_column_stays(opened):
+    page = opened(WIDTHS["wide"])
+    frame = page.locator("div[role=group]", has=page.locator("#board"))
+    assert frame.evaluate("box => box.scrollWidth <= box.clientWidth")
+    page.set_viewport_size({"width": WIDTHS["phone"], "height": 800})
+    before = page.locator("#board tbody th").first.bounding_box()["x"]
+    frame.evaluate("box => box.scrollTo(200, 0)")
+    assert frame.evaluate("box => box.scrollLeft") == 200
+    assert page.locator("#board tbody th").first.bounding_box()["x"] == before
+
+
+def test_tasks_are_shown_on_request(opened):
+    page = opened()
+    head = page.locator("#board thead th", has_text="vqa")
+    assert not head.is_visible()
+    page.get_by_label("tasks").press("Space")
+    assert head.is_visible()
+
+
+def test_seeds_unfold_by_a_click_or_a_key_and_stay_below_their_mean(opened):
+    page = opened()
+    assert page.locator("#board tr.seed:visible").count() == 0
+    line = page.locator("#board tbody", has_text="topology 20 %").first
+    button = line.locator("button.seeds")
+    button.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    seeds = line.locator("tr.seed:visible th").all_text_contents()
+    assert sorted(seeds) == [f"topology 20 % seed {seed}" for seed in range(3)]
+    page.get_by_role("button", name="retention", exact=True).click()
+    assert line.locator("tr.seed:visible").count() == 3
+    button.click()
+    assert page.locator("#board tr.seed:visible").count() == 0
+    page.get_by_role("button", name="all seeds").click()
+    assert page.locator("#board tbody tr:visible").count() == RUNS + 3
 
 
 def test_the_legend_hides_a_series_everywhere(opened):
     page = opened()
-    button = page.locator("#retention ~ ul button", has_text="topology")
+    button = page.locator("#quality ~ .figures .legend").first.get_by_role("button", name="topology")
     number = button.get_attribute("data-series")
     button.press("Space")
     assert page.locator(f"g[data-series='{number}']:visible").count() == 0
     pressed = page.eval_on_selector_all(
         f"button[data-series='{number}']", "all => all.map(b => b.getAttribute('aria-pressed'))"
     )
-    assert set(pressed) == {"false"} and len(pressed) == 3
+    assert set(pressed) == {"false"} and len(pressed) == 2
     button.press("Space")
-    assert page.locator(f"svg.wider g[data-series='{number}']:visible").count() > 0
+    assert page.locator(f".wider g[data-series='{number}']:visible").count() > 0
 
 
 def test_one_press_leaves_nothing_but_the_chosen_series(opened):
     page = opened()
-    every = page.locator("#retention ~ ul button[data-every]")
+    figure = page.locator("figure", has=page.locator("h3", has_text="Retention against sparsity"))
+    every = figure.locator("button[data-every]")
     every.click()
     assert page.locator("g[data-series]:visible").count() == 0
-    page.locator("#retention ~ ul button", has_text="topology").click()
-    assert page.locator("#retention ~ svg g[data-series]:visible").count() == 1
+    figure.get_by_role("button", name="topology").click()
+    assert figure.locator(".wider > svg > g[data-series]:visible").count() == 2  # the line and its name
     assert every.get_attribute("aria-pressed") == "false"
     every.click()
-    assert page.locator("#retention ~ svg.wider g[data-series]:visible").count() == len(pages.CRITERIA)
+    assert figure.locator(".wider > svg > g[data-series]:visible").count() == 2 * len(pages.CRITERIA)
+
+
+def test_a_figure_is_saved_as_svg_in_light_colors_that_stand_by_themselves(opened):
+    page = opened(scheme="dark")
+    button = page.get_by_role("button", name="Save Retention against sparsity as SVG")
+    with page.expect_download() as download:
+        button.press("Enter")
+    assert download.value.suggested_filename == "Retention_against_sparsity.svg"
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and "class=" not in text and "var(" not in text
+    texts = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if t.text == "100"]
+    assert texts[0].get("fill") == "rgb(26, 28, 32)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 27)"
+
+
+def test_the_numbers_of_a_figure_are_saved_as_csv(opened):
+    page = opened()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save Dropped layers as CSV").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert rows[0][:2] == ["run", "dropped by every seed"] and len(rows) == LINES
+    assert all(len(row) == 4 for row in rows)
+    assert page.said == []
+
+
+def test_lost_answers_are_shown_with_their_picture_and_by_run(opened):
+    page = opened()
+    shown = page.locator(".card:visible")
+    assert 0 < shown.count() <= 6
+    picture = shown.first.locator("img")
+    assert picture.get_attribute("src").startswith("data:image/webp;base64,")
+    assert picture.evaluate("image => image.complete && image.naturalWidth") == 2
+    run = page.locator("#lost option").nth(1).text_content()
+    page.get_by_label("Show what is lost by").select_option(run)
+    cards = page.locator(".card:visible")
+    criterion, count = run.rsplit(", ", 1)
+    assert cards.count() > 0
+    for card in cards.all():
+        place = card.locator("thead th").all_text_contents().index(count.removesuffix(" layers"))
+        row = card.locator("tbody tr", has=page.locator("th", has_text=criterion)).first
+        assert row.locator("td").nth(place - 1).text_content() == "✗ no"
+
+
+def test_on_paper_it_is_light_and_has_no_controls(opened):
+    page = opened(scheme="dark")
+    page.emulate_media(media="print")
+    assert (
+        page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bg').trim()") == "#fff"
+    )
+    assert page.locator("nav:visible, .tools:visible, #filter:visible").count() == 0
+    assert page.locator(".wider svg:visible").count() == FIGURES and len(page.pdf()) > 10_000
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(WIDTHS["phone"], "dark"), (WIDTHS["desk"], "light")])

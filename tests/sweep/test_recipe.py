@@ -40,8 +40,8 @@ def test_a_recipe_is_read_with_single_values_as_lists(write):
     assert [model["model"] for model in recipe.models] == ["dense_llava", "dense_qwen2_vl"]
     assert model_args(recipe.models[0]) == "pretrained=some/folder,dtype=bfloat16"
     assert (recipe.sparsities, recipe.tasks, recipe.batch_size) == ((0.25,), ("topoprune",), 16)
-    assert len(recipe.grid.cells()) == 2 * 2 * 2
-    assert recipe.grid.cells()[0].options(recipe.options).samples == 64
+    assert len(recipe.grid.points()) == 2 * 2 * 2
+    assert recipe.grid.points()[0].options(recipe.options).samples == 64
 
 
 def test_what_is_saved_is_the_same_recipe(write, tmp_path):

@@ -25,7 +25,7 @@ from lmms_topoprune.pipeline import Planner, make_plan
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.results.labels import plan_label
 from lmms_topoprune.sweep.folder import SweepFolder, read_sweep
-from lmms_topoprune.sweep.grid import Cell, Grid, parse_variant
+from lmms_topoprune.sweep.grid import Grid, GridPoint, parse_variant
 from lmms_topoprune.sweep.run_folders import distinct, distinct_labels, read_runs
 from lmms_topoprune.sweep.runner import sweep
 from lmms_topoprune.topology import jaccard
@@ -191,7 +191,9 @@ def test_one_pass_serves_all_criteria_and_plans_equal_single_ones(tiny_llava, em
     model = tiny_llava(layers=6)
     shared = {"samples": 24}
     cells = [
-        Cell(name, s) for name in ("topology", "cosine", "block_influence", "gardinazzi") for s in (0.2, 0.4)
+        GridPoint(name, s)
+        for name in ("topology", "cosine", "block_influence", "gardinazzi")
+        for s in (0.2, 0.4)
     ]
     planner = Planner("tiny", model, embedded_processor)
     plans = planner.plans([cell.options(shared) for cell in cells])
@@ -270,7 +272,7 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
         (0, 1),
         {"dimension": 0, "samples": 16},
     )
-    assert [cell.sparsity for cell in grid.cells()] == [0, 0]
+    assert [cell.sparsity for cell in grid.points()] == [0, 0]
     comparison = compare(distinct_labels(sweep(evaluator(), grid, ["vqa"], tmp_path)))
     row = comparison.rows[1]
     plan = next(run.plan for run in read_sweep(tmp_path) if run.dropped == row.dropped)
@@ -316,10 +318,11 @@ def test_a_variant_is_a_criterion_with_options():
         {"selection": "block", "eps": 0.5, "samples": 64},
     )
     assert parse_variant("cosine:calibration=task:mme:test") == ("cosine", {"calibration": "task:mme:test"})
-    assert Cell("topology:k=5+10", 0.3, 2).name == "topology_k=5+10-0.3-seed2"
+    assert GridPoint("topology:k=5+10", 0.3, 2).name == "topology_k=5+10-0.3-seed2"
     shared = {"k": "7", "samples": 64}
     assert (
-        Cell("topology:k=9", 0.3).options(shared).k == "9" and Cell("topology", 0.3).options(shared).k == "7"
+        GridPoint("topology:k=9", 0.3).options(shared).k == "9"
+        and GridPoint("topology", 0.3).options(shared).k == "7"
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from test_sweep import CHEAP, Evaluator
 
-from lmms_topoprune._util import lock
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.sweep import folder as cells
 from lmms_topoprune.sweep.run_folders import read_runs
@@ -132,5 +131,5 @@ def test_a_file_system_without_locks_is_no_obstacle(evaluator, tmp_path, monkeyp
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr("filelock._unix.fcntl.flock", no_locks)
     assert len(sweep(evaluator(), CHEAP, ["vqa"], tmp_path)) == 5

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
 
-from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.question import Question
 
 MME_CATEGORIES = {
     "existence": "existence",
@@ -32,7 +33,7 @@ def write_mme(folder: Path, images: int) -> None:
     while len(rows) < 2 * images:
         scene = scenes.random_scene(rng, "test")
         kind = kinds[len(rows) // 2 % len(kinds)]
-        asked = [scenes.ask(rng, scene, kind, True) for _ in range(40)]
+        asked = [questions.ask(rng, scene, kind, True) for _ in range(40)]
         pair = {question.answer: question for question in asked if question is not None}
         for question in pair.values() if len(pair) == 2 else ():
             rows.append(
@@ -57,7 +58,7 @@ def write_gqa(folder: Path, questions: int) -> None:
     images: list[dict] = []
     while len(rows) < questions:
         scene = scenes.random_scene(rng, "test")
-        asked = [scenes.ask(rng, scene, rng.choice(kinds), False) for _ in range(2)]
+        asked = [questions.ask(rng, scene, rng.choice(kinds), False) for _ in range(2)]
         if None in asked:
             continue
         image_id = f"n{len(images):06d}"
@@ -71,7 +72,7 @@ def write_gqa(folder: Path, questions: int) -> None:
     _write_card(target, tuple(configs))
 
 
-def _gqa_row(number: str, image_id: str, question: scenes.Question) -> dict:
+def _gqa_row(number: str, image_id: str, question: Question) -> dict:
     return {
         "id": number,
         "imageId": image_id,

@@ -12,8 +12,8 @@ import yaml
 from lmms_eval.tasks.mme.utils import mme_aggregate_results
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.embedded.build import END
-from lmms_topoprune.embedded.make_tasks import TASKS
+from training.embedded.build import END
+from training.make_tasks import TASKS
 
 Rows = Callable[[str], list[dict[str, Any]]]
 

@@ -11,8 +11,8 @@ from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.embedded import build
-from lmms_topoprune.embedded.make_tasks import TASKS
+from training.embedded import build
+from training.make_tasks import TASKS
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,10 @@ from typing import Any
 import oracle
 import pytest
 
-from lmms_topoprune.embedded import make_tasks, scenes
+from lmms_topoprune.embedded import scenes
 from lmms_topoprune.embedded.data import calibration_samples
-from lmms_topoprune.embedded.make_tasks import TASKS
+from training import make_tasks
+from training.make_tasks import TASKS
 
 Rows = Callable[[str], list[dict[str, Any]]]
 Drawn = tuple[list[scenes.Scene], dict[str, list[dict[str, Any]]]]

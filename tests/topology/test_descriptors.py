@@ -93,6 +93,70 @@ def test_a_published_file_can_be_replayed(tmp_path) -> None:
     assert tp.Barcode.load(path, states=4) == barcode
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("closed", [False, True])
+def test_closed_and_half_open_files_give_the_same_bars(tmp_path, first: int, closed: bool) -> None:
+    bars = np.array([[0, 0, 7], [0, 0, 3], [1, 1, 4], [1, 3, 6]]) + np.array([0, first, first - closed])
+    path = tmp_path / "bars.txt"
+    np.savetxt(path, bars, fmt="%d")  # apart by blanks, as FastZigZag's program writes them
+    expected = tp.Barcode.of([(0, 0, 7), (0, 0, 3), (1, 1, 4), (1, 3, 6)])
+    assert tp.Barcode.load(path, first=first, closed=closed) == expected
+    if not closed:
+        assert tp.Barcode.load(path, first=first) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "closed", "sentence"),
+    [
+        ("1,0,3\n1,6,6\n", None, "bar 1 is '1,6,6', which only a closed interval can be; pass closed=True"),
+        ("1,0,3\n1,6,6\n", False, "pass closed=True"),
+        ("0,0,6\n1,3,4\n", None, "ends at 6, where no half-open component ends"),
+    ],
+)
+def test_a_file_that_shows_closed_ends_is_refused(tmp_path, text: str, closed, sentence: str) -> None:
+    (tmp_path / "bars.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        tp.Barcode.load(tmp_path / "bars.csv", closed=closed)
+
+
+def test_a_file_that_looks_otherwise_than_said_is_read_with_a_warning(tmp_path) -> None:
+    (tmp_path / "open.csv").write_text("0,0,7\n")
+    (tmp_path / "closed.csv").write_text("0,0,6\n")
+    with pytest.warns(UserWarning, match="looks half-open, but closed=True"):
+        assert tp.Barcode.load(tmp_path / "open.csv", closed=True).bars(0).tolist() == [[0, 8]]
+    with pytest.warns(UserWarning, match="looks closed, but closed=False"):
+        assert tp.Barcode.load(tmp_path / "closed.csv", closed=False).bars(0).tolist() == [[0, 6]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "states", "sentence"),
+    [
+        ([(1, 0, 1, 10**9)], 2, "bars; allowed: at most"),
+        ([(1, 0, 1, 2**21)] * 3, 2, "bars; allowed: at most"),
+        ([(1, 0, 1, 1)], 10**9, "states; allowed: at most"),
+        ([(1, 0, 10**30, 1)], 2, "counted bars are broken"),
+        ([(1, 0, 1, 1.5)], 2, "counted bars are broken"),
+        ([(1, 0, 1, 0)], 2, "counted bars are broken"),
+        ([(1, 0, 1)], 2, "counted bars are broken"),
+    ],
+)
+def test_a_small_file_cannot_cost_much_memory(rows, states: int, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        tp.Barcode.from_counted(rows, states)
+
+
+def test_a_file_of_one_bar_cannot_ask_for_many_states(tmp_path) -> None:
+    (tmp_path / "bars.csv").write_text("1,0,900719925474099\n")
+    with pytest.raises(InputError, match=r"has 4.5\d+e\+14 states; allowed: at most"):
+        tp.Barcode.load(tmp_path / "bars.csv")
+
+
+def test_counted_bars_come_back() -> None:
+    barcode = tp.Barcode.of([(0, 0, 3), (1, 0, 1), (1, 0, 1), (1, 0, 1)], 2)
+    assert barcode.counted() == [[0, 0, 3, 1], [1, 0, 1, 3]]
+    assert tp.Barcode.from_counted([tuple(row) for row in barcode.counted()], 2) == barcode
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -100,7 +164,9 @@ def test_a_published_file_can_be_replayed(tmp_path) -> None:
         ("1,4,3\n", "birth < death"),
         ("0,1,x\n", "bar 0"),
         ("0,0.5,3\n", "fractions"),
-        ("0,0,1e20\n", "below 2"),
+        ("0,0,nan\n", "bar 0 is .*nan.*whole numbers"),
+        ("0,0,inf\n", "bar 0 is .*inf.*whole numbers"),
+        ("1,0,1e20\n", "has 5e+19 states".replace("+", r"\+")),
         ("x,0,3\n1,0,3\n", "bar 0 is 'x,0,3'"),
         ("birth,death,dimension\n0,1,1\n", "has the columns birth,death,dimension"),
     ],

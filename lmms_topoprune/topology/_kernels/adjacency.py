@@ -3,23 +3,24 @@
 # mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
-import numpy as np
-
 from lmms_topoprune.topology._kernels.compiled import kernel
 
 
-@kernel("Tuple((int64[::1], int64[::1]))(int32[:, ::1])")
-def symmetrized(lists):
-    """Vertex v joined to lists[v], both ways; repetitions count once."""
+@kernel("void(int32[:, ::1], int64[::1], int64[::1], int64[::1])")
+def symmetrized(lists, start, near, filled):
+    """Vertex v joined to lists[v], both ways; repetitions count once.
+
+    start (N + 1,) zeros and start[N] entries of near (2 * lists.size,) are filled; filled (N,) is scratch.
+    """
     n, m = lists.shape
-    start = np.zeros(n + 1, np.int64)
     for v in range(n):
         for r in range(m):
             start[v + 1] += 1
             start[lists[v, r] + 1] += 1
     for v in range(n):
         start[v + 1] += start[v]
-    near, filled = np.empty(start[n], np.int64), start[:-1].copy()
+    for v in range(n):
+        filled[v] = start[v]
     for v in range(n):  # ascending, so that rows are nearly sorted
         for r in range(m):
             u = lists[v, r]
@@ -41,15 +42,13 @@ def symmetrized(lists):
                 last = near[used] = near[p]
                 used += 1
     start[n] = used
-    return start, near[:used].copy()
 
 
-@kernel("Tuple((int64[::1], int64[::1]))(int64[::1], int64[::1], int64[::1], int64[::1])")
-def common(start, near, other_start, other_near):
-    """The edges of both graphs."""
-    n = len(start) - 1
-    first, shared, used = np.zeros(n + 1, np.int64), np.empty(len(near), np.int64), 0
-    for v in range(n):
+@kernel("void(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])")
+def common(start, near, other_start, other_near, first, shared):
+    """The edges of both graphs: first (N + 1,) zeros and shared, first[N] entries of it, are filled."""
+    used = 0
+    for v in range(len(start) - 1):
         i, j = start[v], other_start[v]
         while i < start[v + 1] and j < other_start[v + 1]:
             a, b = near[i], other_near[j]
@@ -59,13 +58,11 @@ def common(start, near, other_start, other_near):
             i += a <= b
             j += b <= a
         first[v + 1] = used
-    return first, shared[:used].copy()
 
 
-@kernel("int64[::1](int64[::1], int64[::1], int64[::1], int64[::1])")
-def positions(start, near, tails, heads):
+@kernel("void(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])")
+def positions(start, near, tails, heads, out):
     """Where the edges stand in `near`; each of them must be one of the graph."""
-    out = np.empty(len(tails), np.int64)
     for e in range(len(tails)):
         low, high = start[tails[e]], start[tails[e] + 1]
         while high - low > 1:
@@ -75,4 +72,3 @@ def positions(start, near, tails, heads):
             else:
                 high = middle
         out[e] = low
-    return out

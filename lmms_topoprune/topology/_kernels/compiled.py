@@ -14,23 +14,19 @@ from numba import njit
 Kernel = Callable[..., Any]
 
 
-def kernel(*signatures: str, any_order: bool = False) -> Callable[[Kernel], Kernel]:
-    """Compile for these signatures when the module is imported, without Python's lock.
+def kernel(signature: str | None = None, *, any_order: bool = False) -> Callable[[Kernel], Kernel]:
+    """Compile for a signature when the module is imported, or for each kind of arguments when first called.
 
-    Given signatures halve the time to compile. `any_order` lets sums be added in any order, which is
-    quicker, and is for numbers whose error is bounded anyway.
+    Kernels run without Python's lock. `any_order` lets sums be added in any order, which is quicker; the
+    order then depends on the processor alone.
     """
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract"} if any_order else False,
-    }
-    wanted = list(signatures) if len(signatures) > 1 else signatures[0]
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    options["fastmath"] = {"reassoc", "contract"} if any_order else False
 
     def compiled(function: Kernel) -> Kernel:
         try:
-            return njit(wanted, cache=True, **options)(function)
+            return njit(signature, cache=True, **options)(function)
         except RuntimeError:  # no folder to write to
-            return njit(wanted, **options)(function)
+            return njit(signature, **options)(function)
 
     return compiled

@@ -1,0 +1,60 @@
+"""Recipe: everything that decides the embedded model's weights, but for how long it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from training.embedded.build import Size
+
+
+@dataclass(frozen=True)
+class VisionRecipe:
+    """How the vision tower is pretrained: AdamW, one cycle, `batch` scenes a step."""
+
+    steps: int = 300
+    batch: int = 64
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the embedded model is trained; the defaults made the shipped one.
+
+    Attributes:
+        size: the architecture; all layers are there from the first step.
+        vision: how the vision tower is pretrained, before it is frozen.
+        start: for every layer the one of an earlier release that it starts as, or None for a fresh one; if
+            empty, everything is fresh: the vision tower is pretrained and the projector aligned.
+        align: steps of the projector's alignment.
+        early: steps with many captions and drills; fewer come after them.
+        warmup: steps of linear warm-up.
+        batch: scenes a step.
+        context: tokens a scene at most, filled with as many questions as fit.
+        lr, muon_lr: peak learning rates of AdamW and of Muon.
+        weight_decay: on the matrices Muon trains.
+        seed: draws the weights, the scenes and the questions.
+    """
+
+    size: Size = field(default_factory=Size)
+    vision: VisionRecipe = field(default_factory=VisionRecipe)
+    start: tuple[int | None, ...] = (0, 1, 2, None, 3, 4, None, 5, None, None, None, None)
+    align: int = 300
+    early: int = 0
+    warmup: int = 20
+    batch: int = 16
+    context: int = 128
+    lr: float = 6e-4
+    muon_lr: float = 0.01
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """The inverse of dataclasses.asdict."""
+        nested = {
+            "size": Size(**data["size"]),
+            "vision": VisionRecipe(**data["vision"]),
+            "start": tuple(data["start"]),
+        }
+        return cls(**{**data, **nested})
