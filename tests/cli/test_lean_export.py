@@ -67,3 +67,13 @@ def test_a_plan_that_only_the_dense_model_confirms_is_carried_out_on_it(topoprun
         "export", "--pretrained", half, "--plan", plan, "-o", tmp_path / "out", "--device", "cpu", "--json"
     )
     assert code == 0 and json.loads(out)["layers"] == 5
+
+
+def test_without_a_model_it_is_the_plans_own(topoprune, half, plan, tmp_path):
+    code, out, err = topoprune("export", "--plan", plan, "-o", tmp_path / "out", "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["layers"] == 4
+    before, after = (json.loads((place / "config.json").read_text()) for place in (half, tmp_path / "out"))
+    assert after["text_config"].pop("num_hidden_layers") == 4
+    assert before["text_config"].pop("num_hidden_layers") == 6
+    assert after == before
