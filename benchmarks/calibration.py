@@ -37,9 +37,9 @@ from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import merged
 from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.topology import pairwise
-from lmms_topoprune.embedded.data import calibration_samples
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import select
 
@@ -60,7 +60,7 @@ def main() -> None:
         load = seconds(lambda: made.append(make()), arguments.clock)  # noqa: B023
         model, processor = made[0]
         for count in arguments.samples:
-            samples = (calibration_samples() * (1 + count // 512))[:count]
+            samples = (load_samples("embedded", 512, 0) * (1 + count // 512))[:count]
             row = measure(model, processor, samples, arguments.k, arguments.rounds, arguments.clock)
             rows.append({**row, "load": load})
             print(line(rows[-1]), flush=True)

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": {*BASE, "plan", "registry"},
     "topology": {*BASE, "selection"},
     "surgery": {*BASE, "plan", "registry"},
-    "embedded": {*BASE, "calibration"},
+    "embedded": BASE,
     "calibration": {*DATA, "surgery", "embedded"},
     "criteria": SCIENCE - {"embedded"},
     "repair": SCIENCE - {"topology", "embedded"},

@@ -41,9 +41,9 @@ def load_samples(
     prefix, colon, rest = source.partition(":")
     known: dict[str, Reader] = {"hf": hub_samples, **(readers or {})}
     if source == "embedded":
-        from lmms_topoprune.embedded.data import calibration_samples
+        from lmms_topoprune.embedded.data import calibration_pairs
 
-        return calibration_samples(count, seed)
+        return [Sample(text, image) for text, image in calibration_pairs(count, seed)]
     if colon and prefix in known:
         return known[prefix](rest, count, seed, strict)
     try:

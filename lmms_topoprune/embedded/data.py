@@ -14,10 +14,12 @@ from typing import Any
 
 from PIL import Image
 
-from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import questions, scenes
 from lmms_topoprune.embedded.question import as_choice
 from lmms_topoprune.errors import OptionError
+
+Pair = tuple[str, Image.Image]
+"""An instruction and an RGB image."""
 
 SIZE = 512
 FOLDER = Path(__file__).parent / "calibration"
@@ -42,11 +44,11 @@ GENERAL = (
 FORMS = (*questions.KINDS, "choice", "caption", "drill")
 
 
-def calibration_samples(count: int = SIZE, seed: int = 0) -> list[Sample]:
-    """The first `count` of 512 samples; scenes and photographs take turns.
+def calibration_pairs(count: int = SIZE, seed: int = 0) -> list[Pair]:
+    """The first `count` of 512 pairs; scenes and photographs take turns.
 
     Args:
-        count: how many samples; every prefix is a balanced mix.
+        count: how many; every prefix is a balanced mix.
         seed: draws the scenes, the order of the photographs and which of their instructions are used.
 
     Raises:
@@ -54,9 +56,9 @@ def calibration_samples(count: int = SIZE, seed: int = 0) -> list[Sample]:
     """
     if not 1 <= count <= SIZE:
         raise OptionError(f"samples is {count}; allowed: 1 to {SIZE} with calibration=embedded")
-    scene_samples = _scene_samples(random.Random(f"calibration scenes {seed}"))
-    photo_samples = _photo_samples(random.Random(f"calibration photos {seed}"))
-    return [next(photo_samples if i % 2 else scene_samples) for i in range(count)]
+    of_scenes = _scene_pairs(random.Random(f"calibration scenes {seed}"))
+    of_photos = _photo_pairs(random.Random(f"calibration photos {seed}"))
+    return [next(of_photos if i % 2 else of_scenes) for i in range(count)]
 
 
 @cache
@@ -65,7 +67,7 @@ def photos() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((FOLDER / "photos.json").read_text(encoding="utf-8")))
 
 
-def _scene_samples(rng: random.Random) -> Iterator[Sample]:
+def _scene_pairs(rng: random.Random) -> Iterator[Pair]:
     """Endless scenes of the calibration split; the forms of question come round in turn."""
     number = 0
     while True:
@@ -73,7 +75,7 @@ def _scene_samples(rng: random.Random) -> Iterator[Sample]:
         text = _instruction(rng, scene, FORMS[number % len(FORMS)])
         if text is not None:
             number += 1
-            yield Sample(text, scenes.render(scene))
+            yield text, scenes.render(scene)
 
 
 def _instruction(rng: random.Random, scene: scenes.Scene, form: str) -> str | None:
@@ -91,7 +93,7 @@ def _instruction(rng: random.Random, scene: scenes.Scene, form: str) -> str | No
     return as_choice(rng, question)[0]
 
 
-def _photo_samples(rng: random.Random) -> Iterator[Sample]:
+def _photo_pairs(rng: random.Random) -> Iterator[Pair]:
     """Every photograph once before any comes again, each time with another instruction."""
     asked = {p["file"]: _instructions(rng, p) for p in photos()}
     while True:
@@ -99,7 +101,7 @@ def _photo_samples(rng: random.Random) -> Iterator[Sample]:
         rng.shuffle(order)
         for file in order:
             with Image.open(FOLDER / "photos" / file) as image:
-                yield Sample(asked[file].pop(), image.convert("RGB"))
+                yield asked[file].pop(), image.convert("RGB")
 
 
 def _instructions(rng: random.Random, photo: dict[str, Any]) -> list[str]:

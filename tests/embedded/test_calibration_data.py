@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
+from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.embedded import data, scenes
 from lmms_topoprune.errors import OptionError
 from training import attribution
@@ -15,7 +16,7 @@ from training import attribution
 
 @pytest.fixture(scope="module")
 def all_samples() -> list[Sample]:
-    return data.calibration_samples()
+    return load_samples("embedded", data.SIZE, 0)
 
 
 def is_scene(sample: Sample) -> bool:
@@ -32,7 +33,7 @@ def test_there_are_512_different_pairs_half_of_them_photographs(all_samples: lis
 
 @pytest.mark.parametrize("count", [16, 64, 129])
 def test_every_prefix_is_a_balanced_mix(all_samples: list[Sample], count: int) -> None:
-    prefix = data.calibration_samples(count)
+    prefix = load_samples("embedded", count, 0)
     assert fingerprint(prefix) == fingerprint(all_samples[:count])
     assert abs(2 * sum(map(is_scene, prefix)) - count) <= 1
     pictures = Counter(s.image.tobytes() for s in prefix if not is_scene(s) and s.image is not None)
@@ -47,8 +48,8 @@ def test_photographs_and_instructions_vary(all_samples: list[Sample]) -> None:
 
 
 def test_a_seed_draws_another_set_and_the_same_one_again(all_samples: list[Sample]) -> None:
-    assert fingerprint(data.calibration_samples(seed=0)) == fingerprint(all_samples)
-    other = data.calibration_samples(seed=1)
+    assert fingerprint(load_samples("embedded", data.SIZE, 0)) == fingerprint(all_samples)
+    other = load_samples("embedded", data.SIZE, 1)
     shared = {s.digest for s in other} & {s.digest for s in all_samples}
     # Scenes are drawn anew; of six instructions a photograph, four are drawn each time.
     assert 0 < len(shared) < 256
@@ -57,7 +58,7 @@ def test_a_seed_draws_another_set_and_the_same_one_again(all_samples: list[Sampl
 @pytest.mark.parametrize("count", [0, 513])
 def test_a_count_out_of_range_is_one_sentence(count: int) -> None:
     with pytest.raises(OptionError, match=f"samples is {count}; allowed: 1 to 512"):
-        data.calibration_samples(count)
+        load_samples("embedded", count, 0)
 
 
 def test_every_photograph_is_attributed_and_small() -> None:

@@ -24,7 +24,7 @@ from scene import Scene, damaged, leftovers, read_only, save_model, sentence_of,
 from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune.calibration.samples import Sample, fingerprint
-from lmms_topoprune.embedded.data import calibration_samples
+from lmms_topoprune.calibration.sources import load_samples
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.results.reading import read_run
 
@@ -244,7 +244,7 @@ def write_images(folder: Path, count: int) -> Path:
     """A JSONL file of pairs with `count` images beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for number, sample in enumerate(s for s in calibration_samples(2 * count) if s.image):
+    for number, sample in enumerate(s for s in load_samples("embedded", 2 * count, 0) if s.image):
         if number < count:
             sample.image.resize((32, 32)).save(folder / f"{number}.png")
             rows.append(json.dumps({"instruction": sample.instruction, "image": f"{number}.png"}))

@@ -1,18 +1,20 @@
-"""Stand-in rows for the real MME and GQA data sets, in their schema, made of rendered scenes.
+"""Stand-in rows for the real MME, GQA and MMBench data sets, in their schema, made of rendered scenes.
 
-lmms-eval loads `lmms-lab-encoder/MME` and `lmms-lab-encoder/GQA`; a local folder of that relative name in
+lmms-eval loads `lmms-lab-encoder/MME`, GQA and MMBench; a local folder of that relative name in
 the working directory is loaded instead of the hub's.
 """
 
 from __future__ import annotations
 
 import random
+from itertools import zip_longest
 from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
 
-from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.question import Question
+from lmms_topoprune.embedded import scenes
+from lmms_topoprune.embedded.question import Question, as_choice
+from lmms_topoprune.embedded.questions import ask
 
 MME_CATEGORIES = {
     "existence": "existence",
@@ -33,7 +35,7 @@ def write_mme(folder: Path, images: int) -> None:
     while len(rows) < 2 * images:
         scene = scenes.random_scene(rng, "test")
         kind = kinds[len(rows) // 2 % len(kinds)]
-        asked = [questions.ask(rng, scene, kind, True) for _ in range(40)]
+        asked = [ask(rng, scene, kind, True) for _ in range(40)]
         pair = {question.answer: question for question in asked if question is not None}
         for question in pair.values() if len(pair) == 2 else ():
             rows.append(
@@ -58,7 +60,7 @@ def write_gqa(folder: Path, questions: int) -> None:
     images: list[dict] = []
     while len(rows) < questions:
         scene = scenes.random_scene(rng, "test")
-        asked = [questions.ask(rng, scene, rng.choice(kinds), False) for _ in range(2)]
+        asked = [ask(rng, scene, rng.choice(kinds), False) for _ in range(2)]
         if None in asked:
             continue
         image_id = f"n{len(images):06d}"
@@ -69,7 +71,40 @@ def write_gqa(folder: Path, questions: int) -> None:
     for name, content in configs.items():
         features = Features({"id": Value("string"), "image": Image()}) if name.endswith("images") else None
         _write(content, target / name / f"{GQA_SPLIT}-00000-of-00001.parquet", features)
-    _write_card(target, tuple(configs))
+    _write_card(target, tuple(configs), GQA_SPLIT)
+
+
+def write_mmbench(folder: Path, questions: int) -> None:
+    """`questions` questions of two to four options in `folder`/lmms-lab-encoder/MMBench."""
+    rng = random.Random("mmbench")
+    kinds = ("color", "shape", "size", "count")
+    rows: list[dict] = []
+    while len(rows) < questions:
+        scene = scenes.random_scene(rng, "test")
+        kind = kinds[len(rows) % len(kinds)]
+        question = ask(rng, scene, kind, False)
+        if question is None:
+            continue
+        _, options, letter = as_choice(rng, question)
+        rows.append(
+            {
+                "index": len(rows),
+                "question": question.text,
+                "hint": "nan",
+                "answer": letter,
+                **dict(zip_longest("ABCDE", options, fillvalue="nan")),
+                "category": kind,
+                "L2-category": "attribute_reasoning",
+                "image": scenes.render(scene),
+                "source": "scenes",
+                "split": "dev",
+            }
+        )
+    features = Features(
+        {name: Value("int64" if name == "index" else "string") for name in rows[0]} | {"image": Image()}
+    )
+    _write(rows, folder / "lmms-lab-encoder/MMBench/en/dev-00000-of-00001.parquet", features)
+    _write_card(folder / "lmms-lab-encoder/MMBench", ("en",), "dev")
 
 
 def _gqa_row(number: str, image_id: str, question: Question) -> dict:
@@ -95,13 +130,13 @@ def _write(rows: list[dict], path: Path, features: Features | None) -> None:
     Dataset.from_list(rows, features=features).to_parquet(path)
 
 
-def _write_card(folder: Path, configs: tuple[str, ...]) -> None:
+def _write_card(folder: Path, configs: tuple[str, ...], split: str) -> None:
     lines = ["---", "configs:"]
     for name in configs:
         lines += [
             f"- config_name: {name}",
             "  data_files:",
-            f"  - split: {GQA_SPLIT}",
-            f"    path: {name}/{GQA_SPLIT}-*.parquet",
+            f"  - split: {split}",
+            f"    path: {name}/{split}-*.parquet",
         ]
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))

@@ -11,7 +11,7 @@ import oracle
 import pytest
 
 from lmms_topoprune.embedded import scenes
-from lmms_topoprune.embedded.data import calibration_samples
+from lmms_topoprune.embedded.data import calibration_pairs
 from training import make_tasks
 from training.make_tasks import TASKS
 
@@ -57,7 +57,7 @@ def test_an_independent_reader_gives_the_same_answers(rows: Rows, drawn: Drawn, 
 def test_scenes_are_new_to_training_and_calibration(drawn: Drawn) -> None:
     assert {scene.split for scene in drawn[0]} == {"test"}
     assert len({scene.things for scene in drawn[0]}) == len(drawn[0])
-    seen = {s.image.tobytes() for s in calibration_samples() if s.image is not None}
+    seen = {image.tobytes() for _, image in calibration_pairs()}
     assert not seen & {scenes.render(scene).tobytes() for scene in drawn[0]}
 
 

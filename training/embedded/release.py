@@ -40,11 +40,11 @@ tested and compared without a hub and without a GPU. It knows nothing of the rea
     python -m training embedded runs/embedded --steps {steps} --decay {decay} --compiled
     python -m training release-embedded runs/embedded lmms_topoprune/embedded/model
 
-The vision tower is pretrained for {vision_steps} steps to tell what is in each cell, then frozen; the
-projector is aligned with the words of what is in a cell. All {layers} layers of the decoder are trained
-from the start, {steps} steps of {batch} scenes and {context} tokens each, with Muon for the layers' matrices
-and AdamW for the rest. No layer is a copy of another, there is no layer dropout and no other measure that
-would make it robust to the removal of layers.
+{start}
+
+The decoder is trained for {steps} steps of {batch} scenes and {context} tokens each, with Muon for the
+layers' matrices and AdamW for the rest. No layer is a copy of another, there is no layer dropout and no other
+measure that would make it robust to the removal of layers.
 
 {curve}
 
@@ -59,6 +59,13 @@ bfloat16 weights computed in float32:
 
 Overall: {overall:.1f} %, the mean of all. Reproduce them with `python -m training evaluate`.
 """
+
+FROM_NOTHING = """\
+The vision tower is pretrained for {steps} steps to tell what is in each cell, then frozen; the projector
+is aligned with the words of what is in a cell. All {layers} layers are there from the first step."""
+FROM_EARLIER = """\
+The vision tower and the projector are the earlier release's, and so are {kept} of the {layers} decoder
+layers, all different ones; the other {fresh} are fresh, and do nothing before the first step."""
 
 
 def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:
@@ -101,7 +108,7 @@ def _card(
         width=size.width,
         parameters=model.num_parameters() / 1e6,
         vocab=len(processor.tokenizer),
-        vision_steps=recipe.vision.steps,
+        start=_start(recipe),
         steps=state["end"][0],
         decay=state["end"][1],
         batch=recipe.batch,
@@ -111,3 +118,11 @@ def _card(
         figures=figures_table(figures),
         overall=100 * figures["overall"],
     )
+
+
+def _start(recipe: Recipe) -> str:
+    """Where the weights come from, in words."""
+    kept = sum(layer is not None for layer in recipe.start)
+    if not kept:
+        return FROM_NOTHING.format(steps=recipe.vision.steps, layers=recipe.size.layers)
+    return FROM_EARLIER.format(kept=kept, layers=recipe.size.layers, fresh=len(recipe.start) - kept)

@@ -1,0 +1,110 @@
+"""The pretrained LVLM in miniature: both trained parts go in unchanged, and its folder is like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from harness.wrapped import tokenizer
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from training.evaluate import generate, items
+from training.loop import finished
+from training.lvlm import build
+from training.lvlm.release import release
+from training.lvlm.train import Recipe, train
+
+Make = Callable[..., LlavaForConditionalGeneration]
+TINY = Recipe(align=5, early=1, warmup=1, batch=1, context=400)
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model with SmolLM2's special tokens, a token a byte."""
+    folder = tmp_path_factory.mktemp("language")
+    words = tokenizer(build.PAD, "<|im_start|>", build.END)
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vision(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("vision")
+    tiny_llava(layers=1).save_pretrained(folder)
+    embedded_processor.save_pretrained(folder)
+    return folder
+
+
+def test_both_parts_are_in_it_unchanged(language: Path, vision: Path) -> None:
+    processor = build.build_processor(language, vision)
+    model = build.build_model(processor, language, vision, seed=0)
+    decoder = LlamaForCausalLM.from_pretrained(language)
+    ids = processor.tokenizer("What is this?", return_tensors="pt")["input_ids"]
+    words = decoder.config.vocab_size
+    with torch.no_grad():
+        assert torch.allclose(model(input_ids=ids).logits[..., :words], decoder(ids).logits, atol=1e-5)
+    tower = AutoModelForImageTextToText.from_pretrained(vision).model.vision_tower.state_dict()
+    assert all(torch.equal(p, tower[name]) for name, p in model.model.vision_tower.state_dict().items())
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_it_is_trained_on_what_its_template_writes(language: Path, vision: Path) -> None:
+    processor = build.build_processor(language, vision)
+    chat = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Red?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "yes"}]},
+        {"role": "user", "content": "And blue?"},
+    ]
+    written = processor.apply_chat_template(chat, add_generation_prompt=True)
+    first, answer = build.wording("Red?", "yes", True)
+    assert written == first + answer + build.wording("And blue?", "", False)[0]
+    assert written.count(processor.image_token) == 1
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_and_leaves_a_plain_folder(language: Path, vision: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(line: str) -> None:
+        if line.startswith("{") and json.loads(line)["step"] == 1:
+            raise Killed
+
+    given = {"language": language, "vision": vision, "steps": 3, "decay": 1, "every": 1, "per_cell": 1}
+    train(TINY, tmp_path / "whole", say=lambda _: None, **given)
+    with pytest.raises(Killed):
+        train(TINY, tmp_path / "killed", say=die, **given)
+    train(TINY, tmp_path / "killed", say=lambda _: None, **given)
+    whole, killed = (finished(tmp_path / name) / "model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+
+    figures = release(tmp_path / "whole", tmp_path / "model", language=language, vision=vision, per_cell=1)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    asked = [next(items(cell, 1, "test", 2)) for cell in ("open:color", "choice:count")]
+    assert len(generate(model, processor, asked)) == 2
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "trained\nfor 3 steps" in card and all(f"| {kind} |" in card for kind in ("hop", "compare"))
+    assert 0 <= figures["overall"] <= 1

@@ -1,0 +1,66 @@
+"""A start from an earlier release: the chosen layers do what they did, fresh ones nothing at first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from training import depth
+from training.embedded.start import start_from
+
+Make = Callable[..., LlavaForConditionalGeneration]
+
+
+@pytest.fixture(scope="module")
+def earlier(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("earlier")
+    tiny_llava(layers=4, seed=1).save_pretrained(folder)
+    embedded_processor.save_pretrained(folder)
+    return folder
+
+
+def test_with_fresh_layers_a_model_starts_as_its_chosen_layers(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
+) -> None:
+    model = tiny_llava(layers=5, seed=2)
+    start_from(earlier, model, embedded_processor, (0, None, 3, 2, None))
+    chosen = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
+    layers = chosen.model.language_model.layers
+    chosen.model.language_model.layers = nn.ModuleList(layers[i] for i in (0, 3, 2))
+    judged = next(depth.answers(embedded_processor, 1))
+    with torch.no_grad():
+        ours, theirs = (m.eval()(**judged.inputs, use_cache=False).logits for m in (model, chosen))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_fresh_layer_learns(tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path) -> None:
+    model = tiny_llava(layers=2, seed=2)
+    start_from(earlier, model, embedded_processor, (0, None))
+    judged = next(depth.answers(embedded_processor, 1))
+    model(**judged.inputs, use_cache=False).logits.square().mean().backward()
+    fresh = model.model.language_model.layers[1]
+    assert fresh.mlp.down_proj.weight.grad.abs().max() > 0
+    assert fresh.self_attn.o_proj.weight.grad.abs().max() > 0
+
+
+def test_new_words_keep_vectors_of_their_own(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
+) -> None:
+    processor = copy.deepcopy(embedded_processor)
+    processor.tokenizer.add_tokens(["zebra"])
+    model = tiny_llava(layers=1, seed=2)
+    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    start_from(earlier, model, processor, (0,))
+    old = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
+    count = len(embedded_processor.tokenizer)
+    assert torch.equal(model.get_input_embeddings().weight[:count], old.get_input_embeddings().weight)
+    assert torch.equal(model.lm_head.weight[:count], old.lm_head.weight)
+    assert 0 < model.lm_head.weight[count:].std() < 10 * old.lm_head.weight.std()
