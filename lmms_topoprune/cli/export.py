@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for the pruned model.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that exists.")
 @click.option("--merge-adapter", is_flag=True, help="Add an adapter that the model carries to its weights.")
+@click.option(
+    "--figures",
+    "figures_file",
+    type=options.PATH,
+    help="A JSON file with benchmark -> value, or -> {column: value}, for the model card.",
+)
 @options.model
 @options.as_json
 @click.pass_context
@@ -32,6 +38,7 @@ def command(
     output: str,
     overwrite: bool,
     merge_adapter: bool,
+    figures_file: str | None,
     pretrained: str,
     dtype: str | None,
     device: str | None,
@@ -61,13 +68,15 @@ def command(
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
         )
+    from lmms_topoprune._util.malformed import read_object
     from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 
+    figures = read_object(Path(figures_file)) if figures_file else None
     lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device, trust_remote_code)
     model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device, trust_remote_code)
     more = {"overwrite": overwrite, "merge_adapter": merge_adapter}
-    folder = export(model, processor, plan, output, source=pretrained, **more)
+    folder = export(model, processor, plan, output, figures, source=pretrained, **more)
     kept = {"folder": str(folder), "layers": len(plan.kept), "parameters": model.num_parameters()}
     if as_json:
         click.echo(json.dumps(kept))

@@ -247,7 +247,7 @@ def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden,
         monkeypatch.setitem(registry._declared, (registry.Criterion, name), made)
         return PruningOptions(criterion=name, state="residual")
 
-    options = declare("greedier", greedy.score.score)
+    options = declare("greedier", greedy.score.score, state="residual", loss=False)
     with pytest.raises(InputError, match="'greedier' takes 'loss'; declared for it: layers, options, states"):
         score(found, options)
     options = declare("few", block_influence.score.score, state="none", sums=("relative_magnitude",))

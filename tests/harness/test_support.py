@@ -57,6 +57,13 @@ def create(row: Support, kind: str, folder: Path, criterion: str = "dense", **mo
     return found(pretrained=str(folder), **GIVEN.get(row.name, {}), **more)
 
 
+def _pruned(row: Support) -> dict[str, Any]:
+    """Two families run only with an image, which not every sample of the embedded set has."""
+    return (
+        {"layers": "3"} if row.name in ("llama_vision", "instructblip") else {"sparsity": 0.2, "samples": 8}
+    )
+
+
 def test_the_documented_table_is_what_the_tests_try() -> None:
     assert support.table() in DOCS.read_text(), "python tests/harness/support.py prints the table"
 
@@ -97,7 +104,7 @@ def test_a_family_does_what_the_table_says(
             questions.ask(
                 create(row, kind, folders(row.made), batch_size=3), questions.requests(kind, SETTINGS)
             )
-    pruned = create(row, kind, folders(row.made), "topopruned", sparsity=0.2, samples=8, self_test=True)
+    pruned = create(row, kind, folders(row.made), "topopruned", **_pruned(row))
     assert (
         len(pruned.plan.dropped) == 1 and len(questions.ask(pruned, questions.requests(kind, SETTINGS))) == 3
     )

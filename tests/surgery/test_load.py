@@ -1,4 +1,4 @@
-"""Partial loading gives what delete_layers makes of the dense model, and no weight of a dropped layer."""
+"""Partial loading gives what delete_layers makes of the dense model, without weights of dropped layers."""
 
 from __future__ import annotations
 

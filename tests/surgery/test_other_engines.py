@@ -134,7 +134,8 @@ def test_what_vllm_and_sglang_expect_of_a_folder(name: str, tmp_path: Path) -> N
 
 def renamed(name: str, dropped: tuple[int, ...]) -> str | None:
     """The name of a dense file's tensor after the deletion; None if it goes."""
-    match = re.fullmatch(r"(.*language_model\.(?:model\.)?layers\.)(\d+)(\..*)", name)
+    decoder = r"(?:(?:model\.)?language_model\.(?:model\.)?|model\.)layers\."
+    match = re.fullmatch(rf"({decoder})(\d+)(\..*)", name)
     if match is None:
         return name
     layer = int(match[2])
