@@ -23,7 +23,7 @@ from scipy.stats import rankdata, spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmms_topoprune.topology import Neighbors, jaccard, neighbors_barcode
-from lmms_topoprune.topology.similarity import scales
+from lmms_topoprune.topology.state_similarity import scales
 
 TEXTS = ("anarchism", "handbook")
 KS = (5, 7, 10, 15, 20)

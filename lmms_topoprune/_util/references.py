@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest, shown
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -32,11 +32,16 @@ def load(place: str, what: str) -> Any:
         loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except Exception as error:
         reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
-        raise OptionError(f"{what}, but {module} cannot be imported: {' '.join(reason.split())}") from error
+        raise OptionError(f"{what}, but {_short(module)} cannot be imported: {_short(reason)}") from error
     if not hasattr(loaded, name):
         names = [n for n in vars(loaded) if not n.startswith("_")]
-        raise OptionError(f"{what}, but {module} has no {name!r}{nearest(name, names)}")
+        raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(name, names)}")
     return getattr(loaded, name)
+
+
+def _short(text: str) -> str:
+    """In one line, cut where it is long."""
+    return shown(text)[1:-1]
 
 
 def _load_file(path: Path) -> Any:

@@ -119,9 +119,9 @@ class BatchedGeneration(Likelihood):
         context, _, doc_to_visual, doc_id, task, split = request.args
         visuals = doc_to_visual(self.task_dict[task][split][doc_id]) or []
         self.answers.shows(request, media_digest(visuals))
-        kind = kind_of(visuals[0]) if visuals else "image"
+        kind = (kind_of(visuals[0]) or "audio") if visuals else "image"
         if kind not in PLACEHOLDERS:
-            refuse_unseen([kind or "audio"], {}, self.registered.wraps, self._image_processor)
+            refuse_unseen([kind], {}, self.registered.wraps, self._image_processor)
         if visuals and PLACEHOLDERS["image"] not in context:
             context = f"{' '.join([PLACEHOLDERS[kind]] * len(visuals))}\n{context}"
         text = self._render(context)

@@ -78,11 +78,9 @@ class Likelihood(lmms):  # type: ignore[misc]
         """Context and media in the words of the processor's chat template."""
         context, _, doc_to_visual, document, task, split = request.args
         visuals = (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
-        kinds = [kind_of(visual) for visual in visuals]
+        kinds = [kind_of(visual) or "an unknown medium" for visual in visuals]
         if unknown := [kind for kind in kinds if kind not in ("image", "video")]:
-            raise InputError(
-                f"a task of likelihoods shows {unknown[0] or 'an unknown medium'}; allowed: images, videos"
-            )
+            raise InputError(f"a task of likelihoods shows {unknown[0]}; allowed: images, videos")
         for mark in ("<image>", "<video>"):
             context = context.replace(mark, "")
         text = Prompter(self.hf_processor).worded(context.strip(), kinds)

@@ -63,7 +63,6 @@ class CutRecorder:
         self, decoder: Decoder, blocks: Sequence[range], projections: Mapping[range, Projection] | None = None
     ) -> None:
         self.decoder, self.blocks, self.projections = decoder, list(blocks), projections or {}
-        self._last = max(self.blocks, key=lambda block: block.stop)
         self.totals: dict[range, CutSums] = {}
 
     def listening(self) -> AbstractContextManager[None]:
@@ -105,7 +104,7 @@ class CutRecorder:
     def _leaving(self, block: range) -> Any:
         def hook(_: nn.Module, args: Any, output: Any) -> None:
             self._found[block] = self._sums(block, self.decoder.hidden(output))
-            if block is self._last:
+            if len(self._found) == len(self.blocks):  # several may end with the same layer
                 raise StopForward
 
         return hook

@@ -17,7 +17,7 @@ from lmms_topoprune.topology.descriptors import (
     smooth_persistence_image,
 )
 from lmms_topoprune.topology.neighbors import Neighbors
-from lmms_topoprune.topology.similarity import (
+from lmms_topoprune.topology.state_similarity import (
     alive_directly,
     combined_jaccard,
     combined_persistence,

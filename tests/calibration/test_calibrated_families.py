@@ -81,7 +81,7 @@ def test_padding_on_the_left_is_not_read(name, pad_left):
 def test_a_version_that_reads_padding_would_be_caught(name, monkeypatch):
     masked = Tokens.of
 
-    def careless(inputs, image_ids):
+    def careless(inputs, image_ids, special_ids=()):
         return replace(masked(inputs, image_ids), mask=torch.ones_like(inputs["input_ids"]).bool())
 
     monkeypatch.setattr(Tokens, "of", careless)
