@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.surgery.load import load_pruned
     from lmms_topoprune.sweep.recipe import Recipe, run_sweep
     from lmms_topoprune.sweep.run_folders import read_runs
-    from lmms_topoprune.topology import zigzag_barcode
+    from lmms_topoprune.topology import similarity, union_zigzag_barcode, zigzag_barcode
 
 __all__ = [
     "LayerScores",
@@ -47,6 +47,8 @@ __all__ = [
     "regress",
     "repair_method",
     "run_sweep",
+    "similarity",
+    "union_zigzag_barcode",
     "zigzag_barcode",
 ]
 
@@ -71,6 +73,8 @@ _PLACES = {
     "regress": "comparison.regress",
     "repair_method": "registry:repair",
     "run_sweep": "sweep.recipe",
+    "similarity": "topology",
+    "union_zigzag_barcode": "topology",
     "zigzag_barcode": "topology",
 }
 

@@ -13,12 +13,20 @@ from lmms_topoprune.plan import parse_layers
 CHOICES = {
     "selection": ("auto", "rank", "block", "path", "threshold"),
     "state": ("auto", "residual", "norm"),
+    "points": ("samples", "tokens"),
     "token": ("last", "ret", "mean_image", "mean_text", "mean"),
     "metric": ("euclidean", "cosine"),
     "on_error": ("raise", "record"),
 }
 NO_REPAIR = "none"
-LEAST = {"samples": 3, "calibration_batch": 1, "seed": 0, "protect_first": 0, "protect_last": 0}
+LEAST = {
+    "samples": 3,
+    "point_count": 8,
+    "calibration_batch": 1,
+    "seed": 0,
+    "protect_first": 0,
+    "protect_last": 0,
+}
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
@@ -58,7 +66,10 @@ class PruningOptions:
         eps: the threshold rule drops layers with a score of at least eps * max.
         state: "residual" (decoder-layer inputs), "norm" (outputs of post_attention_layernorm) or
             "auto" (what the criterion's paper uses).
+        points: "samples": one point a sample and state, at its `token`; "tokens": tokens drawn from all.
         token: which token stands for a sample.
+        point_count: how many tokens are drawn, for points="tokens".
+        image_share: which share of them are image tokens, where there are any.
         calibration: "embedded", a JSONL file, a folder of images, "hf:name" or "task:name:split".
         samples: number of calibration samples.
         calibration_batch: samples in one calibration forward pass.
@@ -67,6 +78,7 @@ class PruningOptions:
         calibration_forced: calibrate on documents that are evaluated as well; the plan says so.
         seed: draws the samples, and the layers of the random criterion.
         protect_first, protect_last: layers at either end that are never dropped.
+        protect_massive: layers that write massive activations are never dropped.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
             without training, on the same calibration samples.
         on_error: "raise" stops at a failed generation, "record" counts it and reports it.
@@ -84,7 +96,10 @@ class PruningOptions:
     alpha: float = _own(0.0)
     eps: float = _own(0.9)
     state: str = "auto"
+    points: str = _own("samples")
     token: str = _own("last")
+    point_count: int = _own(1024)
+    image_share: float = 0.5
     calibration: str = "embedded"
     samples: int = _own(512)
     calibration_batch: int = 8
@@ -93,6 +108,7 @@ class PruningOptions:
     seed: int = 0
     protect_first: int = _own(1)
     protect_last: int = _own(1)
+    protect_massive: bool = _own(False)
     repair: str = "none"
     on_error: str = "raise"
     self_test: bool = True
@@ -126,8 +142,11 @@ class PruningOptions:
         for name, low in LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
-        if min(self.ks) < 1 or max(self.ks) >= self.samples:
-            raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < samples ({shown(self.samples)})")
+        if not 0 <= self.image_share <= 1:
+            raise OptionError(f"image_share is {self.image_share}; allowed: 0 <= image_share <= 1")
+        name = "samples" if self.points == "samples" else "point_count"
+        if min(self.ks) < 1 or max(self.ks) >= getattr(self, name):
+            raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < {name} ({getattr(self, name)})")
 
     def _check_repair(self) -> None:
         if ":" in self.repair:

@@ -44,15 +44,15 @@ class CalibrationSet:
         """Of the samples, their prompts and what the processor does to pixels."""
         return files.digest(self._essentials(processor))
 
-    def describe(self, processor: Any, token: str, state: str, **more: Any) -> dict[str, Any]:
+    def describe(self, processor: Any, state: str, token: str, **more: Any) -> dict[str, Any]:
         """What a plan says about its calibration set.
 
         The fingerprint covers prompts, pixels, what the processor does to them, and all the rest.
 
         Args:
             processor: words the samples.
-            token: which token stands for a sample.
             state: which states were read, joined by +; "none".
+            token: which token stands for a sample; "points" for a cloud.
             more: further facts.
         """
         facts = {

@@ -15,10 +15,12 @@ from torch import nn
 from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.decoder import Decoder, last_logits
 from lmms_topoprune.calibration.listener import Listener, StopForward
+from lmms_topoprune.calibration.norms import NormCounts
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import HiddenStates, TokenSums
+from lmms_topoprune.calibration.token_cloud import Draw, Points
 from lmms_topoprune.calibration.tokens import Misaligned, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
 from lmms_topoprune.errors import InputError, out_of_memory
@@ -58,13 +60,18 @@ class Collected:
 
     Attributes:
         layers: L.
-        vectors: a view -> (L + 1, N, d) in the model's precision, on the CPU.
+        vectors: a view -> (L + 1, N, d), or (L + 1, P, d) for a cloud of P points, in the
+            model's precision, on the CPU.
         sums: means over all tokens that are not padding.
+        points: which tokens the points of a cloud are; their vectors are in this order.
+        norms: what was counted of all tokens' norms; None if no sample passed.
     """
 
     layers: int
     vectors: Mapping[View, torch.Tensor] = field(default_factory=dict)
     sums: TokenSums = field(default_factory=TokenSums)
+    points: Mapping[Draw, Points] = field(default_factory=dict)
+    norms: NormCounts | None = None
 
     def states(self, *views: View) -> dict[str, HiddenStates]:
         """What was kept of these views, all of one token; by default of all."""
@@ -83,6 +90,7 @@ def collect_views(
     batch_size: int = 8,
     progress: bool = False,
     between: Callable[[], None] = lambda: None,
+    numbers: Sequence[int] | None = None,
 ) -> Collected:
     """Pass every sample once through the model and keep one vector per sample and view.
 
@@ -99,6 +107,7 @@ def collect_views(
         batch_size: samples in one forward pass; halved whenever memory runs out.
         progress: show a bar.
         between: called after every batch; what it raises stops the pass.
+        numbers: of the samples in the whole calibration set, of which these may be a share.
 
     Returns:
         Vectors (L + 1, N, d) in the model's precision, N x (L + 1) x d numbers a view.
@@ -113,13 +122,16 @@ def collect_views(
         raise ValueError("views ask for token 'ret'; allowed: only with marked=True")
     check(model, samples, tokens)
     layers = decoder_layers(model)
-    recorder = Recorder(Decoder.of(model, layers), views, sums, len(samples))
     prompter = prompter.with_suffix(RET_MARKER) if marked else prompter
+    spans = [prompter.span(sample) for sample in samples] if any(view.draw for view in views) else []
+    recorder = Recorder(Decoder.of(model, layers), views, sums, len(samples), spans, numbers)
     with _listening(model, recorder), progress_bar("calibrating", len(samples), progress) as advance:
         for count in _batches(model, prompter, samples, recorder, batch_size):
             advance(count)
             between()
-    return Collected(len(layers), recorder.vectors, TokenSums(recorder.means(), recorder.tokens_seen))
+    vectors, points = recorder.found()
+    norms = recorder.norms if recorder.tokens_seen else None
+    return Collected(len(layers), vectors, TokenSums(recorder.means(), recorder.tokens_seen), points, norms)
 
 
 def one_pass(
@@ -158,6 +170,7 @@ def _batches(
 ) -> Iterator[int]:
     """Pass the samples batch by batch, and say how many each held; batches shrink when memory runs out."""
     image_ids = image_token_ids(model, prompter.processor)
+    special = prompter.tokenizer.all_special_ids
     waiting = by_length(prompter, samples, limit)[::-1]
     while waiting:
         batch = waiting.pop()
@@ -165,7 +178,7 @@ def _batches(
             waiting += [batch[i : i + limit] for i in range(0, len(batch), limit)][::-1]
             continue
         inputs = prompter.encode([samples[i] for i in batch])
-        recorder.start(Tokens.of(inputs, image_ids), batch)
+        recorder.start(Tokens.of(inputs, image_ids, special), batch)
         try:
             with suppress(StopForward):
                 forward(model, inputs)

@@ -10,13 +10,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
-from lmms_topoprune.calibration.decoder import last_logits
+from lmms_topoprune.calibration.decoder import Decoder, last_logits
+from lmms_topoprune.calibration.listener import hooked
 from lmms_topoprune.calibration.prompts import Prompter, per_token
 from lmms_topoprune.calibration.replay import Replay, is_repeatable
 from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.surgery import decoder_layers, identity_layers
 
@@ -104,6 +107,42 @@ class LossOracle:
         advance(len(known) * len(self.texts))
         self.measure(skipped, [layer for layer in more if layer not in known], advance)
         return {layer: self.measured[sets[layer]][0] for layer in more}
+
+    def output_cosine(
+        self,
+        skipped: Collection[int],
+        more: Sequence[int],
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> dict[int, float]:
+        """Layer -> how alike the decoder's output stays without `skipped` and that layer.
+
+        The mean over all tokens of the cosine to the output of the whole decoder; arguments as for `measure`.
+        """
+        totals, tokens = dict.fromkeys(more, 0.0), 0
+        with evaluation_mode(self.model), torch.no_grad():
+            for text in self.texts:
+                whole = self._output(text)
+                mask = Tokens.of(text.inputs, set()).fitted(whole).mask
+                trial = self._trials(text, skipped)
+                for layer in more:
+                    with trial(layer):
+                        left = self._output(text)
+                    totals[layer] += cosine_similarity(whole, left, dim=-1)[mask].double().sum().item()
+                    advance(1)
+                tokens += int(mask.sum())
+        return {layer: total / max(tokens, 1) for layer, total in totals.items()}
+
+    def _output(self, text: Text) -> torch.Tensor:
+        """(B, T, d): what the last decoder layer returns, as float32."""
+        decoder = Decoder.of(self.model, decoder_layers(self.model))
+        found: list[torch.Tensor] = []
+
+        def keep(_: nn.Module, args: Any, output: Any) -> None:
+            found.append(decoder.hidden(output).float())
+
+        with hooked([decoder.layers[-1].register_forward_hook(keep)]):
+            self._logits(text)
+        return found[-1]
 
     def measure(
         self,

@@ -69,6 +69,20 @@ class Prompter:
             self._prompts[id(sample)] = sample, self._word(sample)
         return self._prompts[id(sample)][1] + self.suffix
 
+    def span(self, sample: Sample) -> tuple[int, int]:
+        """How many tokens of a prompt are the instruction, and how many follow it.
+
+        Told by what the tokenizer makes of the prompt's beginnings; where a token spans a border, by one
+        token too many or too few.
+        """
+        prompt, text = self.prompt(sample), sample.instruction.strip()
+        start = prompt.rfind(text)
+        through = self._count(prompt[: start + len(text)])
+        return through - self._count(prompt[:start]), self._count(prompt) - through
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+
     def _word(self, sample: Sample) -> str:
         kind = sample.kind
         if sample.image is not None and sample.video is not None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from lmms_topoprune.calibration.collect import Collected
 from lmms_topoprune.calibration.rank_watch import Stage, Stopped
+from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import TokenSums
+from lmms_topoprune.calibration.token_cloud import Draw, Points
 from lmms_topoprune.errors import TopopruneError
 
 Result = TypeVar("Result")
@@ -36,6 +41,10 @@ class Ranks:
     def share(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Every world-th sample, from this rank's on."""
         return samples[self.rank :: self.world]
+
+    def numbers(self, count: int) -> range:
+        """Which of `count` samples are this rank's share."""
+        return range(self.rank, count, self.world)
 
     def check(self) -> None:
         """For long work inside the methods below: stop as soon as another process has failed.
@@ -111,8 +120,26 @@ def merged(parts: Sequence[Collected]) -> Collected:
     parts = [part for part in parts if part.sums.tokens] or parts[:1]  # the others had no sample
     if len(parts) == 1:
         return parts[0]
-    vectors = {view: _interleaved([p.vectors[view] for p in parts]) for view in parts[0].vectors}
-    return replace(parts[0], vectors=vectors, sums=_pooled([part.sums for part in parts]))
+    vectors: dict[View, torch.Tensor] = {}
+    points: dict[Draw, Points] = {}
+    for view in parts[0].vectors:
+        found = [part.vectors[view] for part in parts]
+        if view.draw is None:
+            vectors[view] = _interleaved(found)
+        else:
+            points[view.draw], chosen = _drawn(view.draw, [part.points[view.draw] for part in parts])
+            vectors[view] = torch.cat(found, 1)[:, torch.from_numpy(chosen)]
+    norms = reduce(add, (part.norms for part in parts if part.norms is not None))
+    pooled = _pooled([part.sums for part in parts])
+    return replace(parts[0], vectors=vectors, sums=pooled, points=points, norms=norms)
+
+
+def _drawn(draw: Draw, parts: Sequence[Points]) -> tuple[Points, NDArray[np.int64]]:
+    """The points among those of every rank, and their places behind one another."""
+    together = reduce(add, parts)
+    chosen = draw.lowest(together)
+    chosen = chosen[together[chosen].order()]
+    return together[chosen], chosen
 
 
 def _pooled(parts: Sequence[TokenSums]) -> TokenSums:

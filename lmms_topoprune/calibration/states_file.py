@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lmms_topoprune._util import files
+from lmms_topoprune.calibration.norms import TokenNorms
 from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.errors import InputError, shown
 
-SCHEMA = "topoprune-states/1"
-STATE, SUM = "state.", "sum."
+SCHEMA = "topoprune-states/2"
+STATE, SUM, NORM = "state.", "sum.", "norm."
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class SavedStates:
     """The states and sums of one calibration pass, and what they are of.
 
     The file is a safetensors file: `state.residual` and `state.norm` (L + 1, N, d) in the model's precision,
+    `norm.largest` and `norm.median` (L + 1,) of all tokens in float64,
     `sum.token_cosine` and `sum.relative_magnitude` (L,) in float64; all else is in its metadata, as JSON.
 
     Attributes:
         states: "residual" and/or "norm" -> the points of every state.
         sums: means over all tokens.
+        norms: of all tokens.
         calibration: what a plan says about the calibration set.
         layers: L.
         model: name or path of the model.
@@ -40,6 +43,7 @@ class SavedStates:
 
     states: Mapping[str, HiddenStates]
     sums: TokenSums
+    norms: TokenNorms
     calibration: Mapping[str, Any]
     layers: int
     model: str
@@ -59,6 +63,7 @@ class SavedStates:
         """
         tensors = {STATE + name: found.values.contiguous() for name, found in self.states.items()}
         tensors |= {SUM + name: torch.from_numpy(value) for name, value in self.sums.means.items()}
+        tensors |= {NORM + name: torch.from_numpy(value) for name, value in vars(self.norms).items()}
         about = {
             "schema": SCHEMA,
             "model": self.model,
@@ -95,6 +100,7 @@ class SavedStates:
             return cls(
                 {name: HiddenStates(name, values) for name, values in states.items()},
                 TokenSums(means, about["tokens"]),
+                TokenNorms(*(tensors[NORM + name].numpy() for name in ("largest", "median"))),
                 about["calibration"],
                 *(about[name] for name in ("layers", "model", "fingerprint", "cost")),
             )

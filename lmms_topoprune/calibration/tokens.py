@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,18 +23,23 @@ class Tokens:
     Attributes:
         mask: bool (B, T), the tokens that are not padding.
         image: bool (B, T), the tokens that stand for image features; None if nothing tells them.
+        special: bool (B, T), tokens that are no text, such as begin-of-text; None if nothing tells them.
     """
 
     mask: torch.Tensor
     image: torch.Tensor | None
+    special: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, inputs: Any, image_ids: set[int]) -> Tokens:
+    def of(cls, inputs: Any, image_ids: set[int], special_ids: Collection[int] = ()) -> Tokens:
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        image = torch.isin(ids, torch.tensor(sorted(image_ids), dtype=ids.dtype, device=ids.device))
-        return cls(mask, image & mask)
+
+        def among(wanted: Collection[int]) -> torch.Tensor:
+            return torch.isin(ids, torch.tensor(sorted(wanted), dtype=ids.dtype, device=ids.device))
+
+        return cls(mask, among(image_ids) & mask, among(special_ids))
 
     def fitted(self, hidden: torch.Tensor) -> Tokens:
         """These masks for hidden states (B, T, d), on their device.
@@ -43,8 +49,8 @@ class Tokens:
         """
         batch, length = hidden.shape[:2]
         if tuple(self.mask.shape) == (batch, length):
-            image = None if self.image is None else self.image.to(hidden.device)
-            return Tokens(self.mask.to(hidden.device), image)
+            marks = (None if m is None else m.to(hidden.device) for m in (self.image, self.special))
+            return Tokens(self.mask.to(hidden.device), *marks)
         if batch > 1 or self.mask.shape[0] != batch:
             raise Misaligned
         return Tokens(torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device), None)

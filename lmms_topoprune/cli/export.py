@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError
@@ -21,12 +22,23 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for the pruned model.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that exists.")
+@click.option("--merge-adapter", is_flag=True, help="Add an adapter that the model carries to its weights.")
+@click.option(
+    "--figures",
+    "figures_file",
+    type=options.PATH,
+    help="A JSON file with benchmark -> value, or -> {column: value}, for the model card.",
+)
 @options.model
 @options.as_json
+@click.pass_context
 def command(
+    context: click.Context,
     plan_file: str,
     output: str,
     overwrite: bool,
+    merge_adapter: bool,
+    figures_file: str | None,
     pretrained: str,
     dtype: str | None,
     device: str | None,
@@ -38,6 +50,9 @@ def command(
     The folder loads with plain from_pretrained, without this package. It also holds the plan, a model
     card and a mergekit recipe, and appears only once it is complete.
 
+    Without --pretrained it is the model that the plan was made for. An adapter that the model carries is
+    refused, or added to the weights with --merge-adapter.
+
     \b
     Example:
       topoprune plan --sparsity 0.3 -o plan.json
@@ -46,17 +61,22 @@ def command(
     from lmms_topoprune.plan import PruningPlan
 
     plan = PruningPlan.load(plan_file)  # a mistake costs no loading
+    if context.get_parameter_source("pretrained") is not ParameterSource.COMMANDLINE:
+        pretrained = plan.model
     options.check_output(output, folder=True)
     if Path(output).is_dir() and any(Path(output).iterdir()) and not overwrite:
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
         )
+    from lmms_topoprune._util.malformed import read_object
     from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 
+    figures = read_object(Path(figures_file)) if figures_file else None
     lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device, trust_remote_code)
     model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device, trust_remote_code)
-    folder = export(model, processor, plan, output, source=pretrained, overwrite=overwrite)
+    more = {"overwrite": overwrite, "merge_adapter": merge_adapter}
+    folder = export(model, processor, plan, output, figures, source=pretrained, **more)
     kept = {"folder": str(folder), "layers": len(plan.kept), "parameters": model.num_parameters()}
     if as_json:
         click.echo(json.dumps(kept))

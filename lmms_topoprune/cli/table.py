@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmms_topoprune._util.escape import printable
-from lmms_topoprune.comparison.columns import Column, columns
+from lmms_topoprune.comparison.columns import Column, columns, scored_by
 from lmms_topoprune.comparison.side_by_side import Comparison
 
 KEPT = ("model", "overall", "corrected")
@@ -95,7 +95,7 @@ def show_texts(title: str, head: list[str], lines: list[list[str]], caption: str
 
 def _caption(comparison: Comparison) -> str:
     return (
-        "All numbers in percent. Retention: score / dense score; over chance: (score - chance) / (dense - "
+        f"{scored_by(comparison)} Retention: score / dense score; over chance: (score - chance) / (dense - "
         "chance), with its paired bootstrap interval; p: paired test against "
         f"{comparison.reference}, Holm-corrected." + "".join(f" {note}" for note in comparison.notes)
     )

@@ -98,14 +98,17 @@ def _whose() -> list[Column]:
         "model": lambda row, _: row.label,
         "criterion": lambda row, _: row.criterion,
         "sparsity": lambda row, _: row.sparsity,
+        "seeds": lambda row, _: float(len(row.runs)),
+        "plan": lambda row, _: row.plan_hash or "",
     }
     about = "criterion with its options, and the share of layers it was to drop"
     return [Column("model", "model", "model", about, lambda r: r.label, lambda r: r.label, fields)]
 
 
 def score_text(comparison: Comparison, task: str, cell: Cell) -> str:
-    """A score in percent, or on the scale of its own that a task such as captioning has."""
-    return (amount if task in comparison.own_scale else percent)(cell.score)
+    """A score in percent, or on a task's own scale; with a star where no document was scored."""
+    shown = (amount if task in comparison.own_scale else percent)(cell.score)
+    return shown if comparison.units.get(task, 1) else f"{shown}*"
 
 
 def _overall(comparison: Comparison) -> list[Column]:
@@ -237,20 +240,23 @@ def _dropped() -> Column:
     )
 
 
-def _scales(comparison: Comparison) -> str:
-    return f" but for {', '.join(comparison.own_scale)}" if comparison.own_scale else ""
-
-
-def caption(comparison: Comparison) -> str:
-    """What a reader has to know of the numbers, in one paragraph."""
-    first = comparison.rows[0]
+def scored_by(comparison: Comparison) -> str:
+    """Every task with its metric and filter, its units and its chance level."""
+    first, starred = comparison.rows[0], " *: as lmms-eval reports it, without an interval."
     tasks = ", ".join(
         f"{task} ({metric}, {comparison.units[task]} units, chance {percent(first.cells[task].chance)})"
         for task, metric in comparison.tasks.items()
     )
+    scales = f" but for {', '.join(comparison.own_scale)}" if comparison.own_scale else ""
+    some = starred if not all(comparison.units.values()) else ""
+    return f"Scores in percent{scales}; {comparison.overall} is the mean of the tasks: {tasks}.{some}"
+
+
+def caption(comparison: Comparison) -> str:
+    """What a reader has to know of the numbers, in one paragraph."""
     notes = "".join(f" {note}" for note in comparison.notes)
     return (
-        f"Scores in percent{_scales(comparison)}; {comparison.overall} is the mean of the tasks: {tasks}. "
+        f"{scored_by(comparison)} "
         "Retention: score / dense score; chance-corrected: (score - chance) / (dense - chance), with its "
         f"95 % interval from a paired bootstrap over units ({comparison.rounds} rounds). p: paired sign-flip "
         f"test against {comparison.reference}, Holm-corrected over the runs. Memory: peak while answering, "

@@ -29,7 +29,8 @@ def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores
 
 
 def _betti_numbers(points: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    return static_betti(points, k=k, metric=options.metric)[:, options.dimension].astype(float)
+    found = static_betti(points, k=k, metric=options.metric, dimensions=(options.dimension,))
+    return found[:, 0].astype(float)
 
 
 def _ratio(numbers: np.ndarray) -> np.ndarray:

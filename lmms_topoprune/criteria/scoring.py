@@ -11,6 +11,7 @@ import numpy as np
 
 from lmms_topoprune import registry
 from lmms_topoprune.calibration.loss import LossOracle
+from lmms_topoprune.calibration.norms import TokenNorms
 from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.options import PruningOptions
@@ -29,12 +30,14 @@ class Measurements:
         layers: of the decoder.
         states: "residual" and/or "norm" -> the points of every state.
         sums: means over all tokens.
+        norms: of all tokens; None where no pass was run.
         loss: makes the model's loss oracle on the calibration texts, or returns the one there is.
     """
 
     layers: DecoderLayers
     states: Mapping[str, HiddenStates] = field(default_factory=dict)
     sums: TokenSums = field(default_factory=TokenSums)
+    norms: TokenNorms | None = None
     loss: Callable[[], LossOracle] = no_model
 
     def state(self, name: str) -> HiddenStates:
@@ -72,7 +75,7 @@ def _declared(
     """What a criterion may take by name, each made when it is taken."""
     given: dict[str, Callable[[], Any]] = {"layers": lambda: found.layers, "options": lambda: options}
     if criterion.state != "none":
-        given["states"] = lambda: found.state(options.state)
+        given["states"] = lambda: _enough(found.state(options.state), options)
     if criterion.sums:
         given["sums"] = lambda: found.sums.only(criterion.sums)
     if criterion.loss:
@@ -80,9 +83,22 @@ def _declared(
     return given
 
 
+def _enough(states: HiddenStates, options: PruningOptions) -> HiddenStates:
+    count = states.values.shape[1]
+    if (
+        options.points == "tokens"
+        and "k" in registry.get(options.criterion).parameters
+        and count <= max(options.ks)
+    ):
+        raise InputError(
+            f"k is {options.k!r}, but the calibration samples have only {count} tokens to draw from"
+        )
+    return states
+
+
 def check_samples(options: PruningOptions, count: int) -> None:
     """Refuse to look for k neighbors among too few samples."""
-    if count <= max(options.ks):
+    if options.points == "samples" and count <= max(options.ks):
         raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
 
 

@@ -57,17 +57,19 @@ multiscale = replace(
 )
 
 
-def barcodes(states: HiddenStates, options: PruningOptions) -> dict[int, Barcode]:
+def barcodes(
+    states: HiddenStates, options: PruningOptions, through: str = "intersections"
+) -> dict[int, Barcode]:
     """k -> the zigzag barcode of the states in the chosen dimension, from one set of distances."""
     metric, dimension = options.metric, options.dimension
 
-    def make(keys: list[tuple[str, int, int]]) -> list[Barcode]:
-        ks = [k for _, _, k in keys]
-        return zigzag_barcodes(states.points, ks=ks, metric=metric, dimensions=(dimension,))
+    def make(keys: list[tuple[str, str, int, int]]) -> list[Barcode]:
+        ks = [key[-1] for key in keys]
+        return zigzag_barcodes(states.points, ks=ks, through=through, metric=metric, dimensions=(dimension,))
 
-    asked = [(metric, dimension, k) for k in options.ks]
-    others = [(metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
-    return {key[2]: barcode for key, barcode in states.derived(asked, others, make).items()}
+    asked = [(through, metric, dimension, k) for k in options.ks]
+    others = [(through, metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
+    return {key[-1]: barcode for key, barcode in states.derived(asked, others, make).items()}
 
 
 def for_report(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:

@@ -238,10 +238,10 @@ def _observe(tracker_class: Any) -> None:
 
     @functools.wraps(save_samples)
     def save_results_samples(self: Any, task_name: str, samples: Sequence[Any]) -> None:
-        answers = getattr(getattr(self, "topopruned", None), "answers", None)
-        for sample in samples if answers is not None else ():
-            if shown := answers.media.get((task_name, sample.get("doc_id"))):
-                sample["media_digest"] = shown
+        shown = getattr(getattr(getattr(self, "topopruned", None), "answers", None), "media", {})
+        for sample in samples:
+            if digest := shown.get((task_name, sample.get("doc_id"))):
+                sample["media_digest"] = digest  # two runs can be told to have seen the same images
         save_samples(self, task_name=task_name, samples=samples)
         for observer in [*_OBSERVERS]:
             observer.samples_saved(self, task_name, len(samples))

@@ -14,6 +14,7 @@ from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import checks
+from lmms_topoprune.pipeline.calibrate import points_read
 from lmms_topoprune.pipeline.plans import plan_from, versions
 from lmms_topoprune.pipeline.scores import from_cache, score_key, unsampled
 from lmms_topoprune.plan import PruningPlan
@@ -47,7 +48,7 @@ class Keys:
         """
         version = transformers.__version__
         asked = [options.criterion, options.calibration, options.samples, options.seed]
-        asked += [options.token, options.state]
+        asked += [points_read(options), options.state]
         small = {f.name: _hash(f) for f in checkpoint.folder.iterdir() if f.suffix in PROCESSOR_FILES}
         return cls(
             ["fingerprint", checkpoint.identity, version], ["calibration", setting, asked, small, version]

@@ -11,7 +11,8 @@ from lmms_topoprune import registry
 from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.ranks import Ranks, merged
-from lmms_topoprune.calibration.recorder import View
+from lmms_topoprune.calibration.recorder import POINTS, View
+from lmms_topoprune.calibration.token_cloud import Draw
 from lmms_topoprune.calibration.vision import check
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers
@@ -31,7 +32,7 @@ class Reading:
 
     @property
     def views(self) -> tuple[View, ...]:
-        return tuple(View(state, self.options.token) for state in states_read(self.options, self.criteria))
+        return tuple(_view(self.options, state) for state in states_read(self.options, self.criteria))
 
     @property
     def sums(self) -> tuple[str, ...]:
@@ -72,19 +73,38 @@ def calibrate(
     ranks, nothing = ranks or Ranks(), Collected(len(decoder_layers(model)))
     if not views and not sums:
         return nothing
-    check(model, calibration.samples, {reading.options.token for reading in readings})
+    check(model, calibration.samples, {view.token for view in views})
     one_pass = partial(
         collect_views, model, calibration.prompter(processor), ranks.share(calibration.samples), views, sums,
-        marked=options.token == "ret", batch_size=options.calibration_batch,
+        marked=is_marked(options), batch_size=options.calibration_batch,
         progress=progress and ranks.rank == 0, between=ranks.check,
+        numbers=ranks.numbers(len(calibration)),
     )  # fmt: skip
     parts = ranks.gathered(one_pass)
     return merged(parts) if parts else nothing
 
 
+def _view(options: PruningOptions, state: str) -> View:
+    if options.points == "samples":
+        return View(state, options.token)
+    return View(state, POINTS, Draw(options.point_count, options.image_share, options.seed))
+
+
+def points_read(options: PruningOptions) -> dict[str, Any]:
+    """Which points of a state stand for what, as a plan says it."""
+    if options.points == "samples":
+        return {"token": options.token}
+    return {"token": POINTS, "points": options.point_count, "image_share": options.image_share}
+
+
+def is_marked(options: PruningOptions) -> bool:
+    """Whether prompts end in the mark that token "ret" reads."""
+    return options.points == "samples" and options.token == "ret"
+
+
 def pass_key(options: PruningOptions) -> tuple[Any, ...]:
     """What decides a calibration pass: the samples, and whether token "ret" marks their prompts."""
-    return (options.calibration, options.samples, options.seed, options.token == "ret")
+    return (options.calibration, options.samples, options.seed, is_marked(options))
 
 
 def states_read(options: PruningOptions, criteria: Iterable[str]) -> tuple[str, ...]:

@@ -42,15 +42,19 @@ def drops_nothing(options: PruningOptions, layers: int | None) -> bool:
     return options.sparsity == 0 if layers is None else options.drop_count(layers) == 0
 
 
-def check_budget(options: PruningOptions, layers: int, forbidden: frozenset[int]) -> None:
-    """Refuse, before anything is computed, to drop more layers than may go."""
+def check_budget(
+    options: PruningOptions, layers: int, forbidden: frozenset[int], massive: frozenset[int] = frozenset()
+) -> None:
+    """Refuse to drop more layers than may go, as far as it is known which these are."""
     inner = range(options.protect_first, layers - options.protect_last)
-    free = len(set(inner) - forbidden)
+    free = len(set(inner) - forbidden - massive)
     count = options.drop_count(layers)
     if count > free or free == 0:
         reasons = [f"protect_first={options.protect_first}", f"protect_last={options.protect_last}"]
         if forbidden:
             reasons.append(f"{len(forbidden)} layers that cannot be deleted")
+        if massive:
+            reasons.append(f"protect_massive ({len(massive)} layers write massive activations)")
         raise OptionError(
             f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but "
             f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"

@@ -11,8 +11,9 @@ from lmms_topoprune._util.timing import measured
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import score_parameters
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline.checks import check_budget
 from lmms_topoprune.pipeline.scores import Scored
-from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
 from lmms_topoprune.surgery import refusal
 
@@ -45,19 +46,24 @@ def plan_from(
         options: as `resolved` returns them.
         name: recorded in the plan.
         found: the scores.
-        layers: the model's decoder layers.
+        layers: the model's decoder layers; those that write massive activations stay besides, if the
+            options say so, and are named in the plan.
         fingerprint: the model's.
     """
     stages = dict(found.stages)
+    massive = frozenset(found.massive if options.protect_massive else ())
+    if options.selection != "threshold":
+        check_budget(options, layers.count, layers.undeletable, massive)
+    kept = DecoderLayers(layers.count, layers.undeletable | massive)
     with measured(stages, "select"):
-        dropped = choose_possible(model, found.scores, options, layers)
+        dropped = choose_possible(model, found.scores, options, kept)
     return PruningPlan(
         model=name,
         fingerprint=fingerprint,
         layers=layers.count,
         dropped=dropped,
         criterion=options.criterion,
-        parameters=parameters(options),
+        parameters=parameters(options) | ({"massive": format_layers(massive)} if massive else {}),
         calibration=found.calibration,
         scores=tuple(layer_values(found.scores).tolist()),
         versions=versions(),
@@ -107,6 +113,8 @@ def parameters(options: PruningOptions) -> dict[str, Any]:
         names.append("eps")
     if criterion.state != "none":
         names.append("state")
+    if options.protect_massive:
+        names.append("protect_massive")
     return {**score_parameters(options), **{n: getattr(options, n) for n in names}}
 
 

@@ -26,20 +26,27 @@ from lmms_topoprune.criteria.scoring import (
     scores_to_json,
 )
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, states_read
+from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, points_read, states_read
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.selection import LayerScores, PairScores
 
 Key = tuple[Any, ...]
+KEPT = "scores and massive layers"
+"""What a cache entry holds."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores, the calibration set they come from, and what they cost when they were computed."""
+    """Scores, the calibration set they come from, and what they cost when they were computed.
+
+    Attributes:
+        massive: layers that write massive activations, as the same pass saw them.
+    """
 
     scores: LayerScores | PairScores
     calibration: Mapping[str, Any]
     stages: Stages
+    massive: tuple[int, ...] = ()
 
 
 @dataclass
@@ -149,7 +156,7 @@ class Scorer:
         for (_, file), group in groups.items():
             if file is not None and file.exists():
                 saved = SavedStates.load(file)
-                found = Measurements(self.layers, saved.states, saved.sums)
+                found = Measurements(self.layers, saved.states, saved.sums, saved.norms)
                 self._score(group, found, {"calibrate": dict(saved.cost)})
             else:
                 lacking.append((file, group))
@@ -169,15 +176,16 @@ class Scorer:
                 self.model, self.processor, self.calibration(readings[0].options), readings,
                 progress=self.progress, ranks=self.ranks,
             )  # fmt: skip
+        norms = None if collected.norms is None else collected.norms.summary()
         found = [
-            Measurements(self.layers, collected.states(*reading.views), collected.sums)
+            Measurements(self.layers, collected.states(*reading.views), collected.sums, norms)
             for reading in readings
         ]
         for (file, group), reading, part in zip(lacking, readings, found, strict=True):
-            if file is not None and self.ranks.rank == 0:
+            if file is not None and norms is not None and self.ranks.rank == 0:
                 about = self._describe(group[0], states_read(group[0], reading.criteria))
                 whole = (self.layers.count, self.name, self.fingerprint, stages["calibrate"])
-                SavedStates(part.states, part.sums.only(reading.sums), about, *whole).save(file.parent)
+                SavedStates(part.states, part.sums.only(reading.sums), norms, about, *whole).save(file.parent)
         for _, group in lacking:
             self._score(group, found.pop(0), stages)  # popped, so that its states can go
 
@@ -208,14 +216,15 @@ class Scorer:
                 scores = self.ranks.first(lambda options=options: score(found, resolved(options)))  # type: ignore[misc]
             # Every plan tells what it would have cost alone.
             own["score"]["seconds"] = round(own["score"]["seconds"] + reused() - before, 3)
-            self._keep(options, scores, own)
+            massive = self.ranks.first(lambda: () if found.norms is None else found.norms.massive)
+            self._keep(options, Scored(scores, self._cache_key(options)[2], own, massive))
 
-    def _keep(self, options: PruningOptions, scores: LayerScores | PairScores, stages: Stages) -> None:
-        key = self._cache_key(options)
+    def _keep(self, options: PruningOptions, found: Scored) -> None:
         if self.ranks.rank == 0:
             about = {"kind": "scores", "model": self.name, "criterion": options.criterion}
-            self.cache.put(key, {"scores": scores_to_json(scores), "stages": stages}, about)
-        self._scored[_name(options)] = Scored(scores, key[1], stages)
+            entry = {"scores": scores_to_json(found.scores), "stages": found.stages}
+            self.cache.put(self._cache_key(options), {**entry, "massive": list(found.massive)}, about)
+        self._scored[_name(options)] = found
 
     def _cache_key(self, options: PruningOptions) -> list[Any]:
         """The calibration set as it would be described for this criterion alone, and the rest."""
@@ -224,23 +233,24 @@ class Scorer:
 
     def _describe(self, options: PruningOptions, states: tuple[str, ...]) -> dict[str, Any]:
         """What a plan says about the calibration set; all prompts are hashed once."""
-        key = (*pass_key(options), options.token, states)
+        key = (*pass_key(options), *points_read(options).values(), states)
         if key not in self._described:
             state = "+".join(states) or "none"
-            self._described[key] = self.calibration(options).describe(self.processor, options.token, state)
+            points = points_read(options)
+            self._described[key] = self.calibration(options).describe(self.processor, state, **points)
         return dict(self._described[key])
 
 
 def score_key(fingerprint: str, calibration: Mapping[str, Any], options: PruningOptions) -> list[Any]:
     """What decides scores."""
-    return [fingerprint, dict(calibration), options.criterion, score_parameters(resolved(options))]
+    return [KEPT, fingerprint, dict(calibration), options.criterion, score_parameters(resolved(options))]
 
 
 def from_cache(entry: Mapping[str, Any], key: list[Any]) -> Scored:
     """Scores that an earlier run computed."""
     # What they cost when they were computed; the name says that this run did not pay it.
     paid = {f"{stage} (cached)": cost for stage, cost in entry["stages"].items()}
-    return Scored(scores_from_json(entry["scores"]), key[1], paid)
+    return Scored(scores_from_json(entry["scores"]), key[2], paid, tuple(entry["massive"]))
 
 
 def unsampled(layers: DecoderLayers, options: PruningOptions) -> Scored:
@@ -260,7 +270,7 @@ def _announce(found: Measurements, members: Sequence[PruningOptions]) -> None:
 
 def _vectors(options: PruningOptions) -> Key:
     """What decides which vectors of which pass are read."""
-    return (*pass_key(options), options.token, options.state)
+    return (*pass_key(options), *points_read(options).values(), options.state)
 
 
 def _name(options: PruningOptions) -> str:

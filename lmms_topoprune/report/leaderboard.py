@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmms_topoprune.comparison.columns import Column, caption, columns, interval, percent
+from lmms_topoprune.comparison.formats import csv_table
 from lmms_topoprune.comparison.side_by_side import Comparison, Row
-from lmms_topoprune.comparison.tables import csv_table
 from lmms_topoprune.report.groups import together
 from lmms_topoprune.report.render import Section, Table
 

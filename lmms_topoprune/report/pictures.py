@@ -17,6 +17,8 @@ from lmms_topoprune._util.packaged import shared_path
 
 EDGE = 320
 """Pixels of a picture's longer side."""
+LARGEST = 2**25
+"""Bytes of a file that is looked at."""
 
 
 def picture(row: Mapping[str, Any]) -> str:
@@ -42,7 +44,7 @@ def _kept(source: str) -> bytes | None:
         if source.startswith("data:image/") and ";base64," in source:
             return base64.b64decode(source.partition(";base64,")[2], validate=True)
         path = Path(source.removeprefix("file://"))
-        return path.read_bytes() if path.is_file() else None
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
     except (OSError, ValueError, binascii.Error):
         return None
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lmms_topoprune._util.output import write, write_all
+from lmms_topoprune.comparison.formats import csv_table, json_table, latex, markdown
 from lmms_topoprune.comparison.side_by_side import Comparison
-from lmms_topoprune.comparison.tables import csv_table, json_table, latex, markdown
 from lmms_topoprune.errors import unknown
 from lmms_topoprune.report.figures import figure
 from lmms_topoprune.report.leaderboard import leaderboard

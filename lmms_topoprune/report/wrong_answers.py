@@ -100,7 +100,7 @@ def wrong_answers(
     for task in dense.tasks:
         try:
             table = _Samples.of(dense, task)
-            others = [(group, _Samples.of(run, task)) for group, run in shown]
+            others = [(group, _Samples.of(run, task)) for group, run in shown if task in run.tasks]
         except InputError:
             continue  # no samples are kept beside the results
         correct = [name for name, score in table.scores.items() if score >= LOST]
@@ -128,7 +128,11 @@ class _Samples:
     def of(cls, run: Run, task: str) -> _Samples:
         """Of a task, or of one of its filters; scored as the comparison does, but by question, not image."""
         units = run.tasks[task]
-        rows = {str(row["doc_id"]): row for row in read_samples(run.path, units.task or task)}
+        of = units.task or task
+        # lmms-eval logs a document once for every filter, not always with its name.
+        own = (None, task.removeprefix(f"{of} [").removesuffix("]")) if task != of else ()
+        logged = [row for row in read_samples(run.path, of) if not own or row.get("filter") in own]
+        rows = {str(row["doc_id"]): row for row in logged}
         if set(units.units) <= set(rows) and not units.own_scale:
             return cls(rows, dict(zip(units.units, units.scores.tolist(), strict=True)))
         scores = {name: _score(row) for name, row in rows.items()}

@@ -20,7 +20,8 @@ def variant(plan: PruningPlan) -> str:
 
 
 def _asked_for(plan: PruningPlan) -> str:
-    asked = {**plan.parameters, "token": plan.calibration.get("token")}
+    token = None if "points" in plan.calibration else plan.calibration.get("token")  # a cloud has none
+    asked = {**plan.parameters, "token": token}
     changed = [f"{name}={value}" for name, value in asked.items() if _differs(plan, name, value)]
     repair = [f"repair={plan.repair['method']}"] if plan.repair else []
     return " ".join([plan.criterion, *changed, *repair])

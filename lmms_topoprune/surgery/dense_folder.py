@@ -75,12 +75,12 @@ class DenseFolder:
         """
         kind, pruned = type(model.config), _plain(model.config.to_dict())
         with quietly():
-            dense = kind.from_dict(copy.deepcopy(self.config))
+            dense = _read(kind, self.config)
             for complete in (False, True):  # defaults that the file leaves out are added only if they matter
                 config = copy.deepcopy(self.config)
                 _carry_over(config, dense, _plain(dense.to_dict()), pruned, complete)
                 with errors_kept():  # a class may object to fields that do not fit together
-                    if _identity(kind.from_dict(copy.deepcopy(config))) != _identity(model.config):
+                    if _identity(_read(kind, config)) != _identity(model.config):
                         continue
                     return _with_type(config, dense, model)
         log.warning(
@@ -121,6 +121,13 @@ class DenseFolder:
             return False
 
 
+def _read(kind: type[PreTrainedConfig], config: Mapping[str, Any]) -> PreTrainedConfig:
+    """As from_pretrained reads it from a file: from_dict by itself does not know JSON's form of infinity."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return kind.from_pretrained(place)
+
+
 def _config_file(name: str) -> Path:
     folder = Path(name).expanduser()
     return folder / "config.json" if folder.is_dir() else Path(str(_in_cache(name)))
@@ -137,7 +144,7 @@ def _describes(config: Mapping[str, Any], model: PreTrainedModel, layers: int) -
         return False
     location = locate(model)
     with quietly():
-        read = type(model.config).from_dict(copy.deepcopy(dict(config)))
+        read: Any = _read(type(model.config), config)
     for key in location.sections:
         read = getattr(read, key, None)
     return any(count_of(read, count) == layers for count in location.counts)

@@ -25,7 +25,7 @@ class FlagHomology:
         parent: (N,) the vertex each one was joined to, -1 for the first of its component.
         ends: (64 * words, 2) the edge that generates a slot of H1, (-1, -1) for an empty slot.
         row: (2E,) the row in `labels` of each entry of graph.near.
-        labels: (E + 1, words) classes of the edges, one bit a slot; an edge of the forest has class 0.
+        labels: (E + 2, words) classes of the edges, one bit a slot; an edge of the forest has class 0.
     """
 
     graph: Graph
@@ -40,8 +40,8 @@ class FlagHomology:
         """`words` is a first guess."""
         entries = len(graph.near)
         while True:
-            row = np.full(entries, -1, dtype=np.int32)
-            labels = np.zeros((entries // 2 + 1, words), dtype=np.uint64)
+            row = np.empty(entries, dtype=np.int32)
+            labels = np.zeros((entries // 2 + 2, words), dtype=np.uint64)
             ends = np.full((64 * words, 2), -1, dtype=np.int64)
             work = np.zeros((8, graph.vertices + 1), dtype=np.int64)
             queue = np.empty((3, entries + graph.vertices), dtype=np.int64)

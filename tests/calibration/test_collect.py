@@ -101,7 +101,7 @@ def test_a_version_that_reads_padding_would_be_caught(
 ):
     masked = Tokens.of
 
-    def careless(inputs, image_ids):
+    def careless(inputs, image_ids, special_ids=()):
         return replace(masked(inputs, image_ids), mask=torch.ones_like(inputs["input_ids"], dtype=torch.bool))
 
     monkeypatch.setattr(Tokens, "of", careless)

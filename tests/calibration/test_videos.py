@@ -34,6 +34,11 @@ TEXT = "{% elif part['type'] == 'text' %}"
 QUESTIONS = ("What moves?", "What moves? Look closely.", "Does it stop?")
 
 
+def points(found):
+    """(L + 1, N, d): the residual states."""
+    return found.states()["residual"].points
+
+
 @cache
 def tiny(name: str) -> Tiny:
     """A family whose chat template knows videos."""
@@ -123,20 +128,24 @@ def test_states_are_those_of_a_plain_pass(name, videos):
     made = tiny(name)
     for token in ("last", "mean", "mean_text", "mean_image"):
         for size in (1, 3):
-            found = collect(made.model, made.processor, videos, token=token, batch_size=size).residual
+            found = (
+                collect(made.model, made.processor, videos, token=token, batch_size=size)
+                .states()["residual"]
+                .points
+            )
             np.testing.assert_allclose(found, expected(name, token), atol=2e-4, rtol=1e-4, err_msg=token)
 
 
 def test_videos_images_and_text_may_be_mixed(videos, samples):
     made = tiny("qwen2_vl")
     mixed = [videos[0], Sample("Why?"), samples[0], videos[1], samples[1]]
-    found = collect(made.model, made.processor, mixed, batch_size=4).residual
+    found = points(collect(made.model, made.processor, mixed, batch_size=4))
     np.testing.assert_allclose(found[:, [0, 3]], expected("qwen2_vl", "last")[:, :2], atol=2e-4, rtol=1e-4)
 
 
 def test_an_answer_to_a_video_has_a_loss(videos):
     made = tiny("qwen2_vl")
-    alone, together = (LossOracle.of(made.model, made.processor, videos, size).mean() for size in (1, 3))
+    alone, together = (LossOracle.of(made.model, Prompter(made.processor), videos, n).mean() for n in (1, 3))
     assert alone == pytest.approx(together, abs=1e-4)
 
 

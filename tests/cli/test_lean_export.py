@@ -67,3 +67,16 @@ def test_a_plan_that_only_the_dense_model_confirms_is_carried_out_on_it(topoprun
         "export", "--pretrained", half, "--plan", plan, "-o", tmp_path / "out", "--device", "cpu", "--json"
     )
     assert code == 0 and json.loads(out)["layers"] == 5
+
+
+def test_without_a_model_it_is_the_plans_own(topoprune, half, plan, tmp_path):
+    (tmp_path / "figures.json").write_text('{"MME": {"dense": 1500, "pruned": 1400}}')
+    told = ("--figures", tmp_path / "figures.json", "--device", "cpu")
+    code, out, err = topoprune("export", "--plan", plan, "-o", tmp_path / "out", *told, "--json")
+    assert code == 0, err
+    assert "| MME | 1500 | 1400 |" in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads(out)["layers"] == 4
+    before, after = (json.loads((place / "config.json").read_text()) for place in (half, tmp_path / "out"))
+    assert after["text_config"].pop("num_hidden_layers") == 4
+    assert before["text_config"].pop("num_hidden_layers") == 6
+    assert after == before

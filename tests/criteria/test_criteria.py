@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from lmms_topoprune import registry
 from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
 from lmms_topoprune.criteria import (
     angular,
     block_influence,
+    cka,
     controls,
     cosine,
     gardinazzi,
     greedy,
+    knn_overlap,
     position,
     random,
     relative_magnitude,
@@ -24,12 +27,20 @@ from lmms_topoprune.criteria import (
     topology,
     topology_angle,
     topology_angle_influence,
+    unions,
+    zigzags,
 )
 from lmms_topoprune.criteria.scoring import Measurements, score, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions, own_defaults
 from lmms_topoprune.selection import LayerScores, PairScores, select
-from lmms_topoprune.topology import Barcode, inter_layer_persistence, jaccard, zigzag_barcode
+from lmms_topoprune.topology import (
+    Barcode,
+    inter_layer_persistence,
+    jaccard,
+    union_zigzag_barcode,
+    zigzag_barcode,
+)
 
 torch = pytest.importorskip("torch")
 LAYERS, SAMPLES, WIDTH = 5, 30, 8
@@ -236,7 +247,7 @@ def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden,
         monkeypatch.setitem(registry._declared, (registry.Criterion, name), made)
         return PruningOptions(criterion=name, state="residual")
 
-    options = declare("greedier", greedy.score.score)
+    options = declare("greedier", greedy.score.score, state="residual", loss=False)
     with pytest.raises(InputError, match="'greedier' takes 'loss'; declared for it: layers, options, states"):
         score(found, options)
     options = declare("few", block_influence.score.score, state="none", sums=("relative_magnitude",))
@@ -344,3 +355,51 @@ def test_a_typical_layer_of_a_deep_decoder_lies_away_from_either_end():
             + np.arange(1.0, depth + 1) / np.median(np.arange(1.0, depth + 1)[inner])
         ) / 2
         np.testing.assert_allclose(found, expected)
+
+
+def test_unions_are_the_jaccard_of_their_barcode(hidden, states):
+    expected = jaccard(union_zigzag_barcode(states, k=3, dimensions=(1,)), 1)
+    np.testing.assert_array_equal(unions.score(hidden, OPTIONS).values, expected)
+    assert (expected != topology.pairwise(hidden, OPTIONS).values).any()
+
+
+def test_unions_see_a_cloud_that_turns_and_intersections_do_not():
+    """Layer 3 turns the whole cloud, which keeps every distance."""
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(60, 8)).astype(np.float32)
+    turn = np.linalg.qr(rng.normal(size=(8, 8)))[0].astype(np.float32)
+    states = HiddenStates("residual", torch.from_numpy(np.stack([cloud] * 4 + [cloud @ turn] * 3)))
+    options = PruningOptions(state="residual", k="5", samples=60)
+    moved = np.diagonal(unions.score(states, options).values, 1)
+    still = np.diagonal(topology.pairwise(states, options).values, 1)
+    assert np.argmin(moved) == 3 and moved[3] < 0.5 and (np.delete(moved, 3) == 1).all()
+    assert (still == 1).all()
+
+
+def test_zigzags_are_the_mean_rank_of_both(hidden, states):
+    found = zigzags.score(hidden, OPTIONS).values
+    one = np.diagonal(jaccard(zigzag_barcode(states, k=3, metric="cosine", dimensions=(1,)), 1), 1)
+    other = np.diagonal(jaccard(union_zigzag_barcode(states, k=3, dimensions=(1,)), 1), 1)
+    np.testing.assert_allclose(found, (rankdata(one) + rankdata(other)) / 2 - 1)
+
+
+def test_knn_overlap_counts_common_neighbors(hidden, states):
+    found = knn_overlap.score(hidden, OPTIONS).values
+    distances = ((states[:, :, None] - states[:, None]) ** 2).sum(-1)
+    near = [[set(np.argsort(row)[1:4]) for row in one] for one in distances]
+    for i in range(LAYERS + 1):
+        for j in range(LAYERS + 1):
+            shared = [len(a & b) / 3 for a, b in zip(near[i], near[j], strict=True)]
+            assert found[i, j] == pytest.approx(np.mean(shared))
+
+
+def test_cka_is_the_papers_ratio_of_norms(hidden, states):
+    found = cka.score(hidden, OPTIONS).values
+    for i in range(LAYERS + 1):
+        for j in range(LAYERS + 1):
+            x, y = (states[s].astype(float) - states[s].mean(0) for s in (i, j))
+            norm = np.linalg.norm
+            expected = norm(x.T @ y) ** 2 / norm(x.T @ x) / norm(y.T @ y)
+            assert found[i, j] == pytest.approx(expected, abs=1e-5)
+    moved = HiddenStates("residual", hidden.values * 3 + 7)
+    np.testing.assert_allclose(cka.score(moved, OPTIONS).values, found, atol=1e-5)

@@ -13,7 +13,7 @@ from lmms_topoprune.calibration.loss import ANSWER_TOKENS, LossOracle
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.criteria import greedy, taylor
+from lmms_topoprune.criteria import greedy, output_change, taylor
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.selection import select
 from lmms_topoprune.surgery import decoder_layers, delete_layers
@@ -119,3 +119,34 @@ def test_greedy_measures_every_set_of_layers_once(language_model, monkeypatch):
     assert set(np.flatnonzero(low)) < set(np.flatnonzero(high))
     again = [seconds for skipped, (_, seconds) in fresh.measured.items() if len(skipped) <= 2]
     assert fresh.reused_seconds == pytest.approx(sum(again)) and all(again)
+
+
+@pytest.mark.parametrize("setting", ["llava", "language_model"])
+def test_output_change_is_the_cosine_of_the_outputs(setting, request):
+    """Computed one sample at a time, with the layers deleted; then the same one layer after the other."""
+    model, oracle, sequences = request.getfixturevalue(setting)
+
+    @torch.no_grad()
+    def outputs():
+        found = []
+        last = decoder_layers(model)[-1]
+        hook = last.register_forward_hook(lambda _, a, o: found.append(o[0] if isinstance(o, tuple) else o))
+        for inputs, _ in sequences:
+            model(**inputs, use_cache=False)
+        hook.remove()
+        return torch.cat([each.flatten(0, -2) for each in found])
+
+    whole = outputs()
+
+    def cosine(dropped):
+        with delete_layers(model, dropped):
+            return torch.cosine_similarity(whole, outputs(), dim=-1).mean().item()
+
+    found = output_change.score(oracle, DecoderLayers(6)).values
+    # The last layer cannot be listened to once it is deleted.
+    np.testing.assert_allclose(found[:5], [cosine([layer]) for layer in range(5)], atol=1e-5)
+    removed = []
+    for _ in range(2):
+        removed.append(max({1, 2, 3, 4} - set(removed), key=lambda layer: cosine([*removed, layer])))
+    order = output_change.stepwise(oracle, DecoderLayers(6), OPTIONS).values
+    assert np.argsort(-order)[:2].tolist() == removed

@@ -241,7 +241,7 @@ def test_lost_answers_are_shown_with_their_picture_and_by_run(opened):
     for card in cards.all():
         place = card.locator("thead th").all_text_contents().index(count.removesuffix(" layers"))
         row = card.locator("tbody tr", has=page.locator("th", has_text=criterion)).first
-        assert row.locator("td").nth(place - 1).text_content() == "✗ no"
+        assert row.locator("td").nth(place - 1).text_content() == "✗\u00a0no"
 
 
 def test_on_paper_it_is_light_and_has_no_controls(opened):

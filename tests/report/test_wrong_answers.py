@@ -52,6 +52,23 @@ def test_the_draw_is_the_same_each_time_and_takes_tasks_in_turn(tmp_path):
     assert found == wrong_answers(*asked, count=8) != wrong_answers(*asked, count=8, seed=1)
 
 
+def test_a_document_of_two_filters_is_shown_as_the_filter_has_it(tmp_path):
+    for name, dropped, strict in (("a", (), 1.0), ("b", (3,), 0.0)):
+        rows = [
+            row | {"filter": of, "filtered_resps": f"{of} {value:g}", "exact_match": value}
+            for of, value in (("strict", strict), ("loose", 1.0))
+            for row in folders.exact([1.0] * 4)
+        ]
+        plan = folders.plan(dropped, "topology" if dropped else "dense")
+        results = folders.write(tmp_path / name, {"vqa": rows}, plan)
+        results.write_text(results.read_text().replace('"effective": 8', '"effective": 4'))
+    runs = read_runs([tmp_path])
+    found = wrong_answers(runs[0], {run.label: run for run in runs}, groups(compare(runs)))
+    assert (found.lost, found.right) == (4, 8)
+    assert {document.task for document in found.documents} == {"vqa [strict]"}
+    assert {(d.dense, d.answers[0].said) for d in found.documents} == {("strict 1", "strict 0")}
+
+
 def test_a_picture_that_the_run_kept_is_shown_small(tmp_path):
     file = tmp_path / "photo.png"
     Image.new("RGB", (2000, 500), "red").save(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import task_rows
 
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.report.tables import render
 from lmms_topoprune.results.document_scores import anls, chosen_option, parsed_answer
 from lmms_topoprune.results.reading import check_whole, read_run
 from lmms_topoprune.sweep.run_folders import read_runs
@@ -158,6 +161,17 @@ def test_a_task_without_scores_takes_no_other_with_it(tmp_path):
     )
     assert comparison.averaged == ("vqa",) and comparison.rows[0].overall.score == 0.5
     assert "judged has no interval" in " ".join(comparison.notes)
+    text = render(comparison, "markdown")
+    assert "| 40.0* |" in text and "*: as lmms-eval reports it" in text and "| 40.0 |" not in text
+    lines = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
+    assert [(line["task"], line["units"]) for line in lines[:3]] == [
+        ("vqa", "10"),
+        ("judged", "0"),
+        ("overall", "10"),
+    ]
+    assert (
+        lines[1]["metric"] == "rating as lmms-eval reports it, no documents" and lines[1]["score_low"] == ""
+    )
     assert list(compare(read_runs([tmp_path], tasks=["vqa"])).tasks) == ["vqa"]
 
 
@@ -221,3 +235,20 @@ def test_a_metric_of_later_rows_is_seen(tmp_path):
     results["higher_is_better"]["vqa"]["late"] = True
     path.write_text(json.dumps(results))
     assert read_run(path, metric="late").tasks["vqa"].units == ("100",)
+
+
+def test_plain_rows_are_read_by_column(tmp_path, monkeypatch):
+    """Objects a row are what made a comparison of many runs slow."""
+    from lmms_topoprune.results import samples as reader
+
+    def refuse(*_):
+        raise AssertionError("read row by row")
+
+    rows = [
+        {**folders.row(i, exact_match=i % 2, acc={"score": 1.0}), "resps": [["x"]], "extra": None}
+        for i in range(200)
+    ]
+    path = folders.write(tmp_path, {"vqa": rows})
+    monkeypatch.setattr(reader, "_rows", refuse)
+    scores = read_run(path).tasks["vqa"]
+    assert scores.score == 0.5 and scores.units == read_run(path).tasks["vqa"].units

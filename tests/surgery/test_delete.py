@@ -17,6 +17,8 @@ from lmms_topoprune.surgery import (
     fingerprint,
     identity_layers,
     layers_path,
+    meta_model,
+    refusal,
     text_config,
     undeletable,
 )
@@ -271,3 +273,27 @@ def test_layers_that_run_in_a_loop_stay() -> None:
         delete_layers(model, [1, 5])
     with delete_layers(model, [5]):
         assert len(decoder_layers(model)) == 5
+
+
+def test_a_question_that_was_asked_before_builds_nothing(
+    llava: hf.PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep asks for every plan; of layers that are alike it does not matter which ones go."""
+    asked = [undeletable(llava), refusal(llava, [1, 2]), refusal(llava, [0, 5])]
+    monkeypatch.setattr(meta_model, "on_meta_device", lambda: pytest.fail("built again"))
+    again = hf.AutoModelForImageTextToText.from_config(llava.config)
+    for model in (llava, again):
+        assert [undeletable(model), refusal(model, [1, 2]), refusal(model, [0, 5])] == asked
+    monkeypatch.undo()
+    for layer in range(6):  # other configurations push the oldest out
+        with delete_layers(llava, [layer]):
+            undeletable(llava)
+    assert len(meta_model._built) <= meta_model._REMEMBERED
+
+
+def test_what_is_done_to_a_pruned_model_does_not_reach_the_next_one(llava: hf.PreTrainedModel) -> None:
+    with delete_layers(llava, [1]):
+        expected = list(text_config(llava).layer_types)
+        text_config(llava).layer_types.append("made up")
+    with delete_layers(llava, [1]):
+        assert text_config(llava).layer_types == expected

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor, PreTrainedModel
 
@@ -269,3 +270,22 @@ def test_the_card_credits_only_the_method_that_was_used() -> None:
     assert all("2410.11042" in card(replace(PLAN, criterion=name)) for name in ("gardinazzi", "topovlm"))
     metadata = yaml.safe_load(text.split("---")[1])
     assert "base_model" not in metadata and metadata["pipeline_tag"] == "text-generation"
+
+
+def test_the_card_carries_the_evaluation_in_the_hubs_format(tmp_path: Path) -> None:
+    dense = tmp_path / "README.md"
+    dense.write_text("---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\n---\n# Dense\n")
+    figures = {
+        "MME": {"dense": 1500, "pruned": 1400.5, "dataset": "lmms-lab/MME", "metric": "mme_perception"},
+        "GQA": 61.5,
+        "POPE": {"dense": 86},  # nothing about the pruned model
+    }
+    data = ModelCard(card(figures=figures, dense_card=dense)).data
+    assert (data.base_model, data.base_model_relation) == ("org/dense", "finetune")
+    assert (data.license, data.license_name, data.license_link) == ("other", "own", "LICENSE")
+    found = [(r.dataset_name, r.dataset_type, r.metric_type, r.metric_value) for r in data.eval_results]
+    assert found == [
+        ("MME", "lmms-lab/MME", "mme_perception", 1400.5),
+        ("GQA", "gqa", "score", 61.5),
+    ]
+    assert ModelCard(card()).data.license is None and not ModelCard(card()).data.eval_results

@@ -1,4 +1,4 @@
-"""Lean loading gives what delete_layers makes of the dense model, and holds no weight of a dropped layer."""
+"""Partial loading gives what delete_layers makes of the dense model, without weights of dropped layers."""
 
 from __future__ import annotations
 

@@ -28,12 +28,27 @@ def _remove(labels, relation, ends):
     add(labels, relation, labels, relation, 0, words)
 
 
+@kernel("int64(uint64[:, ::1], int64, int64, int64)")
+def _sum(labels, a, b, rows):
+    """A row that holds the sum of rows a and b: an old one where that is easy to see, else row `rows`."""
+    if a == b:
+        return 0
+    if a == 0 or b == 0:
+        return a + b
+    for w in range(labels.shape[1]):
+        labels[rows, w] = labels[a, w] ^ labels[b, w]
+    return rows
+
+
 @kernel(
     "int64(int64, int64, int64[::1], int64[::1], int64[::1], int32[::1], uint64[:, ::1], int64[:, ::1], "
     "int64[:, ::1])"
 )
-def _spread(v, edges, start, near, twin, row, labels, ends, work):
-    """Label the edges from v into one connected part of its link; the new number of edges."""
+def _spread(v, rows, start, near, twin, row, labels, ends, work):
+    """Label the edges from v into one connected part of its link; the new number of rows in use.
+
+    Edges of one class mostly share a row, so that most triangles are seen to sum to 0 without their words.
+    """
     link, stack, seen, place = work[4], work[5], work[6], work[7]
     words = labels.shape[1]
     height = 1
@@ -46,23 +61,24 @@ def _spread(v, edges, start, near, twin, row, labels, ends, work):
                 continue
             a, b = row[q], row[place[x]]
             if seen[y] == 0:
-                row[place[y]] = row[twin[place[y]]] = edges
-                for w in range(words):
-                    labels[edges, w] = labels[a, w] ^ labels[b, w]
-                edges += 1
+                found = _sum(labels, a, b, rows)
+                row[place[y]] = row[twin[place[y]]] = found
+                rows = max(rows, found + 1)
                 seen[y], stack[height] = 1, y
                 height += 1
             elif seen[y] == 2:
                 c, differs = row[place[y]], ZERO
+                if (a == 0 and b == c) or (b == 0 and a == c) or (c == 0 and a == b):
+                    continue
                 for w in range(words):
                     differs |= labels[a, w] ^ labels[b, w] ^ labels[c, w]
                 if differs != ZERO:
-                    # The first row without an edge is zero and serves as the relation.
+                    # The first row that is not in use is zero and serves as the relation.
                     for w in range(words):
-                        labels[edges, w] = labels[a, w] ^ labels[b, w] ^ labels[c, w]
-                    _remove(labels, edges, ends)
+                        labels[rows, w] = labels[a, w] ^ labels[b, w] ^ labels[c, w]
+                    _remove(labels, rows, ends)
         seen[x] = 2
-    return edges
+    return rows
 
 
 @kernel("void(int64[::1], int64[::1], int64[::1], int64[::1])")
@@ -83,8 +99,8 @@ def fill(start, near, row, labels, ends, work, queue):
 
     Args:
         start, near: (N + 1,), (2E,) each vertex's neighbors, ascending.
-        row: (2E,) -1 each; becomes the edge's row in `labels`.
-        labels: (E + 1, words) zeros; ends: (64 * words, 2) -1 each; work: (8, N + 1) zeros.
+        row: (2E,) becomes the edge's row in `labels`; row 0 is the class 0.
+        labels: (E + 2, words) zeros; ends: (64 * words, 2) -1 each; work: (8, N + 1) zeros.
         queue: (3, 2E + N) scratch space.
     """
     order, parent, links, top = work[0], work[1], work[2], work[3]
@@ -98,7 +114,7 @@ def fill(start, near, row, labels, ends, work, queue):
     for u in range(n - 1, -1, -1):
         entry[entries], below[entries], top[0] = u, top[0], entries
         entries += 1
-    best, edges = 0, 0
+    best, rows = 0, 1
     for step in range(n):
         v = -1
         while v < 0:
@@ -123,6 +139,7 @@ def fill(start, near, row, labels, ends, work, queue):
             root = near[p]
             if link[root] != v or seen[root] != 0:
                 continue
+            row[p] = row[twin[p]] = 0
             if parent[v] < 0:
                 parent[v] = root
             else:
@@ -132,9 +149,9 @@ def fill(start, near, row, labels, ends, work, queue):
                 if slot == len(ends):
                     return False
                 ends[slot, 0], ends[slot, 1] = v, root
-                labels[edges, slot // 64] = ONE << np.uint64(slot % 64)
-            row[p] = row[twin[p]] = edges
-            edges += 1
+                labels[rows, slot // 64] = ONE << np.uint64(slot % 64)
+                row[p] = row[twin[p]] = rows
+                rows += 1
             seen[root], stack[0] = 1, root
-            edges = _spread(v, edges, start, near, twin, row, labels, ends, work)
+            rows = _spread(v, rows, start, near, twin, row, labels, ends, work)
     return True

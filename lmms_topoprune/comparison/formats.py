@@ -58,11 +58,13 @@ def csv_table(comparison: Comparison) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     first = next(iter(fields))
-    writer.writerow([first, "task", *(name for name in fields if name != first)])
+    writer.writerow([first, "task", "metric", "units", *(name for name in fields if name != first)])
     for row in comparison.rows:
         for task, cell in [*row.cells.items(), (comparison.overall, row.overall)]:
             values = [_cell(get(row, cell)) for get in fields.values()]
-            writer.writerow([values[0], escape.csv_cell(task), *values[1:]])
+            metric = "mean" if cell is row.overall else comparison.tasks[task]
+            units = sum(comparison.units.values()) if cell is row.overall else comparison.units[task]
+            writer.writerow([values[0], *map(escape.csv_cell, (task, metric)), units, *values[1:]])
     return out.getvalue()
 
 

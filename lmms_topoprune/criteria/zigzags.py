@@ -1,0 +1,38 @@
+"""Both zigzags over depth together: a layer goes that neither misses.
+
+Intersections follow which tokens are neighbors of which (cosine), unions where the cloud as a whole goes
+(Euclidean). The combination by rank is this project's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lmms_topoprune.calibration.states import HiddenStates
+from lmms_topoprune.criteria import intersections, unions
+from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.registry import criterion
+from lmms_topoprune.selection import Floats, LayerScores, layer_values
+
+
+@criterion(
+    "zigzags",
+    builds_on=(intersections.score, unions.score),
+    parameters=("k", "dimension"),
+    selection="rank",
+    defaults=unions.TOKENS,
+)
+def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
+    """The mean of a layer's ranks by both; the higher, the less both miss it."""
+    one = intersections.score(states, replace(options, metric="cosine"))
+    other = unions.score(states, replace(options, metric="euclidean"))
+    values = np.mean([ranks(layer_values(one)), ranks(layer_values(other))], axis=0)
+    return LayerScores(values, "zigzags", (*one.barcodes, *other.barcodes))
+
+
+def ranks(values: Floats) -> Floats:
+    """(L,): 0 for the lowest value to L - 1 for the highest; equal values share their mean rank."""
+    below = (values[:, None] > values).sum(1)
+    return np.asarray(below + ((values[:, None] == values).sum(1) - 1) / 2)
