@@ -78,6 +78,7 @@ class Muon(torch.optim.Optimizer):
             for alike in by_shape.values():
                 updates = []
                 for p in alike:
+                    assert p.grad is not None, "every matrix takes part in the loss"
                     state = self.state[p]
                     mean = state.setdefault("momentum_buffer", torch.zeros_like(p))
                     mean.lerp_(p.grad, 1 - group["momentum"])

@@ -137,7 +137,8 @@ def test_the_same_command_again_evaluates_nothing_anew(
     work: Path, first: subprocess.CompletedProcess[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (work / "out").rglob("*_results.json")}
-    assert len(before) >= 9
+    # Dense and at least one set of layers each; criteria that choose the same layers share an evaluation.
+    assert len(before) >= 6
     assert run(work).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (work / "out").rglob("*_results.json")} == before
 

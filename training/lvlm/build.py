@@ -77,6 +77,7 @@ def build_model(
     processor: LlavaProcessor, language: Path, vision: Path, seed: int
 ) -> LlavaForConditionalGeneration:
     """Both trained parts in one model; the projector is random, the same for the same seed."""
+    torch.manual_seed(seed)  # for the image token's embedding too
     tokenizer = processor.tokenizer
     decoder = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32)
     decoder.resize_token_embeddings(len(tokenizer), mean_resizing=True)
@@ -91,7 +92,6 @@ def build_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.model.vision_tower.state_dict())
     model.model.language_model.load_state_dict(decoder.model.state_dict())
