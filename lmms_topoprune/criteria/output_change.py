@@ -6,14 +6,18 @@ Zhang et al., "FinerCut: Finer-grained Interpretable Layer Pruning for Large Lan
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lmms_topoprune._util.progress import progress_bar
-from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
+
+if TYPE_CHECKING:
+    from lmms_topoprune.calibration.loss import LossOracle
 
 
 @criterion(

@@ -372,7 +372,8 @@ def test_unions_see_a_cloud_that_turns_and_intersections_do_not():
     options = PruningOptions(state="residual", k="5", samples=60)
     moved = np.diagonal(unions.score(states, options).values, 1)
     still = np.diagonal(topology.pairwise(states, options).values, 1)
-    assert np.argmin(moved) == 3 and moved[3] < 0.5 and (np.delete(moved, 3) == 1).all()
+    # Where a cloud stays, its points are their own nearest neighbors in the union: every step costs as much.
+    assert moved[3] < np.delete(moved, 3).min() / 5 and np.ptp(np.delete(moved, 3)) == 0
     assert (still == 1).all()
 
 
