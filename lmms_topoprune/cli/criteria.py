@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from textwrap import shorten
 
 import click
 
 from lmms_topoprune.cli import options
+
+WIDTH = 80
+"""Of a terminal, which a line is to fit."""
 
 
 @click.command()
@@ -29,7 +33,7 @@ def command(as_json: bool) -> None:
         return
     width = max(len(each.name) for each in found)
     for each in found:
-        click.echo(f"{each.name:{width}}  {each.summary}")
+        click.echo(f"{each.name:{width}}  {shorten(each.summary, WIDTH - width - 2, placeholder='...')}")
     for sentence in registry.problems(registry.Criterion):
         click.echo(f"topoprune: {sentence}", err=True)
 

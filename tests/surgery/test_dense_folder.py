@@ -171,7 +171,7 @@ CODE = Path(__file__).parent / "own_code"
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A model whose code lies in its folder."""
-    folder = tmp_path / "dense"
+    folder = tmp_path / f"own_{tmp_path.name}"  # transformers keeps modules by this name
     shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     config = {
         "architectures": ["OwnForCausalLM"],

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,8 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
         {"dimension": 0, "samples": 16},
     )
     assert [cell.sparsity for cell in grid.points()] == [0, 0]
-    comparison = compare(distinct_labels(sweep(evaluator(), grid, ["vqa"], tmp_path)))
+    one = replace(grid, seeds=(0,))  # seeds that drop different layers share a row, which names a range
+    comparison = compare(distinct_labels(sweep(evaluator(), one, ["vqa"], tmp_path)))
     row = comparison.rows[1]
     plan = next(run.plan for run in read_sweep(tmp_path) if run.dropped == row.dropped)
     asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
