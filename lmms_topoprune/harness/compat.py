@@ -96,7 +96,7 @@ def evaluation() -> Evaluation:
 
 
 @contextmanager
-def within(running: Evaluation) -> Iterator[None]:
+def within(running: Evaluation | None) -> Iterator[None]:
     """Be part of an evaluation that has returned already: its results are being saved."""
     token = _RUNNING.set(running)
     try:

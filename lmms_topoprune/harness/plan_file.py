@@ -50,7 +50,7 @@ _PLANS = _PlanWriter()
 @contextmanager
 def _part_of_its_evaluation(tracker: EvaluationTracker) -> Iterator[None]:
     """Results are saved once simple_evaluate has returned; errors still end as they would inside."""
-    with within(tracker.topoprune_evaluation), one_sentence():
+    with within(getattr(tracker, "topoprune_evaluation", None)), one_sentence():
         yield
 
 

@@ -61,7 +61,8 @@ def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_process
     first = planner()
     first.plans(wanted("cosine"))
     first.plans(wanted("cosine", token="mean") + wanted("topovlm", k="5"))  # ret: a pass of its own
-    assert first.passes == 3 and len(list((tmp_path / "states").iterdir())) == 3
+    first.plans(wanted("unions", k="5"))  # a cloud of tokens
+    assert first.passes == 4 and len(list((tmp_path / "states").iterdir())) == 4
     names = [name for name in registry.criteria() if name != "dense"]
     every = wanted(*names, k="5") + wanted("reverse:gardinazzi", "topology", k="3")
     alone = [
