@@ -73,7 +73,8 @@ def calibrate(
     ranks, nothing = ranks or Ranks(), Collected(len(decoder_layers(model)))
     if not views and not sums:
         return nothing
-    check(model, calibration.samples, {view.token for view in views})
+    asked = {reading.options.token for reading in readings if reading.options.points == "samples"}
+    check(model, calibration.samples, asked | {view.token for view in views})
     one_pass = partial(
         collect_views, model, calibration.prompter(processor), ranks.share(calibration.samples), views, sums,
         marked=is_marked(options), batch_size=options.calibration_batch,
