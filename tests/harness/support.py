@@ -56,7 +56,7 @@ SUPPORT = (
     Support("instructblip", "instructblip", images=False, batch=False, kinds=SIMPLE, note=REPEATS),
     Support("glm4v", "glm4v", kinds=SIMPLE, note=GLM),
     Support("huggingface", "paligemma", note="PaliGemma"),
-    Support("huggingface", "smolvlm", note="SmolVLM; needs `num2words`"),
+    Support("huggingface", "smolvlm", video=True, note="SmolVLM; needs `num2words`"),
     Support("huggingface", "mistral3_vl", note="Mistral 3"),
     Support("huggingface", "lfm2_5_vl", note="LFM2-VL"),
 )
