@@ -88,13 +88,14 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
         with listening() as saved, redirect_stdout(sys.stderr) if as_json else nullcontext():
             yield
     except EndedByError as end:  # lmms-eval's own command would end with 1
-        if first and as_json:
-            click.echo(written({"error": str(end.error), "kind": type(end.error).__name__}))
-        if isinstance(end.code, str):
-            click.echo(end.code, err=True)
-        raise SystemExit(end.error.exit_code) from None
+        if not saved.lost:  # of what is lost the end of this function tells
+            if first and as_json:
+                click.echo(written({"error": str(end.error), "kind": type(end.error).__name__}))
+            if isinstance(end.code, str):
+                click.echo(end.code, err=True)
+            raise SystemExit(end.error.exit_code) from None
     except SystemExit as end:
-        told = bool(end.code) and not saved.lost  # of what is lost the end of this function tells
+        told = bool(end.code) and not saved.lost
         if told and first and as_json:
             code = f"lmms-eval ended with exit code {end.code}; the reason is on stderr"
             reason = end.code if isinstance(end.code, str) else code

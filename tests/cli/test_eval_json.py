@@ -90,7 +90,7 @@ def test_results_that_cannot_be_kept_are_no_success(model_folder, tmp_path):
     """lmms-eval itself only warns. Abbreviated, the option is not seen beforehand."""
     (tmp_path / "file").touch()
     code, found, _ = evaluate(model_folder, tmp_path, "layers=1", "--output", tmp_path / "file")
-    assert code == 2 and "could not be written" in found["error"] and len(found["runs"]) == 1
+    assert code == 1 and "could not be written" in found["error"] and len(found["runs"]) == 1
 
 
 def test_other_ranks_are_silent(capsys, monkeypatch):
