@@ -99,7 +99,3 @@ def ignore_signals() -> None:
     """All is said and done: a signal during the interpreter's own shutdown would only make noise."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-# Former names, until everybody uses the new ones.
-unmasked, farewell, finish_undisturbed = interruptions_first, exit_of, ignore_signals
