@@ -19,9 +19,28 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
+    check_regular(path)
+    return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe or a device; what is not there or is a folder is for the reader to say."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-    return path.read_bytes()
+
+
+def sha256(path: Path) -> bytes:
+    """Of a file, which is read in pieces.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    check_regular(path)
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found.update(piece)
+    return found.digest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
+from lmms_topoprune._util import files
+from lmms_topoprune.calibration.images import StoredImage
 from lmms_topoprune.calibration.video import FRAMES
 from lmms_topoprune.errors import InputError, shown
 
@@ -20,12 +22,12 @@ class Sample:
 
     Attributes:
         instruction: what the user asks, without image markers.
-        image: an RGB image, or None.
+        image: an RGB image, one that is read when it is needed, or None.
         video: a video file for model families that take videos, or None.
     """
 
     instruction: str
-    image: Image.Image | None = None
+    image: Image.Image | StoredImage | None = None
     video: Path | None = None
 
     @property
@@ -42,14 +44,39 @@ class Sample:
         Raises:
             InputError: the video file is gone.
         """
+        return self._hashed(self.image.read() if isinstance(self.image, StoredImage) else self.image)
+
+    def pixels(self) -> Image.Image | None:
+        """The image, read now if it is not kept.
+
+        Raises:
+            InputError: it cannot be read any more, or has changed since the sample was drawn.
+        """
+        if not isinstance(self.image, StoredImage):
+            return self.image
+        try:
+            image = self.image.read()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(f"an image of the calibration set cannot be read again: {error}") from None
+        if self._hashed(image) != self.digest:
+            raise InputError("an image of the calibration set changed while it was used; start again")
+        return image
+
+    def stored(self, image: StoredImage) -> Sample:
+        """The same sample, of which only the digest of the pixels is kept."""
+        other = replace(self, image=image)
+        other.__dict__["digest"] = self.digest
+        return other
+
+    def _hashed(self, image: Image.Image | None) -> bytes:
         found = hashlib.sha256(self.instruction.encode())
-        if self.image is not None:
-            found.update(f"\0image {self.image.mode} {self.image.size}".encode())
-            found.update(self.image.tobytes())
+        if image is not None:
+            found.update(f"\0image {image.mode} {image.size}".encode())
+            found.update(image.tobytes())
         if self.video is not None:
             found.update(f"\0video of {FRAMES} frames ".encode())
             try:
-                found.update(hashlib.sha256(Path(self.video).read_bytes()).digest())
+                found.update(files.sha256(self.video))
             except OSError as error:
                 name = shown(str(self.video))
                 raise InputError(f"calibration video {name} cannot be read: {error.strerror}") from None
