@@ -52,6 +52,11 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file; errors as of `read_bytes`, and UnicodeDecodeError."""
+    return read_bytes(path).decode(encoding)
+
+
 def check_regular(path: Path) -> None:
     """Raise OSError for a pipe or a device; what is not there or is a folder is for the reader to say."""
     if path.exists() and not path.is_file() and not path.is_dir():

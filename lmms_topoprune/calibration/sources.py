@@ -125,7 +125,7 @@ def _elements(path: Path) -> list[Place]:
             return []
     found: list[Place] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path, "utf-8-sig")
         decoder, at = json.JSONDecoder(), text.index("[") + 1
         while at < len(text):
             at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.timing import progress_bar
 from lmms_topoprune.calibration.calibration_set import (
     Asked,
     CalibrationSet,
@@ -37,6 +38,9 @@ from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+
+MANY = 20
+"""Plans that get a bar."""
 
 
 @dataclass
@@ -245,7 +249,13 @@ class Planner:
                 checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
                 scored.append(options)
         self.scorer.score(scored)
-        return [self._finished(self._plan(o, o in scored), o) for o in wanted]
+        found, known = [], set(scored)
+        shown = self.progress and len(wanted) >= MANY
+        with progress_bar("choosing layers", len(wanted), shown) as advance:
+            for options in wanted:
+                found.append(self._finished(self._plan(options, options in known), options))
+                advance(1)
+        return found
 
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
