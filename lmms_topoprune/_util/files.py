@@ -107,7 +107,11 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def _draft(path: Path, data: bytes, drafts: dict[Path, Path]) -> None:
-    """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have."""
+    """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have.
+
+    A symbolic link stays one: what it points to is written.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():  # a pipe or a device: to be written to, not replaced
         path.write_bytes(data)

@@ -226,3 +226,13 @@ def test_a_real_write_that_fails_halfway(results, tmp_path):
     assert done.stderr.startswith("topoprune: ") and "File too large; nothing was changed" in done.stderr
     assert target.read_text() == "as it was"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "run"]
+
+
+def test_a_symbolic_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    for name in ("there", "dangling"):
+        (tmp_path / name).symlink_to(Path("real") / name)
+    (tmp_path / "real" / "there").write_text("old")
+    write_all({tmp_path / "there": "new", tmp_path / "dangling": "new"})
+    assert all((tmp_path / name).is_symlink() for name in ("there", "dangling"))
+    assert [path.read_text() for path in sorted((tmp_path / "real").iterdir())] == ["new", "new"]
