@@ -11,7 +11,7 @@ from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
-from lmms_topoprune._util.timing import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.calibration_set import (
     Asked,
     CalibrationSet,

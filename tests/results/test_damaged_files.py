@@ -16,7 +16,7 @@ import folders
 import pytest
 
 from lmms_topoprune._util.files import write_all
-from lmms_topoprune.calibration.states import SavedStates
+from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.comparison.across_models import read_published
 from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
 from lmms_topoprune.comparison.regress import regress
