@@ -95,9 +95,12 @@ def _as_asked(task: Any, docs: Any, index: int) -> Read:
     return read if image is None else replace(read, again=partial(_image, task, docs, index))
 
 
-def _image(task: Any, docs: Any, index: int) -> Image.Image | None:
+def _image(task: Any, docs: Any, index: int) -> Image.Image:
     with whole_images():
-        return _first_image(task.doc_to_visual(docs[index]) or [])
+        found = _first_image(task.doc_to_visual(docs[index]) or [])
+    if found is None:
+        raise InputError(f"document {index} has no image any more")
+    return found
 
 
 def _first_image(visuals: Sequence[Any]) -> Image.Image | None:
