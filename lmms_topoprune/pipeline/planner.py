@@ -255,7 +255,7 @@ class Planner:
         self.scorer.score(scored)
         found, known = [], set(scored)
         shown = self.progress and len(wanted) >= MANY
-        with progress_bar("choosing layers", len(wanted), shown) as advance:
+        with progress_bar("choosing layers", len(wanted), shown, stays=False) as advance:
             for options in wanted:
                 found.append(self._finished(self._plan(options, options in known), options))
                 advance(1)
