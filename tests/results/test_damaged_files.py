@@ -60,7 +60,7 @@ READERS = {
 def test_a_pipe_is_refused_and_never_waited_for(kind, tmp_path):
     path = tmp_path / "1_results.json"
     os.mkfifo(path)
-    with pytest.raises(InputError, match="pipe or a device"):
+    with pytest.raises(InputError, match=r"pipe or a device|holds no \*_results"):
         READERS[kind](path)
 
 
