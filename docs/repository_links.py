@@ -1,7 +1,7 @@
 """A hook of mkdocs: links from a page to files outside docs/ lead to the repository.
 
-On a checkout and on GitHub such a link is relative, `../CONTRIBUTING.md`; the site has no such file. What a link
-names has to exist, else `mkdocs build --strict` fails.
+On a checkout and on GitHub such a link is relative, `../CONTRIBUTING.md`; the site has no such file. What a
+link names has to exist, else `mkdocs build --strict` fails.
 """
 
 from __future__ import annotations

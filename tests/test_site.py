@@ -58,7 +58,9 @@ def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_pa
     assert done.returncode == 0, done.stderr
     texts = {page.stem: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html")}
     for text in texts.values():
-        assert not re.search(r"<(script|img|iframe)[^>]*src=\"?https?:|<link[^>]*stylesheet[^>]*https?:", text)
+        assert not re.search(
+            r"<(script|img|iframe)[^>]*src=\"?https?:|<link[^>]*stylesheet[^>]*https?:", text
+        )
     assert "topoprune-plan" in texts["cli"] and "--sparsity" in texts["cli"]
     assert 'id="lmms_topoprune.make_plan"' in texts["python"]
 
