@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: links to files outside docs/ lead to the repository, and the commands' help is put into its page.
+"""Hooks of mkdocs: links out of docs/ lead to the repository; the commands' help is put into its page.
 
-On a checkout and on GitHub a link out of docs/ is relative, `../CONTRIBUTING.md`; the site has no such file. What
-a link names has to exist, else `mkdocs build --strict` fails.
+On a checkout and on GitHub a link out of docs/ is relative, `../CONTRIBUTING.md`; the site has no such file.
+What a link names has to exist, else `mkdocs build --strict` fails.
 """
 
 from __future__ import annotations
