@@ -14,7 +14,7 @@ from lmms_topoprune.comparison.align import align
 from lmms_topoprune.comparison.comparable import check_comparable, remarks
 from lmms_topoprune.comparison.paired import LEVEL, Cell, Groups, Table, Three, cell_of
 from lmms_topoprune.errors import InputError, OptionError, unknown
-from lmms_topoprune.results.labels import seed_of, series, variant
+from lmms_topoprune.results.labels import healing_text, seed_of, series, variant
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.results.scores import UnitScores
 
@@ -41,6 +41,7 @@ class Row:
         plan_hash: of its plan; None without one.
         layers: decoder layers before deletion; 0 where no plan tells.
         runs: labels of its runs -> overall score.
+        repair, heal: what was done to the weights that stayed; empty for nothing.
     """
 
     label: str
@@ -54,6 +55,8 @@ class Row:
     plan_hash: str | None = None
     layers: int = 0
     runs: Mapping[str, float] = field(default_factory=dict)
+    repair: str = ""
+    heal: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,8 @@ def _row(
         plan_hash=None if plan is None else plan.hash,
         layers=max(0 if r.plan is None else r.plan.layers for r in members),
         runs=means,
+        repair="" if plan is None else str(plan.repair.get("method", "")),
+        heal="" if plan is None else healing_text(plan),
     )
 
 

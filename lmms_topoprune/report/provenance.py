@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmms_topoprune.plan import PruningPlan, healing_told
 from lmms_topoprune.report.render import Section, Table
 from lmms_topoprune.results.reading import Run
 
@@ -39,16 +40,24 @@ def _context(run: Run) -> dict[str, Any]:
 
 
 def _plans(runs: Sequence[Run]) -> Table:
-    heads = ["run", "dropped layers", "parameters", "calibration", "plan", "results file"]
+    heads = ["run", "dropped layers", "parameters", "calibration", "weights", "plan", "results file"]
     return Table("Plans", heads, [_plan(run) for run in runs])
 
 
 def _plan(run: Run) -> list[str]:
     if run.plan is None:
-        return [run.label, "none", "–", "–", "–", run.path.name]
+        return [run.label, "none", "–", "–", "–", "–", run.path.name]
     plan = run.plan
     asked, seen = _listed(plan.parameters), _listed(plan.calibration)
-    return [run.label, run.dropped, asked, seen, plan.hash, run.path.name]
+    return [run.label, run.dropped, asked, seen, _weights(plan), plan.hash, run.path.name]
+
+
+def _weights(plan: PruningPlan) -> str:
+    """What was done to the weights that stayed, and what came of it."""
+    if not plan.changes_weights:
+        return "as they were"
+    repaired = f"repair {plan.repair['method']}" if plan.repair else ""
+    return "; ".join(part for part in (repaired, healing_told(plan)) if part)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -44,16 +44,28 @@ class Edit:
     key: str
     make: Callable[[], Any]
 
-    def apply(self) -> Callable[[], None]:
+    def apply(self) -> Undo:
         """Set the entry and return what sets it back."""
-        value, old = self.make(), self.entries.get(self.key, MISSING)
-        _set(self.entries, self.key, value)
-        return lambda: _set(self.entries, self.key, old)
+        return _put(self.entries, self.key, self.make())
 
 
-def apply_edits(edits: Iterable[Edit]) -> list[Callable[[], None]]:
+Undo = Callable[[], Any]
+"""Takes an edit back, and returns what makes it again."""
+
+
+def _put(entries: dict[str, Any], key: str, value: Any) -> Undo:
+    """Set an entry and return what sets it back, which returns what sets it again, and so on."""
+    old = entries.get(key, MISSING)
+    if value is MISSING:
+        entries.pop(key, None)
+    else:
+        entries[key] = value
+    return lambda: _put(entries, key, old)
+
+
+def apply_edits(edits: Iterable[Edit]) -> list[Undo]:
     """Apply all edits or none, and return what undoes them, to be called from the last to the first."""
-    undo: list[Callable[[], None]] = []
+    undo: list[Undo] = []
     try:
         for edit in edits:
             undo.append(edit.apply())
@@ -66,13 +78,6 @@ def apply_edits(edits: Iterable[Edit]) -> list[Callable[[], None]]:
 
 def set_to(entries: dict[str, Any], key: str, value: Any) -> Edit:
     return Edit(entries, key, lambda: value)
-
-
-def _set(entries: dict[str, Any], key: str, value: Any) -> None:
-    if value is MISSING:
-        entries.pop(key, None)
-    else:
-        entries[key] = value
 
 
 def _follow(entries: dict[str, Any], key: str, value: Any) -> Edit:
