@@ -125,8 +125,8 @@ def _healed(
     from lmms_topoprune.calibration.ranks import Ranks
     from lmms_topoprune.cli.loading import load, planner_for
     from lmms_topoprune.pipeline import apply_plan
+    from lmms_topoprune.surgery.edits import outcome_of
     from lmms_topoprune.surgery.export import export
-    from lmms_topoprune.surgery.notes import outcome_of
 
     PartialState()  # the processes that accelerate or torchrun have started meet
     ranks, name = Ranks.current(), given["pretrained"]

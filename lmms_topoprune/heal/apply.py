@@ -24,7 +24,7 @@ from lmms_topoprune.heal.overlay import overlay_on
 from lmms_topoprune.heal.training import Tell, Training
 from lmms_topoprune.options import HealingOptions
 from lmms_topoprune.surgery import Deletion, decoder_layers
-from lmms_topoprune.surgery.notes import HEALING, OUTCOME
+from lmms_topoprune.surgery.edits import HEALING, OUTCOME
 
 VERSION = 1
 """Raised when the same samples and options would give other weights."""

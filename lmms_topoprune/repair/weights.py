@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.surgery.mergekit import runs
+from lmms_topoprune.surgery.export import runs
 
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
 """New parameters by module and name."""

@@ -23,11 +23,32 @@ from lmms_topoprune.surgery.model_differences import (
     shared_tensors,
     take_blocks,
 )
-from lmms_topoprune.surgery.notes import KEPT
 from lmms_topoprune.surgery.special_layers import inert_attributes
+
+KEPT = "_topoprune_kept"  # (layers of the dense model, those of them that are left)
+REPAIR = "_topoprune_repair"
+CUTS = "cuts"
+HEALING = "_topoprune_healing"
+OUTCOME = "outcome"  # of a healing: steps, tokens and losses
 
 # A module of the model, and what stands for it in the dense and in the pruned meta model.
 Trio = tuple[nn.Module, nn.Module, nn.Module]
+
+
+def repair_of(model: nn.Module) -> dict[str, Any]:
+    """The record of the repair that is in force on a model; empty without one."""
+    return dict(vars(model).get(REPAIR, {}))
+
+
+def healing_of(model: nn.Module) -> dict[str, Any]:
+    """The record of the healing that is in force on a model, without what came of it; empty without one."""
+    record = vars(model).get(HEALING, {})
+    return {name: value for name, value in record.items() if name != OUTCOME}
+
+
+def outcome_of(model: nn.Module) -> dict[str, float]:
+    """What came of the healing that is in force on a model: steps, tokens, seconds, losses; empty without."""
+    return dict(vars(model).get(HEALING, {}).get(OUTCOME, {}))
 
 
 @dataclass(frozen=True)

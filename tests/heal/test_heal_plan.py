@@ -19,7 +19,7 @@ from lmms_topoprune.heal import apply
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.results.labels import plan_label, series
+from lmms_topoprune.results.reading import plan_label, series
 from lmms_topoprune.surgery import export, load_pruned
 from lmms_topoprune.sweep.folder import SweepFolder
 from lmms_topoprune.sweep.recipe import Recipe
