@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +169,33 @@ def test_the_command_writes_an_ordinary_folder(folder: Path, capsys: pytest.Capt
     assert not (folder / "healed.healing").exists()
     assert call(*given, "-o", folder / "healed") == 2  # the folder is not empty
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_step_and_write_one_folder(folder: Path) -> None:
+    model, texts = ("--pretrained", folder / "dense", "--device", "cpu"), folder / "texts.jsonl"
+    assert call("plan", *model, "--layers", "2-3", "-o", folder / "plan.json") == 0
+    given = [
+        "--plan",
+        folder / "plan.json",
+        *model[2:],
+        "--calibration",
+        texts,
+        "--samples",
+        "20",
+        "--batch",
+        "4",
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "lmms_topoprune.cli.main", "heal", *map(str, given), "-o", str(folder / "healed")]
+    done = subprocess.run([*command, "--steps", "2", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # by one of them alone
+    assert told["steps"] == 2 and told["loss_after"] <= told["loss_before"]
+    assert (
+        AutoModelForImageTextToText.from_pretrained(folder / "healed").config.text_config.num_hidden_layers
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
