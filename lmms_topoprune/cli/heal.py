@@ -58,7 +58,8 @@ def command(context: click.Context, plan_file: str, output: str, overwrite: bool
     Examples:
       topoprune plan --sparsity 0.3 -o plan.json
       topoprune heal --plan plan.json -o healed-model
-      topoprune heal --plan plan.json -o healed-model --steps 1000 --calibration texts.jsonl --samples 2000
+      topoprune heal --plan plan.json -o healed-model --steps 1000 \\
+          --calibration texts.jsonl --samples 2000
     """
     from lmms_topoprune.plan import PruningPlan
 
