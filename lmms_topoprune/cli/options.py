@@ -149,14 +149,12 @@ def healing(function: F) -> F:
             function = click.option("--full", is_flag=True, help=text)(function)
             continue
         kind = str(field.type).split(" ")[0]
-        shown = "" if field.default is None else f"  [default: {field.default}]"
-        function = click.option(
-            "--" + field.name.replace("_", "-"),
-            field.name,
-            type=TYPES.get(kind, str),
-            help=texts[field.name] + shown,
-            **({"is_flag": True, "default": None} if kind == "bool" else {}),
-        )(function)
+        flag, text = "--" + field.name.replace("_", "-"), texts[field.name]
+        if kind == "bool":
+            function = click.option(flag, field.name, is_flag=True, default=None, help=text)(function)
+            continue
+        text += "" if field.default is None else f"  [default: {field.default}]"
+        function = click.option(flag, field.name, type=TYPES.get(kind, str), help=text)(function)
     return function
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -93,7 +92,7 @@ class LoraOverlay:
 class FullOverlay:
     """Copies of the parameters of some layers take the place of the frozen ones while they count."""
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: nn.ModuleList) -> None:
         self.frozen: dict[str, tuple[nn.Module, str, nn.Parameter]] = {}
         for number, layer in enumerate(layers):
             for name, module in layer.named_modules():
