@@ -49,7 +49,8 @@ class Planner:
 
     Attributes:
         name: name or path of the model; recorded in plans.
-        model, processor: the dense model and its processor (or tokenizer), once they are loaded.
+        model: the dense model, once it is loaded.
+        processor: its processor or tokenizer.
         path: where the model's configuration is, if not under its name.
         readers: further calibration sources, such as "task" for lmms-eval's tasks.
         asked: which evaluated tasks ask about documents of a calibration source; such plans are refused.
