@@ -18,8 +18,11 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(title: str, total: int, shown: bool = True) -> Iterator[Advance]:
-    """Yield a function that advances the bar; the bar goes to stderr, with an estimate of what is left."""
+def progress_bar(title: str, total: int, shown: bool = True, stays: bool = True) -> Iterator[Advance]:
+    """Yield a function that advances the bar; the bar goes to stderr, with an estimate of what is left.
+
+    At its end it goes away unless it `stays`.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -27,7 +30,7 @@ def progress_bar(title: str, total: int, shown: bool = True) -> Iterator[Advance
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=not stays) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(steps: int, note: str = "", /) -> None:

@@ -198,11 +198,12 @@ class PrunedModel(lmms):  # type: ignore[misc]
         self._plan, self.stages, self.answers = plan, {}, Answers()
         with self._changing():
             deletion = delete()
-        with deletion, self._watched(progress):
+        with deletion:
             with measured(self.stages, "self_test"):
                 self_test(self.network, self.hf_processor)
             self.size = size_beside(self.network, dense)
-            yield
+            with self._watched(progress):
+                yield
 
     def stay_loaded(self) -> None:
         """lmms-eval empties a model after every evaluation; this one is going to be used again."""
@@ -218,7 +219,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         generate, done = self.network.generate, [0, 0]
 
         def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-            done[1] = len(requests)
+            done[:] = 0, len(requests)
             progress(0, done[1])
             return ask(requests, *args, **kwargs)
 
