@@ -26,7 +26,9 @@ LEAST = {
     "seed": 0,
     "protect_first": 0,
     "protect_last": 0,
+    "trials": 0,
 }
+MOST_TRIALS = 10_000  # as many as a plan file holds
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
@@ -79,6 +81,8 @@ class PruningOptions:
         seed: draws the samples, and the layers of the random criterion.
         protect_first, protect_last: layers at either end that are never dropped.
         protect_massive: layers that write massive activations are never dropped.
+        trials: how many sets of layers are tried at most: those that several criteria propose, then swaps of
+            single layers; the loss on the first 64 calibration samples without them decides.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
             without training, on the same calibration samples.
         on_error: "raise" stops at a failed generation, "record" counts it and reports it.
@@ -109,6 +113,7 @@ class PruningOptions:
     protect_first: int = _own(1)
     protect_last: int = _own(1)
     protect_massive: bool = _own(False)
+    trials: int = _own(0)
     repair: str = "none"
     on_error: str = "raise"
     self_test: bool = True
@@ -142,6 +147,8 @@ class PruningOptions:
         for name, low in LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
+        if self.trials > MOST_TRIALS:
+            raise OptionError(f"trials is {self.trials}; allowed: whole numbers from 0 to {MOST_TRIALS}")
         if not 0 <= self.image_share <= 1:
             raise OptionError(f"image_share is {self.image_share}; allowed: 0 <= image_share <= 1")
         name = "samples" if self.points == "samples" else "point_count"

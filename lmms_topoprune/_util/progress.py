@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(title: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int, shown: bool = True) -> Iterator[Callable[[float], None]]:
     """Yield a function that advances the bar; the bar goes to stderr, with an estimate of what is left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:

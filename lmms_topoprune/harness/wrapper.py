@@ -148,7 +148,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         with measured(self.stages, "repair" if self._plan.repair else "delete"):
             apply_plan(
                 model, processor, self._plan, calibrations=self.planner.sets, ranks=ranks,
-                batch_size=self.options.calibration_batch, progress=True,
+                batch_size=self.options.calibration_batch, progress=True, sums=self.planner.sums,
             )  # fmt: skip
 
     @property

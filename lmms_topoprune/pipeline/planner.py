@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.progress import progress_bar
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.leakage import Asked, marked, nobody_asks, refuse
 from lmms_topoprune.calibration.ranks import Ranks
@@ -18,15 +21,19 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
+from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import plan_from, unscored_plan, versions
+from lmms_topoprune.pipeline.proposals import ZIGZAGS, Proposal, described, distinct, proposers, similarity
 from lmms_topoprune.pipeline.scores import Scorer
+from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
-from lmms_topoprune.selection import PairScores
+from lmms_topoprune.repair.cut_sums import KnownSums
+from lmms_topoprune.selection import Floats, PairScores
 from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
@@ -53,6 +60,7 @@ class Planner:
         progress: show calibration bars.
         states: a folder where hidden states are looked up and kept between runs.
         calibrations: draws the samples; to be shared with whoever repairs by the same ones.
+        sums: what passes for repairs that were tried found; to be shared likewise.
     """
 
     name: str
@@ -67,6 +75,7 @@ class Planner:
     progress: bool = False
     states: Path | None = None
     calibrations: CalibrationSets | None = None
+    sums: KnownSums = field(default_factory=KnownSums)
     _keys: Keys | None = None
 
     def use(self, model: Any, processor: Any, ranks: Ranks | None = None) -> Planner:
@@ -166,7 +175,7 @@ class Planner:
     def _reads_samples(self, options: PruningOptions, layers: int | None) -> bool:
         if checks.is_explicit(options) or checks.drops_nothing(resolved(options), layers):
             return False
-        return registry.get(options.criterion).needs_samples
+        return bool(options.trials) or registry.get(options.criterion).needs_samples
 
     def plan_before_loading(
         self, options: PruningOptions, checkpoint: Checkpoint, setting: Any, ranks: Ranks | None = None
@@ -231,15 +240,17 @@ class Planner:
         Raises:
             OptionError, InputError: as `plan`.
         """
-        scored = []
+        scored, tried = [], []
         for options in wanted:
             if checks.is_explicit(options):
                 continue
-            if always_scored or not checks.drops_nothing(resolved(options), self.layers.count):
+            drops = not checks.drops_nothing(resolved(options), self.layers.count)
+            if always_scored or drops:
                 checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
                 scored.append(options)
-        self.scorer.score(scored)
-        return [self._finished(self._plan(o, o in scored), o) for o in wanted]
+            tried += [options] if options.trials and drops else []
+        self.scorer.score(scored, [o for options in tried for o in proposers(options)])
+        return [self._finished(self._plan(o, o in scored), o, o in tried) for o in wanted]
 
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
@@ -269,11 +280,49 @@ class Planner:
             lambda: plan_from(self.model, resolved(options), self.name, found, self.layers, self.fingerprint)
         )
 
-    def _finished(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
-        """With the repair that is asked for, and with a mark if it was made by what is evaluated."""
+    def _finished(self, plan: PruningPlan, options: PruningOptions, tried: bool) -> PruningPlan:
+        """With the repair that is asked for, settled, and with a mark if it was made by what is evaluated."""
         if options.repair != "none" and plan.dropped:
             plan = with_repair(plan, self.processor, options, lambda: self.calibration(options))
+        if tried and plan.dropped:
+            plan = self._settled(plan, options)
         return marked(plan, self.asked)
+
+    def _settled(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
+        """The plan with the layers that trials find best; looked up and kept like scores."""
+        calibration = self.calibration(options)
+        plan = replace(plan, calibration=plan.calibration or self.scorer.described(options))
+        if (known := self.ranks.first(lambda: known_trials(plan, self.cache))) is not None:
+            return known
+        stages: Stages = {}
+        asked = (plan, calibration, options.calibration_batch, self.sets, self.sums, self.cache, self.ranks)
+        with measured(stages, "trials"):
+            losses = Losses(self.model, self.processor, *asked)
+            proposals, pairs, kept = self.ranks.first(lambda: self._proposed(plan, options))
+            candidates = kept.droppable(options.protect_first, options.protect_last)
+            shown = self.progress and self.ranks.rank == 0
+            with progress_bar("trying sets of layers", options.trials, shown) as advance:
+                found = settle(plan, proposals, pairs, candidates, losses, options.trials, advance)
+        found = found.with_stages(**stages)
+        if self.ranks.rank == 0:
+            keep_trials(plan, found, self.cache)
+        return found
+
+    def _proposed(
+        self, plan: PruningPlan, options: PruningOptions
+    ) -> tuple[list[Proposal], Floats, DecoderLayers]:
+        """Distinct proposals, how alike states are, and the layers with those that stay whatever is tried."""
+        asked = replace(options, sparsity=plan.sparsity)  # a threshold finds a sparsity
+        found = [(o, self.scorer.known(o)) for o in proposers(asked) if self.scorer.is_known(o)]
+        massive = {layer for _, scored in found for layer in scored.massive if options.protect_massive}
+        kept = DecoderLayers(self.layers.count, self.layers.undeletable | massive)
+        proposals = [Proposal(plan.dropped, plan.criterion, described(resolved(options)))]
+        for other, scored in found[1:]:
+            with suppress(OptionError):  # a block that long may not be there
+                own = plan_from(self.model, resolved(other), self.name, scored, kept, self.fingerprint)
+                proposals.append(Proposal(own.dropped, other.criterion, described(resolved(other))))
+        zigzags = [scored.scores for other, scored in found if other.criterion in ZIGZAGS]
+        return distinct(proposals), similarity(zigzags or [found[0][1].scores]), kept
 
 
 def make_plan(
