@@ -14,7 +14,6 @@ import json
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ import numpy as np
 import torch
 
 from lmms_topoprune._util.cache import Cache
-from lmms_topoprune.calibration.loss import LossOracle, Predictions, Text
+from lmms_topoprune.calibration import loss
+from lmms_topoprune.calibration.loss import LossOracle, Text
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, proposals, trials
@@ -100,7 +100,7 @@ class Bench:
         self.samples, self.out = samples, out
         self.cache = Cache(out / "cache")
         self.facts = [str(self.model.config.to_dict()), list(texts), judged, JUDGED]
-        trials.MAX_TEXTS = tried
+        loss.MAX_TEXTS = trials.MAX_TEXTS = tried
         self.oracle = LossOracle(self.model, tuple(self._texts(judged)))
 
     def _texts(self, judged: int) -> Iterable[Text]:
@@ -157,12 +157,22 @@ def plans(bench: Bench, seed: int, sparsities: Sequence[float], count: int) -> l
     for share in sparsities:
         for name, among in (("all", proposals.PROPOSERS), ("without topology", _without_topology())):
             start, own = time.perf_counter(), "zigzags" if name == "all" else "block_influence"
-            plan = _settled(planner, PruningOptions(criterion=own, sparsity=share, trials=count, **shared), among)
+            plan = _settled(
+                planner, PruningOptions(criterion=own, sparsity=share, trials=count, **shared), among
+            )
             seconds = time.perf_counter() - start
             for spent in sorted({n for n in (8, 16, 32, 64, 128, count) if n <= count}):
                 best = min(plan.trials[:spent], key=lambda trial: trial["loss"])
                 rows.append(
-                    row(f"{spent} trials, {name}", share, seed, tuple(best["dropped"]), spent, seconds, best["by"])
+                    row(
+                        f"{spent} trials, {name}",
+                        share,
+                        seed,
+                        tuple(best["dropped"]),
+                        spent,
+                        seconds,
+                        best["by"],
+                    )
                 )
     return rows
 
@@ -171,7 +181,9 @@ def _without_topology() -> list[tuple[str, Mapping[str, str]]]:
     return [one for one in proposals.PROPOSERS if one[0] not in TOPOLOGY]
 
 
-def _settled(planner: Planner, options: PruningOptions, among: Sequence[tuple[str, Mapping[str, str]]]) -> Any:
+def _settled(
+    planner: Planner, options: PruningOptions, among: Sequence[tuple[str, Mapping[str, str]]]
+) -> Any:
     """A plan whose proposals come from these."""
     own = proposals.proposers
     from lmms_topoprune.pipeline import planner as module
@@ -183,10 +195,12 @@ def _settled(planner: Planner, options: PruningOptions, among: Sequence[tuple[st
         module.proposers = own
 
 
-def row(rule: str, sparsity: float, seed: int, dropped: Any, spent: int, seconds: float, note: str) -> dict[str, Any]:
+def row(
+    rule: str, sparsity: float, seed: int, dropped: Any, spent: int, seconds: float, note: str
+) -> dict[str, Any]:
     return {
-        "rule": rule, "sparsity": sparsity, "seed": seed, "dropped": format_layers(dropped), "trials": spent,
-        "seconds": round(seconds, 1), "note": note,
+        "rule": rule, "sparsity": sparsity, "seed": seed, "dropped": format_layers(dropped),
+        "trials": spent, "seconds": round(seconds, 1), "note": note,
     }  # fmt: skip
 
 
@@ -217,7 +231,15 @@ def table(rows: Sequence[Mapping[str, Any]], losses: Mapping[str, Sequence[float
 @click.option("--samples", default=96, show_default=True, help="Passages to calibrate on.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
 def main(
-    folder: Path, out: Path, texts: str, seeds: str, sparsities: str, count: int, judged: int, samples: int, tried: int
+    folder: Path,
+    out: Path,
+    texts: str,
+    seeds: str,
+    sparsities: str,
+    count: int,
+    judged: int,
+    samples: int,
+    tried: int,
 ) -> None:
     """Run, or go on with, one part of the protocol; OUT keeps all that was measured."""
     out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +251,14 @@ def main(
     found = {"dense": bench.dense()}
     for text in dict.fromkeys(r["dropped"] for r in rows):
         found[text] = bench.judge([parse_layers(text)])[parse_layers(text)]
-    told = {"texts": names, "judged": judged, "samples": samples, "tried": tried, "rows": rows, "losses": found}
+    told = {
+        "texts": names,
+        "judged": judged,
+        "samples": samples,
+        "tried": tried,
+        "rows": rows,
+        "losses": found,
+    }
     (out / "rows.json").write_text(json.dumps(told, indent=1))
     click.echo(table(rows, found, len(names)))
 

@@ -27,7 +27,7 @@ from lmms_topoprune.cli import options
     "are: further criteria then need no pass.",
 )
 @options.model
-@options.pruning("layers", "plan", "criterion", "on_error", "self_test")
+@options.pruning("drop", "parameters", "tolerance", "layers", "plan", "criterion", "on_error", "self_test")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Score every layer by several criteria, with one calibration pass.

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError
+from lmms_topoprune.sweep.grid import OF_GRID
 
 if TYPE_CHECKING:
     from lmms_topoprune.sweep.recipe import Recipe
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--hf-hub-log-args", help="lmms-eval's: push results, such as push_results_to_hub=True.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
 @options.model
-@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "on_error", "self_test")
+@options.pruning(*OF_GRID, "repair")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.

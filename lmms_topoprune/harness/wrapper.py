@@ -28,6 +28,7 @@ from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
+from lmms_topoprune.pipeline.checks import why_nothing_goes
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
@@ -131,7 +132,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.partial_load.remember(self._plan)
         if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
-                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+                f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan.layers)}"
             )
         if self.options.self_test:
             with measured(self.stages, "self_test"):

@@ -12,14 +12,14 @@ import transformers
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.calibrate import points_read
 from lmms_topoprune.pipeline.plans import plan_from, versions
 from lmms_topoprune.pipeline.scores import from_cache, score_key, unsampled
 from lmms_topoprune.pipeline.trials import known_trials
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.surgery import decoder_layers, undeletable
+from lmms_topoprune.surgery import decoder_layers, layer_sizes, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 # Files of a checkpoint that make the processor: tokenizer, templates, settings, code.
@@ -85,7 +85,11 @@ def known_plan(
     reads = bool(options.trials) or registry.get(options.criterion).needs_samples
     facts = None if explicit or not reads else cache.get(keys.calibration)
     if not explicit:
-        options = checks.resolved(options)
+        if options.sparsity == AUTO:
+            return None  # it is found by the loss
+        sizes, total = layer_sizes(dense)
+        free = [sizes[i] for i in layers.droppable(options.protect_first, options.protect_last)]
+        options = checks.resolved(checks.counted(options, layers.count, free, total))
         if checks.drops_nothing(options, layers.count) or (reads and facts is None):
             return None
     fingerprint = cache.get(keys.weights) or checkpoint.fingerprint

@@ -22,7 +22,7 @@ from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.errors import OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
@@ -34,7 +34,7 @@ from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, se
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.selection import Floats, PairScores
-from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
+from lmms_topoprune.surgery import decoder_layers, fingerprint, layer_sizes, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,7 @@ class Planner:
                 PruningPlan(self.name, "", layers, parse_layers(options.layers), "given")
         elif layers is not None and not checks.drops_nothing(resolved(options), layers):
             checks.check_budget(resolved(options), layers, forbidden)
+            self._counted(options)
 
     def _check_calibration(self, options: PruningOptions, layers: int | None, draw: bool) -> None:
         """Refuse samples that are evaluated, or too few."""
@@ -240,6 +241,21 @@ class Planner:
         Raises:
             OptionError, InputError: as `plan`.
         """
+        asked = [self._counted(options) for options in wanted]
+        made = iter(self._settled_plans([o for o in asked if o.sparsity != AUTO], always_scored))
+        return [self._largest(o) if o.sparsity == AUTO else next(made) for o in asked]
+
+    def _counted(self, options: PruningOptions) -> PruningOptions:
+        """The options with a sparsity for a number of layers or of parameters, once the model is there."""
+        if self.model is None or (options.drop is None and options.parameters is None):
+            return options
+        checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
+        sizes, total = layer_sizes(self.model)
+        free = self.layers.droppable(options.protect_first, options.protect_last)
+        return checks.counted(options, self.layers.count, [sizes[layer] for layer in free], total)
+
+    def _settled_plans(self, wanted: Sequence[PruningOptions], always_scored: bool) -> list[PruningPlan]:
+        """One plan for each; all of them say how many layers go."""
         scored, tried = [], []
         for options in wanted:
             if checks.is_explicit(options):
@@ -252,18 +268,56 @@ class Planner:
         self.scorer.score(scored, [o for options in tried for o in proposers(options)])
         return [self._finished(self._plan(o, o in scored), o, o in tried) for o in wanted]
 
+    def _largest(self, options: PruningOptions) -> PruningPlan:
+        """The plan that drops as many layers as the tolerance allows: the number is found by halving.
+
+        A number is too large if the best of its trials is; without trials the rule's own set is measured.
+        """
+        count, rises, best = self.layers.count, dict[str, float](), None
+        low, high = 0, len(self.layers.droppable(options.protect_first, options.protect_last))
+        while low < high:
+            middle = (low + high + 1) // 2 if best else 1
+            each = replace(options, sparsity=middle / count, trials=max(1, options.trials))
+            plan = self.plan(each)
+            if best is None and options.protect_massive:
+                high -= len(self.scorer.known(each).massive)
+            rises[str(middle)] = rise = round(self._rise(plan, options), 6)
+            if rise > options.allowed_rise[1]:
+                high = middle - 1
+            else:
+                low, best = middle, plan
+        if best is None:
+            best = unscored_plan(resolved(options), self.name, count, self.fingerprint)
+        told = {"tolerance": options.tolerance, "rises": rises}
+        return replace(best, parameters={**best.parameters, **told})
+
+    def _rise(self, plan: PruningPlan, options: PruningOptions) -> float:
+        """How much worse the trial that decided is than the dense model, in what the tolerance speaks of."""
+        found = plan.winner
+        if found is None:
+            raise ValueError("the plan has no trials; allowed: plans that were settled")
+        if options.allowed_rise[0] == "answers":
+            return 1 - float(found["kept"])
+        return float(found["loss"]) - self._losses(plan, options).dense.mean
+
+    def _losses(self, plan: PruningPlan, options: PruningOptions) -> Losses:
+        return Losses(
+            self.model, self.processor, plan, self.calibration(options), options.calibration_batch,
+            self.sets, self.sums, self.cache, self.ranks,
+        )  # fmt: skip
+
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
         return self.plan(PruningOptions(criterion="dense"))
 
     def similarity(self, options: PruningOptions) -> list[list[float]] | None:
         """(S, S) similarity of states behind a plan that was made here; None for scores of single layers."""
-        found = self.scorer.known(options).scores
+        found = self.scorer.known(self._counted(options)).scores
         return found.values.tolist() if isinstance(found, PairScores) else None
 
     def barcodes(self, options: PruningOptions) -> list[Mapping[str, Any]]:
         """The barcodes behind a plan that was made here, as criteria.topology.for_report describes them."""
-        return list(self.scorer.known(options).scores.barcodes)
+        return list(self.scorer.known(self._counted(options)).scores.barcodes)
 
     def states_file(self, options: PruningOptions) -> Path | None:
         """Where the hidden states behind such a plan are kept; None for nowhere, or if it reads none."""
@@ -290,14 +344,12 @@ class Planner:
 
     def _settled(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
         """The plan with the layers that trials find best; looked up and kept like scores."""
-        calibration = self.calibration(options)
         plan = replace(plan, calibration=plan.calibration or self.scorer.described(options))
         if (known := self.ranks.first(lambda: known_trials(plan, self.cache))) is not None:
             return known
         stages: Stages = {}
-        asked = (plan, calibration, options.calibration_batch, self.sets, self.sums, self.cache, self.ranks)
         with measured(stages, "trials"):
-            losses = Losses(self.model, self.processor, *asked)
+            losses = self._losses(plan, options)
             proposals, pairs, kept = self.ranks.first(lambda: self._proposed(plan, options))
             candidates = kept.droppable(options.protect_first, options.protect_last)
             shown = self.progress and self.ranks.rank == 0

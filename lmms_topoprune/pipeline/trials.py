@@ -145,7 +145,15 @@ class Losses:
         samples = self.calibration.prompt_fingerprint(self.processor)
         self.key = ["trials", self.plan.fingerprint, samples, MAX_TEXTS, dict(self.plan.repair)]
         entry = self.ranks.first(lambda: self.cache.get(self.key)) or {}
-        self.known = {parse_layers(text): Predictions(*found) for text, found in entry.items()}
+        self.known = {_layers(text): Predictions(*found) for text, found in entry.items()}
+
+    @property
+    def dense(self) -> Predictions:
+        """Of the model as it is."""
+        if () not in self.known:
+            parts = self.ranks.together(lambda: self.oracle.predictions())
+            self._keep({(): _total(part for rank in parts for part in rank)})
+        return self.known[()]
 
     def measure(self, sets: Sequence[Layers], advance: Advance) -> None:
         """Add these sets, none of them empty, to what is known; `advance` is told how many are done."""
@@ -154,10 +162,13 @@ class Losses:
         if not missing:
             return
         measured_now = self._repaired(missing, advance) if self.plan.repair else self._plain(missing, advance)
-        self.known |= dict(zip(missing, measured_now, strict=True))
+        self._keep(dict(zip(missing, measured_now, strict=True)))
+
+    def _keep(self, found: Mapping[Layers, Predictions]) -> None:
+        self.known |= found
         if self.ranks.rank == 0:
             about = {"kind": "trials", "model": self.plan.model, "criterion": self.plan.criterion}
-            entry = {format_layers(one): list(vars(found).values()) for one, found in self.known.items()}
+            entry = {format_layers(one): list(vars(each).values()) for one, each in self.known.items()}
             self.cache.put(self.key, entry, about)
 
     def _plain(self, sets: Sequence[Layers], advance: Advance) -> list[Predictions]:
@@ -197,6 +208,11 @@ class Losses:
         share = slice(self.ranks.rank, None, self.ranks.world)
         prompter = self.calibration.prompter(self.processor)
         return LossOracle.of(self.model, prompter, self.calibration.samples, self.batch_size, share)
+
+
+def _layers(text: str) -> Layers:
+    """The inverse of format_layers."""
+    return () if text == format_layers(()) else parse_layers(text)
 
 
 def _total(parts: Iterable[Predictions]) -> Predictions:

@@ -5,7 +5,7 @@ from lmms_topoprune.surgery.export import export
 from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.identity import identity_layers
 from lmms_topoprune.surgery.load import load_pruned
-from lmms_topoprune.surgery.locate import decoder_layers, layers_path, text_config
+from lmms_topoprune.surgery.locate import decoder_layers, layer_sizes, layers_path, text_config
 from lmms_topoprune.surgery.self_test import self_test
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "export",
     "fingerprint",
     "identity_layers",
+    "layer_sizes",
     "layers_path",
     "load_pruned",
     "refusal",
