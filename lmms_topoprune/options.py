@@ -102,7 +102,7 @@ class PruningOptions:
     tolerance: str = "0.1"
     layers: str | None = None
     plan: str | None = None
-    criterion: str = "topology_angle_influence"
+    criterion: str = "zigzags"
     selection: str = "auto"
     dimension: int = _own(1)
     k: str = _own("5")

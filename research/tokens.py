@@ -31,9 +31,9 @@ from lmms_topoprune.plan import format_layers, parse_layers
 
 LENGTH, JUDGED = 64, 256
 RULES: dict[str, Mapping[str, Any]] = {
-    "zigzags k=10": {"criterion": "zigzags"},
-    "zigzags k=7+10+15": {"criterion": "zigzags", "k": "7+10+15"},
-    "zigzags k=10, unprotected": {"criterion": "zigzags", "protect_massive": False},
+    "zigzags": {"criterion": "zigzags"},
+    "zigzags, k=10": {"criterion": "zigzags", "k": "10"},
+    "zigzags, unprotected": {"criterion": "zigzags", "protect_massive": False},
     "intersections k=10, rank": {"criterion": "intersections"},
     "intersections k=10, path": {"criterion": "intersections", "selection": "path"},
     "intersections k=7+10+15, rank": {"criterion": "intersections", "k": "7+10+15"},

@@ -49,7 +49,7 @@ A first tour:
   topoprune plan --sparsity 0.3 -o plan.json
   topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json \\
       --tasks topoprune --output_path runs/pruned --log_samples
-  topoprune sweep --criteria topology_angle_influence,cosine --sparsities 0.1,0.3 -o runs/sweep
+  topoprune sweep --criteria zigzags,cosine --sparsities 0.1,0.3 -o runs/sweep
   topoprune compare runs/sweep
   topoprune report runs/sweep -o report.html
 

@@ -15,7 +15,7 @@ from lmms_topoprune.cli import options
 @click.command()
 @click.option(
     "--criteria",
-    default="topology_angle_influence,topology,cosine,block_influence",
+    default="zigzags,topology,cosine,block_influence",
     show_default=True,
     type=options.CRITERION,
     help="Joined by commas.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", required=False, type=options.PATH)
 @click.option(
     "--criteria",
-    default="topology_angle_influence,cosine",
+    default="zigzags,cosine",
     show_default=True,
     type=options.CRITERION,
     help="Criteria, joined by commas.",
@@ -61,7 +61,7 @@ def command(**arguments: Any) -> None:
 
     \b
     Example:
-      topoprune sweep --criteria topology_angle_influence,cosine,random --sparsities 0.1,0.2,0.3 \\
+      topoprune sweep --criteria zigzags,cosine,random --sparsities 0.1,0.2,0.3 \\
           --seeds 0,1,2 -o runs/sweep
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html

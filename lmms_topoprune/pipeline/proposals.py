@@ -36,7 +36,7 @@ PROPOSERS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("unions", {"k": "7"}),
     ("intersections", {"selection": "path", "k": "15"}),
     ("unions", {"k": "15"}),
-    ("zigzags", {"k": "7+10+15"}),
+    ("zigzags", {"k": "10"}),
     ("unions", {"selection": "path"}),
     ("cosine", {}),
     ("knn_overlap", {}),
