@@ -364,17 +364,19 @@ class Planner:
         self, plan: PruningPlan, options: PruningOptions
     ) -> tuple[list[Proposal], Floats, DecoderLayers]:
         """Distinct proposals, how alike states are, and the layers with those that stay whatever is tried."""
-        asked = replace(options, sparsity=plan.sparsity)  # a threshold finds a sparsity
-        found = [(o, self.scorer.known(o)) for o in proposers(asked) if self.scorer.is_known(o)]
-        massive = {layer for _, scored in found for layer in scored.massive if options.protect_massive}
+        others = proposers(replace(options, sparsity=plan.sparsity))[1:]  # a threshold finds a sparsity
+        found = [(other, self.scorer.known(other)) for other in others if self.scorer.is_known(other)]
+        own = self.scorer.known(options)
+        every = [own, *(scored for _, scored in found)]
+        massive = {layer for scored in every for layer in scored.massive if options.protect_massive}
         kept = DecoderLayers(self.layers.count, self.layers.undeletable | massive)
         proposals = [Proposal(plan.dropped, plan.criterion, described(resolved(options)))]
-        for other, scored in found[1:]:
+        for other, scored in found:
             with suppress(OptionError):  # a block that long may not be there
-                own = plan_from(self.model, resolved(other), self.name, scored, kept, self.fingerprint)
-                proposals.append(Proposal(own.dropped, other.criterion, described(resolved(other))))
+                made = plan_from(self.model, resolved(other), self.name, scored, kept, self.fingerprint)
+                proposals.append(Proposal(made.dropped, other.criterion, described(resolved(other))))
         zigzags = [scored.scores for other, scored in found if other.criterion in ZIGZAGS]
-        return distinct(proposals), similarity(zigzags or [found[0][1].scores]), kept
+        return distinct(proposals), similarity(zigzags or [own.scores]), kept
 
 
 def make_plan(
