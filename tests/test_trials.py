@@ -28,7 +28,7 @@ OPTIONS = PruningOptions(
 
 @pytest.fixture(scope="module")
 def model(tiny_llava):
-    return tiny_llava(layers=6)
+    return tiny_llava(layers=8)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_the_plan_says_all_of_it(planner, model):
     assert len(plan.trials) == 12 and plan.parameters["trials"] == 12 and "best of 12 trials" in str(plan)
     assert plan.trials[0]["by"] == "block_influence" and tuple(plan.trials[0]["dropped"]) == alone.dropped
     assert plan.dropped == tuple(plan.winner["dropped"]) and plan.scores == alone.scores
-    assert all(len(t["dropped"]) == 2 and np.isfinite(t["loss"]) and 0 <= t["kept"] <= 1 for t in plan.trials)
+    assert all(len(t["dropped"]) == 3 and np.isfinite(t["loss"]) and 0 <= t["kept"] <= 1 for t in plan.trials)
     assert plan.stages["trials"]["seconds"] > 0 and "trials" not in alone.parameters
     assert not any("forward" in vars(layer) for layer in model.modules())
 
