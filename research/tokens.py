@@ -5,8 +5,8 @@
     python research/tokens.py embedded runs/embedded --half confirmation --seeds 10,11,12 --judged 150
 
 On texts, passages to calibrate on come from the first half of a text's paragraphs, drawn by the seed, and
-passages to judge by from the second half, the same for all seeds. Printed is the perplexity over the dense model's
-(geometric mean), or what is kept over chance in percent.
+passages to judge by from the second half, the same for all seeds. Printed is the perplexity over the dense
+model's (geometric mean), or what is kept over chance in percent.
 """
 
 from __future__ import annotations
