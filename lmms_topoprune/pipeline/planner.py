@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,19 +20,18 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
-from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import plan_from, unscored_plan, versions
-from lmms_topoprune.pipeline.proposals import ZIGZAGS, Proposal, described, distinct, proposers, similarity
+from lmms_topoprune.pipeline.proposals import proposed, proposers
 from lmms_topoprune.pipeline.scores import Scorer
 from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repair.cut_sums import KnownSums
-from lmms_topoprune.selection import Floats, PairScores
+from lmms_topoprune.selection import PairScores
 from lmms_topoprune.surgery import decoder_layers, fingerprint, layer_sizes, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
@@ -350,33 +348,16 @@ class Planner:
         stages: Stages = {}
         with measured(stages, "trials"):
             losses = self._losses(plan, options)
-            proposals, pairs, kept = self.ranks.first(lambda: self._proposed(plan, options))
-            candidates = kept.droppable(options.protect_first, options.protect_last)
+            others = proposers(replace(options, sparsity=plan.sparsity))[1:]  # a threshold finds a sparsity
+            found = [(other, self.scorer.known(other)) for other in others if self.scorer.is_known(other)]
+            own = (options, self.scorer.known(options))
+            asked = self.ranks.first(lambda: proposed(self.model, plan, own, found, self.layers))
             shown = self.progress and self.ranks.rank == 0
             with progress_bar("trying sets of layers", options.trials, shown) as advance:
-                found = settle(plan, proposals, pairs, candidates, losses, options.trials, advance)
-        found = found.with_stages(**stages)
+                settled = settle(plan, *asked, losses, options.trials, advance).with_stages(**stages)
         if self.ranks.rank == 0:
-            keep_trials(plan, found, self.cache)
-        return found
-
-    def _proposed(
-        self, plan: PruningPlan, options: PruningOptions
-    ) -> tuple[list[Proposal], Floats, DecoderLayers]:
-        """Distinct proposals, how alike states are, and the layers with those that stay whatever is tried."""
-        others = proposers(replace(options, sparsity=plan.sparsity))[1:]  # a threshold finds a sparsity
-        found = [(other, self.scorer.known(other)) for other in others if self.scorer.is_known(other)]
-        own = self.scorer.known(options)
-        every = [own, *(scored for _, scored in found)]
-        massive = {layer for scored in every for layer in scored.massive if options.protect_massive}
-        kept = DecoderLayers(self.layers.count, self.layers.undeletable | massive)
-        proposals = [Proposal(plan.dropped, plan.criterion, described(resolved(options)))]
-        for other, scored in found:
-            with suppress(OptionError):  # a block that long may not be there
-                made = plan_from(self.model, resolved(other), self.name, scored, kept, self.fingerprint)
-                proposals.append(Proposal(made.dropped, other.criterion, described(resolved(other))))
-        zigzags = [scored.scores for other, scored in found if other.criterion in ZIGZAGS]
-        return distinct(proposals), similarity(zigzags or [own.scores]), kept
+            keep_trials(plan, settled, self.cache)
+        return settled
 
 
 def make_plan(

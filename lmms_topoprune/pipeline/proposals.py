@@ -9,12 +9,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.topology_angle import balanced
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline.checks import resolved
+from lmms_topoprune.pipeline.plans import plan_from
+from lmms_topoprune.pipeline.scores import Scored
+from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import Floats, LayerScores, PairScores, layer_values
 
 SWAP = "swap"
@@ -62,6 +68,36 @@ def proposers(
         with suppress(OptionError):
             found.append(PruningOptions(criterion=criterion, trials=0, **own))
     return found
+
+
+def proposed(
+    model: Any,
+    plan: PruningPlan,
+    own: tuple[PruningOptions, Scored],
+    found: Sequence[tuple[PruningOptions, Scored]],
+    layers: DecoderLayers,
+) -> tuple[list[Proposal], Floats, list[int]]:
+    """Distinct proposals, how alike states are (S, S), and the layers that may go.
+
+    Args:
+        model: the dense model.
+        plan: what the rule alone decides.
+        own: the options of that plan, and its scores.
+        found: those of others.
+        layers: the decoder's.
+    """
+    options, scores = own
+    every = [scores, *(scored for _, scored in found)]
+    massive = {layer for scored in every for layer in scored.massive if options.protect_massive}
+    kept = DecoderLayers(layers.count, layers.undeletable | massive)
+    proposals = [Proposal(plan.dropped, plan.criterion, described(resolved(options)))]
+    for other, scored in found:
+        with suppress(OptionError):  # a block that long may not be there
+            made = plan_from(model, resolved(other), plan.model, scored, kept, plan.fingerprint)
+            proposals.append(Proposal(made.dropped, other.criterion, described(resolved(other))))
+    zigzags = [scored.scores for other, scored in found if other.criterion in ZIGZAGS]
+    candidates = kept.droppable(options.protect_first, options.protect_last)
+    return distinct(proposals), similarity(zigzags or [scores.scores]), candidates
 
 
 @dataclass(frozen=True)
