@@ -25,7 +25,7 @@ def command(**arguments: Any) -> None:
     decided it, and is used by
 
     \b
-      topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json ...
+      topoprune eval --model_args pretrained=embedded,plan=plan.json ...
       topoprune export --plan plan.json -o pruned-model
 
     \b
@@ -34,7 +34,7 @@ def command(**arguments: Any) -> None:
       topoprune plan --drop 8 --trials 32 -o plan.json
       topoprune plan --sparsity auto --tolerance 0.05 --trials 16 -o plan.json
       topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
-      topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25 --k 5+10 -o plan.json
+      topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25
     """
     from lmms_topoprune.options import PruningOptions
 

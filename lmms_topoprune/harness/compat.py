@@ -345,7 +345,7 @@ def decord_optional() -> Iterator[None]:
     import lmms_eval.protocol  # noqa: F401
     from transformers.utils.import_utils import is_decord_available
 
-    from lmms_topoprune.harness.videos import stand_in
+    from lmms_topoprune.harness.media import stand_in
 
     is_decord_available()
     sys.modules["decord"] = stand_in()

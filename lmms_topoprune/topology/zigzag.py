@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.complexes import Simplex, cells_of, flag_simplices
-from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.complexes import Graph, Simplex, cells_of, flag_simplices
 from lmms_topoprune.topology.neighbors import Neighbors
 from lmms_topoprune.topology.points import checked, whole
 
@@ -52,7 +51,10 @@ def union_zigzag_barcode(
     FoCM 2010, arXiv 0812.0197). Clouds that moved apart share no edges, and no loop is carried over.
 
     Args:
-        states, k, metric, dimensions: as in zigzag_barcode.
+        states: (S, N, d), as in zigzag_barcode.
+        k: number of neighbors.
+        metric: as in zigzag_barcode.
+        dimensions: as in zigzag_barcode.
 
     Returns:
         Bars over the indices 0..2(S-1); even ones are states, odd ones unions.
