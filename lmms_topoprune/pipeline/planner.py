@@ -360,7 +360,8 @@ class Planner:
             asked = self.ranks.first(lambda: proposed(self.model, plan, own, found, self.layers))
             shown = self.progress and self.ranks.rank == 0
             with progress_bar("trying sets of layers", options.trials, shown) as advance:
-                settled = settle(plan, *asked, losses, options.trials, advance).with_stages(**stages)
+                settled = settle(plan, *asked, losses, options.trials, advance)
+        settled = settled.with_stages(**stages)
         if self.ranks.rank == 0:
             keep_trials(plan, settled, self.cache)
         return settled
