@@ -86,7 +86,8 @@ class PruningOptions:
             skipped.
         calibration_forced: calibrate on documents that are evaluated as well; the plan says so.
         seed: draws the samples, and the layers of the random criterion.
-        protect_first, protect_last: layers at either end that are never dropped.
+        protect_first: how many layers at the front are never dropped.
+        protect_last: how many layers at the end are never dropped.
         protect_massive: layers that write massive activations are never dropped.
         trials: how many sets of layers are tried at most: those that several criteria propose, then swaps of
             single layers; the loss on the first 64 calibration samples without them decides.

@@ -31,17 +31,20 @@ from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
-from lmms_topoprune.pipeline.plans import plan_from, unscored_plan, versions
+from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
 from lmms_topoprune.pipeline.proposals import proposed, proposers
 from lmms_topoprune.pipeline.scores import Scorer
 from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.surgery import decoder_layers, fingerprint, layer_sizes, undeletable
+from lmms_topoprune.surgery import decoder_layers, fingerprint, layer_sizes, refusals, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+
+MANY = 20
+"""Plans that get a bar."""
 
 
 @dataclass
@@ -54,7 +57,8 @@ class Planner:
 
     Attributes:
         name: name or path of the model; recorded in plans.
-        model, processor: the dense model and its processor (or tokenizer), once they are loaded.
+        model: the dense model, once it is loaded.
+        processor: its processor or tokenizer.
         path: where the model's configuration is, if not under its name.
         readers: further calibration sources, such as "task" for lmms-eval's tasks.
         asked: which evaluated tasks ask about documents of a calibration source; such plans are refused.
@@ -101,6 +105,10 @@ class Planner:
     def fingerprint(self) -> str:
         """The loaded model's fingerprint."""
         return fingerprint(self.model)
+
+    @cached_property
+    def _refused(self) -> Refused:
+        return refusals(self.model)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -270,7 +278,14 @@ class Planner:
                 scored.append(options)
             tried += [options] if options.trials and drops else []
         self.scorer.score(scored, [o for options in tried for o in proposers(options)])
-        return [self._finished(self._plan(o, o in scored), o, o in tried) for o in wanted]
+        found, known, settled = [], set(scored), set(tried)
+        shown = self.progress and len(wanted) >= MANY and not tried  # trials have a bar of their own
+        with progress_bar("choosing layers", len(wanted), shown, stays=False) as advance:
+            for options in wanted:
+                plan = self._plan(options, options in known)
+                found.append(self._finished(plan, options, options in settled))
+                advance(1)
+        return found
 
     def _largest(self, options: PruningOptions) -> PruningPlan:
         """The plan that drops as many layers as the tolerance allows: the number is found by halving.
@@ -333,10 +348,8 @@ class Planner:
             return checks.explicit_plan(options, fingerprint=self.fingerprint, **given)
         if not scored:
             return unscored_plan(resolved(options), self.name, self.layers.count, self.fingerprint)
-        found = self.scorer.known(options)
-        return self.ranks.first(
-            lambda: plan_from(self.model, resolved(options), self.name, found, self.layers, self.fingerprint)
-        )
+        about = (self.name, self.scorer.known(options), self.layers, self.fingerprint, self._refused)
+        return self.ranks.first(lambda: plan_from(self.model, resolved(options), *about))
 
     def _finished(self, plan: PruningPlan, options: PruningOptions, tried: bool) -> PruningPlan:
         """With the repair that is asked for, settled, and with a mark if it was made by what is evaluated."""
