@@ -116,23 +116,8 @@ class LossOracle:
         batch_size: int,
         share: slice = slice(None),
     ) -> LossOracle:
-        """Word the first MAX_TEXTS samples, and let the model answer those with an image or a video.
-
-        Args:
-            model: the dense model.
-            prompter: words the samples for it.
-            samples: the calibration set.
-            batch_size: samples in a batch.
-            share: which of the batches are this process's.
-        """
-        samples = samples[:MAX_TEXTS]
-        texts = []
-        with evaluation_mode(model), torch.no_grad():
-            for batch in by_length(prompter, samples, batch_size)[share]:
-                chosen = [samples[i] for i in batch]
-                make = _plain if chosen[0].kind == "text" else _answered
-                texts.append(make(model, prompter, chosen))
-        return cls(model, tuple(texts))
+        """On the first MAX_TEXTS samples; arguments as for `answered_texts`, `share` for `chosen`."""
+        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share))
 
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""
@@ -317,6 +302,31 @@ class LossOracle:
         """(B, window, vocabulary)."""
         with last_logits(self.model, text.window):
             return forward(self.model, text.inputs).logits
+
+
+def answered_texts(
+    model: Any,
+    prompter: Prompter,
+    samples: Sequence[Sample],
+    batch_size: int,
+    chosen: slice = slice(None),
+) -> tuple[Text, ...]:
+    """Batches of samples of like length; the model answers those with an image or a video.
+
+    Args:
+        model: the dense model.
+        prompter: words the samples for it.
+        samples: what is asked; the instruction of one without a picture is a text by itself.
+        batch_size: samples in a batch.
+        chosen: which of the batches are made.
+    """
+    texts = []
+    with evaluation_mode(model), torch.no_grad():
+        for batch in by_length(prompter, samples, batch_size)[chosen]:
+            asked = [samples[i] for i in batch]
+            make = _plain if asked[0].kind == "text" else _answered
+            texts.append(make(model, prompter, asked))
+    return tuple(texts)
 
 
 def _mean(found: Sequence[tuple[float, int]]) -> float:
