@@ -141,7 +141,7 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
     """Fill in device, device_map and dtype where the wrapped class takes them.
 
     Returns:
-        What the loaded model has to be cast to, where the wrapped class has a dtype of its own.
+        The type to load in, also where the wrapped class takes none; None leaves it to that class.
 
     Raises:
         OptionError: a device, dtype or batch size that cannot be.
@@ -154,7 +154,6 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
     dtype = find_dtype(arguments.pop("dtype", None), device)
     if dtype is not None and "dtype" in allowed:
         arguments["dtype"] = dtype
-        return None
     if dtype is None or dtype == "auto":
         return None
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lmms_topoprune._util.compat import Touched, replaced, replaced_names
 from lmms_topoprune._util.files import digest
@@ -30,6 +30,7 @@ _EVALUATOR, _UTILS = "lmms_eval.evaluator", "lmms_eval.utils"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker:EvaluationTracker"
 _CACHE = "lmms_eval.caching.response_cache:ResponseCache"
 _MANAGER = "lmms_eval.tasks:TaskManager"
+_OMNI = "lmms_eval.models.simple.qwen2_5_omni"
 _NO_PLAN = "no plan is left beside the results, and calibration may draw from what is evaluated"
 _NO_CHECK = "calibration may draw from what is evaluated"
 TOUCHED = tuple(
@@ -61,6 +62,8 @@ TOUCHED = tuple(
         ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
         ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
         ("lmms_eval.models.simple.glm4v", "Glm4vMoeForConditionalGeneration", "the same"),
+        (_OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
+        (_OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
     )
 )
 
@@ -332,27 +335,30 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
 
 
 @contextmanager
-def decord_optional() -> Iterator[None]:
-    """Within this block `import decord` succeeds; afterwards sys.modules is as it was.
+def video_readers_optional() -> Iterator[None]:
+    """Within this block `import decord` and `import moviepy` succeed; afterwards sys.modules is as it was.
 
-    Wrappers import decord, a video reader few have, at their top or when they open a video. A stand-in that
-    stayed would make others believe that decord is there, so those that ask at import (lmms_eval.protocol,
-    transformers) are asked before.
+    Wrappers import these video readers, which few have, at their top or when they open a video. A stand-in
+    that stayed would make others believe that decord is there, so those that ask at import
+    (lmms_eval.protocol, transformers) are asked before.
     """
-    if "decord" in sys.modules or importlib.util.find_spec("decord") is not None:
-        yield
-        return
     import lmms_eval.protocol  # noqa: F401
     from transformers.utils.import_utils import is_decord_available
 
-    from lmms_topoprune.harness.videos import stand_in
+    from lmms_topoprune.harness.videos import stand_ins
 
     is_decord_available()
-    sys.modules["decord"] = stand_in()
+    missing = {
+        name: module
+        for name, module in stand_ins().items()
+        if name not in sys.modules and importlib.util.find_spec(name) is None
+    }
+    sys.modules.update(missing)
     try:
         yield
     finally:
-        del sys.modules["decord"]
+        for name in missing:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -388,3 +394,41 @@ def glm_model_class() -> Iterator[None]:
 
     with replaced(glm4v, Glm4vForConditionalGeneration=Auto, Glm4vMoeForConditionalGeneration=Auto):
         yield
+
+
+@contextmanager
+def omni_answers_in_text(folder: str) -> Iterator[None]:
+    """Within this block the `qwen2_5_omni` wrapper loads the part that answers in text, and its processor.
+
+    By itself it loads the talker too, to disable it, and the processor of Qwen/Qwen2.5-Omni-7B from the hub,
+    whatever model is asked for.
+    """
+    with replaced_names(
+        **{
+            f"{_OMNI}.Qwen2_5OmniForConditionalGeneration": _Thinker,
+            f"{_OMNI}.Qwen2_5OmniProcessor": _ProcessorOf(folder),
+        }
+    ):
+        yield
+
+
+class _Thinker:
+    _tp_plan: ClassVar[list[str]] = []
+
+    @staticmethod
+    def from_pretrained(name: str, **given: Any) -> Any:
+        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **given)
+        model.disable_talker = lambda: None
+        return model
+
+
+@dataclass(frozen=True)
+class _ProcessorOf:
+    folder: str
+
+    def from_pretrained(self, _: str, **given: Any) -> Any:
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(self.folder, **given)

@@ -14,7 +14,7 @@ from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.compat import video_readers_optional
 from lmms_topoprune.harness.likelihood import Likelihood, batch_size_of
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
 from lmms_topoprune.harness.rounds import answer_in_rounds
@@ -66,7 +66,7 @@ class GuardedGeneration(Likelihood):
         with (
             one_sentence(),
             measured(self.stages, "generate"),
-            decord_optional(),
+            video_readers_optional(),
             _escaping(self.network, media),
         ):
             results = self._answer_all(super().generate_until, watched)

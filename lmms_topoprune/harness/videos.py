@@ -1,4 +1,4 @@
-"""What lmms-eval's wrappers use of decord, a video reader few have, by PyAV, which is always there."""
+"""What lmms-eval's wrappers use of decord and moviepy, which few have, by PyAV, which is always there."""
 
 from __future__ import annotations
 
@@ -79,10 +79,21 @@ class VideoReader:
         return self.get_batch([index])[0]
 
 
-def stand_in() -> ModuleType:
-    """A module that wrappers may import as decord."""
-    module = ModuleType("decord", "decord's reader, by PyAV.")
-    module.__spec__ = ModuleSpec("decord", None)  # whoever asks whether it is there finds it
-    module.VideoReader = VideoReader  # type: ignore[attr-defined]
-    module.cpu = module.gpu = lambda number=0: None  # type: ignore[attr-defined]
-    return module
+class VideoFileClip:
+    """moviepy.VideoFileClip as far as wrappers go: whether a video has sound."""
+
+    def __init__(self, filename: str) -> None:
+        with av.open(filename) as container:
+            self.audio = container.streams.audio or None
+
+
+def stand_ins() -> dict[str, ModuleType]:
+    """Modules that wrappers may import as decord and moviepy."""
+    decord = ModuleType("decord", "decord's reader, by PyAV.")
+    decord.VideoReader = VideoReader  # type: ignore[attr-defined]
+    decord.cpu = decord.gpu = lambda number=0: None  # type: ignore[attr-defined]
+    moviepy = ModuleType("moviepy", "What of moviepy tells whether a video has sound, by PyAV.")
+    moviepy.VideoFileClip = VideoFileClip  # type: ignore[attr-defined]
+    for module in (decord, moviepy):
+        module.__spec__ = ModuleSpec(module.__name__, None)  # whoever asks whether it is there finds it
+    return {module.__name__: module for module in (decord, moviepy)}

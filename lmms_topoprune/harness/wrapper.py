@@ -90,7 +90,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         """Find mistakes before anything is loaded; complete the wrapped class's arguments in place.
 
         Returns:
-            The type that the loaded model is converted to, if any.
+            The type that the model is loaded in; None leaves it to the wrapped class.
         """
         allowed = sorting.parameters(self.wrapped)
         self.options = sorting.take_options(self.registered, arguments, allowed)
@@ -115,7 +115,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             raise
         except Exception as error:
             raise pretrained.unloadable(self.source, error, self.registered.wraps) from error
-        if dtype is not None:
+        if dtype is not None and not self.partial_load.typed:
             self._model.to(dtype)
         tokenizer = getattr(self.hf_processor, "tokenizer", self.hf_processor)
         if tokenizer is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import wrapped
+from families import wrapped
 from lmms_eval import models
 from lmms_eval.api.instance import Instance
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import wrapped
+from families import wrapped
 from lmms_eval import models
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import newer
 import numpy as np
 import pytest
 import support
-import wrapped
+from families import wrapped
+from families.tiny import LAYERS
 from lmms_eval import models
 from PIL import Image
 from support import SUPPORT, Support
@@ -45,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def folder(name: str) -> Path:
         if name not in made:
             place = tmp_path_factory.mktemp(f"{name}-Flash")  # lmms-eval's glm4v looks at it
-            made[name] = wrapped.save(name, place, newer.BUILDERS | newer.SHOWING)
+            made[name] = wrapped.save(name, place, wrapped.BUILDERS | wrapped.SHOWING)
         return made[name]
 
     return folder
@@ -108,6 +108,6 @@ def test_a_family_does_what_the_table_says(
     assert (
         len(pruned.plan.dropped) == 1 and len(questions.ask(pruned, questions.requests(kind, SETTINGS))) == 3
     )
-    assert pruned.network.config.get_text_config().num_hidden_layers == wrapped.LAYERS - 1
+    assert pruned.network.config.get_text_config().num_hidden_layers == LAYERS - 1
     assert str(pruned.network.dtype) == "torch.float32" and pruned.answers.total == 3
     assert [value for value, _ in likelihoods(pruned, docs)] != [value for value, _ in alone]
