@@ -43,7 +43,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {*DATA, "results", "comparison", "topology"},
     "sweep": {*SCIENCE, "criteria", "repair", "pipeline", "families", "harness", "results"},
 }
-MAY_IMPORT["registration"] = {"harness"}  # the entry point of older installations
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # the public names, each imported when it is asked for
 ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}, "ray": {"sweep"}}

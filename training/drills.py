@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 
-from lmms_topoprune.embedded import questions, steps
-from lmms_topoprune.embedded.question import as_choice
+from lmms_topoprune.embedded import questions
+from lmms_topoprune.embedded.questions import as_choice
 from lmms_topoprune.embedded.scenes import COLORS, NUMBERS, SHAPES, SIZES, Scene, place
 
-OPTIONS = (SHAPES, tuple(COLORS), SIZES, NUMBERS, steps.ORDERS, ("left", "right"), ("above", "below"))
+OPTIONS = (SHAPES, tuple(COLORS), SIZES, NUMBERS, questions.ORDERS, ("left", "right"), ("above", "below"))
 
 
 def drill(rng: random.Random, scene: Scene, basic: float) -> tuple[str, str]:
@@ -28,9 +28,9 @@ def drill(rng: random.Random, scene: Scene, basic: float) -> tuple[str, str]:
 
 def beside(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """Which objects lie on one side of another; the only one is described."""
-    phrase, anchor = rng.choice(steps.anchors(scene))
-    side = rng.choice(tuple(steps.SIDES))
-    found = steps.beside(scene, side, anchor)
+    phrase, anchor = rng.choice(questions.anchors(scene))
+    side = rng.choice(tuple(questions.SIDES))
+    found = questions.beside(scene, side, anchor)
     if len(found) == 1 and rng.random() < 0.7:
         return (
             f"Describe the object {side} the {phrase}.",
@@ -42,7 +42,7 @@ def beside(rng: random.Random, scene: Scene) -> tuple[str, str]:
 
 def two_counts(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """Two counts and how they compare."""
-    (first, a), (second, b) = steps.two_groups(rng, scene)
+    (first, a), (second, b) = questions.two_groups(rng, scene)
     order = "more" if a > b else "fewer" if a < b else "equal"
     return f"Count the {first} and the {second}.", f"{a} and {b}, {order}"
 
@@ -62,7 +62,7 @@ def letter(rng: random.Random) -> tuple[str, str]:
 
 def spelled_choice(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """A multiple-choice question answered with the option and then its letter."""
-    kinds = [kind for kind in (*questions.ONE_STEP, *steps.KINDS) if kind != "existence"]
+    kinds = [kind for kind in (*questions.ONE_STEP, *questions.TWO_STEP) if kind != "existence"]
     while True:
         question = questions.ask(rng, scene, rng.choice(kinds), False)
         if question is not None:

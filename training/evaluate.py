@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.question import as_choice
+from lmms_topoprune.embedded.questions import as_choice
 from training.batches import Wording, pixels
 from training.conversations import KINDS
 

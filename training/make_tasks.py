@@ -19,7 +19,7 @@ import click
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.question import LETTERS, Question, as_choice
+from lmms_topoprune.embedded.questions import LETTERS, Question, as_choice
 
 # A multiple of 42 gives every kind equally many questions in every task and half.
 IMAGES = 294

@@ -25,11 +25,9 @@ from candidates import BASELINES
 from table import DECIDING, Outcome
 from targets import name_of
 
-from lmms_topoprune.comparison.align import align
-from lmms_topoprune.comparison.side_by_side import compare
+from lmms_topoprune.comparison.side_by_side import align, compare
 from lmms_topoprune.comparison.statistics import ROUNDS, bootstrap_scores
-from lmms_topoprune.results.labels import variant
-from lmms_topoprune.results.reading import Run
+from lmms_topoprune.results.reading import Run, variant
 from lmms_topoprune.sweep.run_folders import read_runs
 
 matplotlib.use("svg")

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lmms_topoprune.topology import Barcode, Neighbors, neighbors_barcode
-from lmms_topoprune.topology.complexes import flag_simplices
-from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.complexes import Graph, flag_simplices
 
 K, COUNT = 4, 14
 WIDTH, HEIGHT, PANEL, GAP, TOP = 1010, 264, 186, 10, 40

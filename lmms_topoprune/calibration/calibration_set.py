@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,32 @@ from lmms_topoprune._util import files
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
+from lmms_topoprune.errors import OptionError, shown
+from lmms_topoprune.plan import PruningPlan
+
+Asked = Callable[[str], tuple[str, ...]]
+"""The evaluated tasks that ask about documents of a calibration source."""
+
+
+def nobody_asks(source: str) -> tuple[str, ...]:
+    """Nothing is evaluated."""
+    return ()
+
+
+def refuse(source: str, asked: Asked) -> None:
+    """Raise OptionError if a task asks about documents of the source."""
+    if found := asked(source):
+        raise OptionError(
+            f"calibration is {shown(source)}, which task {found[0]!r} is evaluated on; pass another split or "
+            "source, or calibration_forced=True"
+        )
+
+
+def marked(plan: PruningPlan, asked: Asked) -> PruningPlan:
+    """The plan, which says so if it was made from documents that are evaluated."""
+    sources = [facts["source"] for facts in (plan.calibration, plan.repair or {}) if "source" in facts]
+    found = sorted({task for source in sources for task in asked(str(source))})
+    return replace(plan, calibration={**plan.calibration, "evaluated": found}) if found else plan
 
 
 @dataclass(eq=False)

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.surgery import decoder_layers
+
+
+class StopForward(Exception):
+    """A listener has what it wants of a batch; the rest of the forward pass is not needed."""
+
+
+class Listener(Protocol):
+    """Hears every batch of a pass; its hooks may raise StopForward."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Hooks are in place inside, and gone after."""
+
+    def start(self, tokens: Tokens, indices: Sequence[int]) -> None:
+        """Forget an unfinished batch and expect the samples `indices`, which have these tokens."""
+
+    def finish(self) -> None:
+        """The batch went through."""
+
+
+@contextmanager
+def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Hooks that are gone after, whatever happens, also while they are being registered."""
+    registered = []
+    try:
+        for hook in hooks:
+            registered.append(hook)
+        yield
+    finally:
+        for hook in registered:
+            hook.remove()
+
 
 # The normalization between attention and feed-forward part, first match wins. Families that also
 # normalize what attention returns (Gemma 2 and later, OLMo 2) name the one meant here differently.

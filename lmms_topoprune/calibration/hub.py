@@ -10,8 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lmms_topoprune.calibration.rows import DESCRIBE, take, whole_images
-from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.samples import DESCRIBE, Sample, take, whole_images
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError, shown
 
 INSTRUCTION_KEYS = ("instruction", "question", "prompt", "text", "query", "input")

@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lmms_topoprune.calibration.collect import by_length, evaluation_mode, forward, to_device
-from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.listener import hooked
+from lmms_topoprune.calibration.decoder import Decoder, hooked, last_logits
 from lmms_topoprune.calibration.prompts import Prompter, per_token
 from lmms_topoprune.calibration.replay import Replay, is_repeatable
 from lmms_topoprune.calibration.samples import Sample

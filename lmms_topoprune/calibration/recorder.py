@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 from torch.utils.hooks import RemovableHandle
 
-from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.listener import hooked
+from lmms_topoprune.calibration.decoder import Decoder, hooked
 from lmms_topoprune.calibration.norms import NormCounts, count_norms, together
 from lmms_topoprune.calibration.token_cloud import Cloud, Draw, Entry, Points
 from lmms_topoprune.calibration.tokens import Tokens

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmms_topoprune.calibration.listener import hooked
+from lmms_topoprune.calibration.decoder import hooked
 
 Forward = Callable[..., Any]
 

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from lmms_topoprune.calibration.hub import hub_samples
-from lmms_topoprune.calibration.rows import DESCRIBE, open_image, take
-from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.samples import DESCRIBE, Sample, open_image, take
 from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, shown
 

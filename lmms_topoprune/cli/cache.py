@@ -33,8 +33,7 @@ def command(clear: bool, model: str | None, older_than: str | None, as_json: boo
       topoprune cache --clear --older-than 30d
     """
     age = _seconds(older_than)
-    from lmms_topoprune._util.cache import Cache
-    from lmms_topoprune._util.cache_listing import listing
+    from lmms_topoprune._util.cache import Cache, listing
 
     cache = Cache.default()
     found = [entry for entry in listing(cache) if entry.matches(model, age)]

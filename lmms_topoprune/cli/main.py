@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
+import os
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -13,13 +15,48 @@ import click
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
-from lmms_topoprune.cli.streams import outlive_readers
-from lmms_topoprune.errors import (
-    SPARE_MEMORY,
-    InputError,
-    TopopruneError,
-    out_of_memory,
-)
+from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
+
+
+class _Stream(io.FileIO):
+    """A file descriptor that is turned to the null device once its reader has gone (`| head`) or it failed.
+
+    That is Python's own recipe for closed pipes
+    (https://docs.python.org/3/library/signal.html#note-on-sigpipe), at the write instead of around main():
+    there click and rich have ended the process with exit code 1 already, that of a failed check.
+    """
+
+    def __init__(self, descriptor: int, title: str) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.title = title
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if not isinstance(error, BrokenPipeError):
+                error.filename = self.title
+                raise
+        return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Replace this process's standard output and error, for good; errors of theirs name them."""
+    for name, title in (("stdout", "standard output"), ("stderr", "standard error")):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):  # closed, or somebody else's
+            continue
+        stream.flush()
+        replacement = io.TextIOWrapper(
+            io.BufferedWriter(_Stream(stream.fileno(), title)),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, replacement)
+
 
 COMMANDS = {
     "demo": "See it work: the embedded model, dense and pruned, in one table.",
@@ -40,7 +77,12 @@ COMMANDS = {
     "regress": "Fail when a run is worse than its baseline by more than noise.",
     "cache": "List or clear the kept layer scores.",
 }
-MODULES = {"apply": "export", "eval": "evaluate"}
+MODULES = {
+    "apply": "export",
+    "eval": "evaluate",
+    **{name: f"lists:{name}" for name in ("criteria", "models", "tasks")},
+    **{name: f"several_models:{name}" for name in ("publish", "leaderboard")},
+}
 
 DEFECT = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would be a failed check
 EPILOG = """\b
@@ -74,8 +116,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"lmms_topoprune.cli.{MODULES.get(name, name)}")
-        command: click.Command = module.command
+        module, _, function = MODULES.get(name, name).partition(":")
+        found = importlib.import_module(f"lmms_topoprune.cli.{module}")
+        command: click.Command = getattr(found, function or "command")
         return command
 
     def resolve_command(

@@ -47,7 +47,7 @@ def command(
       topoprune regress runs/pruned --baseline baseline.json --same-plan --junit regress.xml
     """
     from lmms_topoprune._util.escape import printable
-    from lmms_topoprune._util.output import write_all
+    from lmms_topoprune._util.files import write_all
     from lmms_topoprune.comparison import baseline as stored
     from lmms_topoprune.comparison.regress import github_annotations, junit, regress
     from lmms_topoprune.errors import OptionError

@@ -49,7 +49,7 @@ def command(
     Example:
       topoprune report runs/sweep -o report.html
     """
-    from lmms_topoprune._util.output import write
+    from lmms_topoprune._util.files import write
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.build import report
     from lmms_topoprune.sweep.folder import SweepFolder, sweeps_at

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import jaccard_of
+from lmms_topoprune.criteria.topology import jaccard_of, pairwise
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 from lmms_topoprune.topology import static_betti
+
+topology_reversed = replace(
+    pairwise,
+    name="reverse",
+    summary="topology turned round, as reverse:topology",
+    reversed=True,
+)
 
 
 @criterion(

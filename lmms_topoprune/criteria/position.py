@@ -11,6 +11,13 @@ from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
 
+@criterion("random", summary="a random order", state="none", parameters=("seed",))
+def score(layers: DecoderLayers, options: PruningOptions) -> LayerScores:
+    """A random order; one seed gives nested drops for growing sparsity."""
+    order = np.random.default_rng(options.seed).permutation(layers.count)
+    return LayerScores(order.astype(float), "random")
+
+
 @criterion(
     "last_n",
     summary="the deepest layers",

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.question import as_choice
+from lmms_topoprune.embedded.questions import as_choice
 from lmms_topoprune.errors import OptionError
 
 Pair = tuple[str, Image.Image]

@@ -23,9 +23,9 @@ from lmms_topoprune._util.timing import measured
 from lmms_topoprune.calibration.prompts import Prompter, padded
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.harness.answers import Failure
+from lmms_topoprune.harness.guarded import answer_in_rounds
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt
 from lmms_topoprune.harness.media import UnseenMediumError, kind_of, media_digest, refuse_unseen
-from lmms_topoprune.harness.rounds import answer_in_rounds
 from lmms_topoprune.harness.user_errors import one_sentence
 
 PLACEHOLDERS = {"image": "<image>", "video": "<video>"}

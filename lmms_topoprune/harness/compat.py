@@ -345,7 +345,7 @@ def video_readers_optional() -> Iterator[None]:
     import lmms_eval.protocol  # noqa: F401
     from transformers.utils.import_utils import is_decord_available
 
-    from lmms_topoprune.harness.videos import stand_ins
+    from lmms_topoprune.harness.media import stand_ins
 
     is_decord_available()
     missing = {

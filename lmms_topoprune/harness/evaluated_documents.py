@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune.calibration import leakage
+from lmms_topoprune.calibration import calibration_set as leakage
 from lmms_topoprune.calibration.hub import parts
 from lmms_topoprune.harness.compat import evaluation, single_tasks, task_config
 from lmms_topoprune.plan import PruningPlan

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.evaluated_documents import evaluated
-from lmms_topoprune.harness.listing import refuse_unknown
-from lmms_topoprune.harness.logs import logged_to
+from lmms_topoprune.harness.manifests import refuse_unknown
 from lmms_topoprune.harness.plan_file import leave_plan
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.wrapper import Progress
@@ -22,6 +22,54 @@ from lmms_topoprune.pipeline import apply_plan
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.repair.apply import announce
 from lmms_topoprune.repair.cut_sums import KnownSums
+
+
+class Diverted:
+    """A stream that writes to a file while it is diverted, and to the screen before and after.
+
+    Libraries that are imported meanwhile keep it as their sys.stderr, so it must outlive the file.
+    """
+
+    def __init__(self, screen: TextIO, file: TextIO) -> None:
+        self.screen, self.file = screen, file
+
+    def write(self, text: str) -> int:
+        return (self.screen if self.file.closed else self.file).write(text)
+
+    def flush(self) -> None:
+        (self.screen if self.file.closed else self.file).flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.screen, name)
+
+
+@contextmanager
+def logged_to(path: Path, on_error: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Append standard output, standard error and loguru's messages to a file within this block.
+
+    Args:
+        path: the log file.
+        on_error: receives every message that lmms-eval logs as an error.
+    """
+    from loguru import logger
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out, err = sys.stdout, sys.stderr
+    with path.open("a", encoding="utf-8") as file:
+        sys.stdout, sys.stderr = Diverted(out, file), Diverted(err, file)
+        logger.remove()
+        logger.add(file, level="INFO")
+        if on_error is not None:
+            logger.add(lambda message: on_error(message.record["message"]), level="ERROR")
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = out, err
+            logger.remove()
+            logger.add(sys.stderr)
 
 
 @dataclass

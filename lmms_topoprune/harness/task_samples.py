@@ -13,8 +13,7 @@ from tenacity import RetryError
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.hub import check_reachable
-from lmms_topoprune.calibration.rows import take, whole_images
-from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.calibration.samples import Sample, take, whole_images
 from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
 from lmms_topoprune.harness.batched import PLACEHOLDERS

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lmms_topoprune._util.signals import exit_of, interruptions_first, stoppable
-from lmms_topoprune.calibration.rank_watch import Stopped
+from lmms_topoprune.calibration.ranks import Stopped
 from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
 from lmms_topoprune.harness.compat import evaluation
 

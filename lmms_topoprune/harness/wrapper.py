@@ -24,7 +24,6 @@ from lmms_topoprune.harness.answers import Answers
 from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
 from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.partial_load import PartialLoad
-from lmms_topoprune.harness.size import size, size_beside
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
@@ -32,6 +31,24 @@ from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
 from lmms_topoprune.surgery.self_test import self_test
+
+
+def size(model: PreTrainedModel) -> dict[str, int]:
+    """`parameters`, and `weight_bytes` with buffers."""
+    return {
+        "parameters": int(model.num_parameters()),
+        "weight_bytes": int(model.get_memory_footprint(return_buffers=True)),
+    }
+
+
+def size_beside(model: PreTrainedModel, dense: dict[str, int]) -> dict[str, int]:
+    """The same of a model whose deleted layers are kept for later: `held_bytes` is what they take up.
+
+    They would not be there if only the pruned model had been loaded, so its memory is the peak less these.
+    """
+    own = size(model)
+    return {**own, "held_bytes": dense["weight_bytes"] - own["weight_bytes"]}
+
 
 Progress = Callable[[int, int], None]
 """Called with (answers so far, answers in all)."""

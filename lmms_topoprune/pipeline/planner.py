@@ -11,8 +11,14 @@ from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
-from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
-from lmms_topoprune.calibration.leakage import Asked, marked, nobody_asks, refuse
+from lmms_topoprune.calibration.calibration_set import (
+    Asked,
+    CalibrationSet,
+    CalibrationSets,
+    marked,
+    nobody_asks,
+    refuse,
+)
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader

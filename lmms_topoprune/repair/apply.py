@@ -17,7 +17,7 @@ from lmms_topoprune.repair.linear import RIDGE
 from lmms_topoprune.repair.probes import BatchPasses, Passes, SamplePasses
 from lmms_topoprune.repair.weights import attach, blocks
 from lmms_topoprune.surgery import Deletion, delete_layers
-from lmms_topoprune.surgery.notes import CUTS
+from lmms_topoprune.surgery.edits import CUTS
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lmms_topoprune.calibration.decoder import Decoder
-from lmms_topoprune.calibration.listener import StopForward, hooked
+from lmms_topoprune.calibration.decoder import Decoder, StopForward, hooked
 from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.repair.projection import Projection
 

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune.calibration.collect import evaluation_mode, forward, one_pass
-from lmms_topoprune.calibration.decoder import Decoder, last_logits
-from lmms_topoprune.calibration.listener import Listener, StopForward, hooked
+from lmms_topoprune.calibration.decoder import Decoder, Listener, StopForward, hooked, last_logits
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.tokens import Tokens

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.calibration.listener import hooked
+from lmms_topoprune.calibration.decoder import hooked
 from lmms_topoprune.errors import SurgeryError
 
 Run = Callable[[], torch.Tensor]

@@ -11,9 +11,8 @@ from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.delete import Deletion
-from lmms_topoprune.surgery.edits import Edit, apply_edits, set_to
-from lmms_topoprune.surgery.mergekit import runs
-from lmms_topoprune.surgery.notes import REPAIR
+from lmms_topoprune.surgery.edits import REPAIR, Edit, apply_edits, set_to
+from lmms_topoprune.surgery.export import runs
 
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
 """New parameters by module and name."""

@@ -2,22 +2,84 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import barcodes, layers, verdict
+from lmms_topoprune.report.barcodes import similarity_figures
 from lmms_topoprune.report.groups import Group, dense_row, groups, series, together
-from lmms_topoprune.report.heat_table import heat_figure
-from lmms_topoprune.report.leaderboard import leaderboard
-from lmms_topoprune.report.provenance import provenance
-from lmms_topoprune.report.render import Section, figures, page
+from lmms_topoprune.report.render import Section, Table, figures, page
 from lmms_topoprune.report.retention import retention_figure
-from lmms_topoprune.report.similarity_maps import similarity_figures
 from lmms_topoprune.report.speed import Speed, speed_figure, speeds
+from lmms_topoprune.report.tables import leaderboard
 from lmms_topoprune.report.trials import trial_figures
+from lmms_topoprune.report.verdict import heat_figure
 from lmms_topoprune.report.wrong_answers import wrong_answers
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.results.similarity import Shape
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What all runs share, how each was pruned, and everything known of each as (label, JSON)."""
+
+    shared: Table
+    plans: Table
+    files: Sequence[tuple[str, str]]
+
+
+def provenance(runs: Sequence[Run]) -> Section:
+    content = Provenance(_shared(runs), _plans(runs), [(run.label, _file(run)) for run in runs])
+    return Section("provenance", "Plans and provenance", "provenance.html", content)
+
+
+def _shared(runs: Sequence[Run]) -> Table:
+    facts = [{**_context(run), **run.facts} for run in runs]
+    names = [name for name in facts[0] if all(name in f and f[name] == facts[0][name] for f in facts)]
+    rows = [[name, _text(facts[0][name])] for name in names]
+    return Table("Setting shared by all runs", ["setting", "value"], rows)
+
+
+def _context(run: Run) -> dict[str, Any]:
+    """What says where a run was made, beyond what has to agree."""
+    plan = {} if run.plan is None else {"model": run.plan.model, "decoder layers": run.plan.layers}
+    return {**plan, "device": run.setting.get("device"), "batch size": run.setting.get("batch size")}
+
+
+def _plans(runs: Sequence[Run]) -> Table:
+    heads = ["run", "dropped layers", "parameters", "calibration", "plan", "results file"]
+    return Table("Plans", heads, [_plan(run) for run in runs])
+
+
+def _plan(run: Run) -> list[str]:
+    if run.plan is None:
+        return [run.label, "none", "–", "–", "–", run.path.name]
+    plan = run.plan
+    asked, seen = _listed(plan.parameters), _listed(plan.calibration)
+    return [run.label, run.dropped, asked, seen, plan.hash, run.path.name]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in values.items()) or "–"
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _file(run: Run) -> str:
+    """The plan as its file holds it, and what else is known of the run."""
+    known = {
+        "results": str(run.path),
+        "setting": run.setting,
+        "cost": run.cost,
+        "facts": run.facts,
+        "plan": None if run.plan is None else run.plan.to_json(),
+    }
+    return json.dumps(known, indent=1, default=str)
 
 
 def report(

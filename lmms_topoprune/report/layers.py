@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.render import Figure, Table
-from lmms_topoprune.results.labels import variant
+from lmms_topoprune.results.reading import variant
 
 SHADES = 10
 LABEL = 6.6

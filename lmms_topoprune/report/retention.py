@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from lmms_topoprune.comparison.columns import interval, percent
 from lmms_topoprune.report import svg
-from lmms_topoprune.report.axes import Axes, padded
 from lmms_topoprune.report.groups import Group, by_criterion
 from lmms_topoprune.report.render import Figure, Table
+from lmms_topoprune.report.svg import Axes, padded
 
 DODGE = 5.0
 """Pixels between the points of two criteria at one sparsity."""

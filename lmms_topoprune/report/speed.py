@@ -15,9 +15,9 @@ from scipy import stats
 from lmms_topoprune.comparison.columns import interval, percent
 from lmms_topoprune.comparison.statistics import Interval
 from lmms_topoprune.report import svg
-from lmms_topoprune.report.axes import Axes, padded
 from lmms_topoprune.report.groups import Group, by_criterion
 from lmms_topoprune.report.render import Figure, Table
+from lmms_topoprune.report.svg import Axes, padded
 from lmms_topoprune.results.reading import Run
 
 NAME = "Quality against speed"

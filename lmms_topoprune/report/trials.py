@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.report import svg
-from lmms_topoprune.report.axes import Axes, padded
 from lmms_topoprune.report.render import Figure, Table
+from lmms_topoprune.report.svg import Axes, padded
 
 
 @dataclass(frozen=True)

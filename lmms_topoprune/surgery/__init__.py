@@ -3,9 +3,8 @@
 from lmms_topoprune.surgery.delete import Deletion, delete_layers, refusal, undeletable
 from lmms_topoprune.surgery.export import export
 from lmms_topoprune.surgery.fingerprint import fingerprint
-from lmms_topoprune.surgery.identity import identity_layers
 from lmms_topoprune.surgery.load import load_pruned
-from lmms_topoprune.surgery.locate import decoder_layers, layers_path, text_config
+from lmms_topoprune.surgery.locate import decoder_layers, identity_layers, layers_path, text_config
 from lmms_topoprune.surgery.self_test import self_test
 
 __all__ = [

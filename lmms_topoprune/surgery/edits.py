@@ -23,11 +23,19 @@ from lmms_topoprune.surgery.model_differences import (
     shared_tensors,
     take_blocks,
 )
-from lmms_topoprune.surgery.notes import KEPT
 from lmms_topoprune.surgery.special_layers import inert_attributes
+
+KEPT = "_topoprune_kept"  # (layers of the dense model, those of them that are left)
+REPAIR = "_topoprune_repair"
+CUTS = "cuts"
 
 # A module of the model, and what stands for it in the dense and in the pruned meta model.
 Trio = tuple[nn.Module, nn.Module, nn.Module]
+
+
+def repair_of(model: nn.Module) -> dict[str, Any]:
+    """The record of the repair that is in force on a model; empty without one."""
+    return dict(vars(model).get(REPAIR, {}))
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,58 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.plan import PruningPlan, format_layers
-from lmms_topoprune.surgery.adapters import adapters_of, merge_adapters
 from lmms_topoprune.surgery.dense_folder import DenseFolder
-from lmms_topoprune.surgery.export_folder import new_folder
-from lmms_topoprune.surgery.export_weights import copy_weights, layer_prefix, save_model, tensor_names
+from lmms_topoprune.surgery.edits import CUTS, KEPT, repair_of
+from lmms_topoprune.surgery.export_folder import new_folder, renumber_quantization
+from lmms_topoprune.surgery.export_weights import (
+    adapters_of,
+    copy_weights,
+    layer_prefix,
+    merge_adapters,
+    save_model,
+    tensor_names,
+)
 from lmms_topoprune.surgery.locate import decoder_layers, layers_path
-from lmms_topoprune.surgery.mergekit import mergekit_yaml
 from lmms_topoprune.surgery.model_card import Figures, model_card
-from lmms_topoprune.surgery.notes import CUTS, KEPT, repair_of
-from lmms_topoprune.surgery.quantization import renumber_quantization
+
+
+def runs(layers: Iterable[int]) -> list[tuple[int, int]]:
+    """Consecutive layers as half-open ranges: (0, 1, 4) becomes [(0, 2), (4, 5)]."""
+    found: list[tuple[int, int]] = []
+    for layer in sorted(layers):
+        if found and found[-1][1] == layer:
+            found[-1] = (found[-1][0], layer + 1)
+        else:
+            found.append((layer, layer + 1))
+    return found
+
+
+def mergekit_yaml(plan: PruningPlan, source: str | None = None, dtype: str = "bfloat16") -> str:
+    """The YAML that makes mergekit build the same model from the dense one.
+
+    Args:
+        plan: which layers stay.
+        source: name or path of the dense model; the plan's own by default.
+        dtype: torch name of the weights' type, such as "float16".
+    """
+    model = source or plan.model
+    slices = [{"sources": [{"model": model, "layer_range": list(run)}]} for run in runs(plan.kept)]
+    recipe = {"slices": slices, "merge_method": "passthrough", "dtype": dtype}
+    text: str = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    return f"# plan {plan.hash}\n{text}"
+
 
 # Fields that promise layers to predict further tokens with, which transformers leaves out as it loads.
 _PREDICTING = re.compile(r"num_nextn_predict_layers|num_mtp_(layers|modules)|mtp_(num_)?(hidden_)?layers")

@@ -26,8 +26,15 @@ from lmms_topoprune._util.lock import locked
 from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
-from lmms_topoprune.results.labels import plan_label, variant
-from lmms_topoprune.results.reading import RESULTS, Run, check_whole, find_files, read_run
+from lmms_topoprune.results.reading import (
+    RESULTS,
+    Run,
+    check_whole,
+    find_files,
+    plan_label,
+    read_run,
+    variant,
+)
 from lmms_topoprune.results.similarity import Shape, read_shape
 from lmms_topoprune.sweep.claims import (
     KEPT,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmms_topoprune._util import files
-from lmms_topoprune._util.output import write
+from lmms_topoprune._util.files import write
 from lmms_topoprune.errors import InputError, OptionError, shown, unknown
 from lmms_topoprune.families import families, registered
 from lmms_topoprune.sweep.grid import DENSE, Grid, questions

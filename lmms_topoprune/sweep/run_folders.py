@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.results.labels import seed_of
-from lmms_topoprune.results.reading import RESULTS, Run, find_results, read_run
+from lmms_topoprune.results.reading import RESULTS, Run, find_results, read_run, seed_of
 from lmms_topoprune.sweep.folder import is_sweep, read_sweep, sweeps_at
 
 

@@ -20,8 +20,7 @@ from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.descriptors import Floats
 from lmms_topoprune.topology.distances import Distances, Lists
 from lmms_topoprune.topology.neighbors import Neighbors
-from lmms_topoprune.topology.points import Cloud, checked, whole
-from lmms_topoprune.topology.threads import thread_count
+from lmms_topoprune.topology.points import Cloud, checked, thread_count, whole
 from lmms_topoprune.topology.zigzag import neighbors_barcode
 
 

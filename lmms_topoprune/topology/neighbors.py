@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.topology.complexes import Graph
 from lmms_topoprune.topology.distances import Distances, Lists, nearest_in_union
-from lmms_topoprune.topology.graphs import Graph
-from lmms_topoprune.topology.points import Cloud, checked, whole
-from lmms_topoprune.topology.threads import thread_count
+from lmms_topoprune.topology.points import Cloud, checked, thread_count, whole
 
 Ints = NDArray[np.int64]
 UNIONS = ("none", "adjacent", "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError, unknown
+
+MOST = 8  # beyond it memory traffic decides
+
+
+def thread_count() -> int:
+    """OMP_NUM_THREADS if it is set to a number, else the processors this process may use; at most 8."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return min(int(asked), MOST)
+    try:
+        return min(len(os.sched_getaffinity(0)), MOST)
+    except AttributeError:  # not on Linux
+        return min(os.cpu_count() or 1, MOST)
+
 
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.topology.barcode import Barcode
-from lmms_topoprune.topology.complexes import Simplex, cells_of, flag_simplices
-from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.complexes import Graph, Simplex, cells_of, flag_simplices
 from lmms_topoprune.topology.neighbors import Neighbors
 from lmms_topoprune.topology.points import checked, whole
 

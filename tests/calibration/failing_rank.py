@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from lmms_topoprune.calibration import rank_watch as stage
+from lmms_topoprune.calibration import ranks as stage
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError
 

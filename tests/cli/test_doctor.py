@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from lmms_topoprune.cli import doctor, machine
+from lmms_topoprune.cli import doctor
+from lmms_topoprune.cli import doctor as machine
 from lmms_topoprune.errors import MissingExtraError
 from lmms_topoprune.harness import classes as models
 

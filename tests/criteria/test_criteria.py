@@ -21,15 +21,15 @@ from lmms_topoprune.criteria import (
     greedy,
     knn_overlap,
     position,
-    random,
     relative_magnitude,
-    reverse,
     topology,
     topology_angle,
     topology_angle_influence,
     unions,
     zigzags,
 )
+from lmms_topoprune.criteria import controls as reverse
+from lmms_topoprune.criteria import position as random
 from lmms_topoprune.criteria.scoring import Measurements, score, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions, own_defaults

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import oracle
 import pytest
 
-from lmms_topoprune.embedded import questions, scenes, steps
-from lmms_topoprune.embedded.question import Question
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.questions import Question
 
 
 def drawn(kind: str, yesno: bool, count: int = 600) -> Iterator[tuple[scenes.Scene, Question]]:
@@ -23,7 +23,7 @@ def drawn(kind: str, yesno: bool, count: int = 600) -> Iterator[tuple[scenes.Sce
             count -= 1
 
 
-@pytest.mark.parametrize("kind", steps.KINDS)
+@pytest.mark.parametrize("kind", questions.TWO_STEP)
 @pytest.mark.parametrize("yesno", [True, False])
 def test_no_answer_can_be_guessed(kind: str, yesno: bool) -> None:
     counts = Counter((q.options, q.answer) for _, q in drawn(kind, yesno))
@@ -58,7 +58,7 @@ def test_comparisons_are_about_different_groups_and_one_of_them_is_there() -> No
     rng = random.Random(1)
     for _ in range(300):
         scene = scenes.random_scene(rng)
-        (first, a), (second, b) = steps.two_groups(rng, scene)
+        (first, a), (second, b) = questions.two_groups(rng, scene)
         assert first != second
         assert max(a, b) > 0
         assert a == int(oracle.answer(scene, f"How many {first} are there?"))

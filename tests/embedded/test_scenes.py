@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmms_topoprune.embedded import questions, scenes, steps
-from lmms_topoprune.embedded.question import as_choice
+from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.questions import as_choice
 
 seeds = st.integers(0, 2**32)
 
 
 @settings(max_examples=150, deadline=None)
-@given(seeds, st.sampled_from((*questions.ONE_STEP, *steps.KINDS)), st.booleans())
+@given(seeds, st.sampled_from((*questions.ONE_STEP, *questions.TWO_STEP)), st.booleans())
 def test_every_answer_is_the_one_an_independent_reader_gives(seed: int, kind: str, yesno: bool) -> None:
     rng = random.Random(seed)
     scene = scenes.random_scene(rng)

@@ -15,8 +15,7 @@ from lmms_eval import models
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils
 
-from lmms_topoprune._util.cache import Cache
-from lmms_topoprune._util.cache_listing import listing
+from lmms_topoprune._util.cache import Cache, listing
 from lmms_topoprune.pipeline import Planner, calibrate
 
 FEW = {"samples": 8, "k": "3", "calibration_batch": 8}

@@ -192,11 +192,11 @@ def test_somebody_elses_handler_stays(monkeypatch):
 
 
 def test_exit_codes_of_the_command_line(monkeypatch, capsys):
+    from lmms_topoprune.cli import lists
     from lmms_topoprune.cli import main as cli
-    from lmms_topoprune.cli import tasks
 
     for number, code, word in ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")):
-        monkeypatch.setattr(tasks, "shared_path", lambda _, number=number: os.kill(os.getpid(), number))
+        monkeypatch.setattr(lists, "shared_path", lambda _, number=number: os.kill(os.getpid(), number))
         with pytest.raises(SystemExit) as end:
             cli.main(["tasks"])
         assert end.value.code == code
@@ -205,8 +205,8 @@ def test_exit_codes_of_the_command_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_line_sees_through_a_failed_clean_up(number, monkeypatch, capsys):
+    from lmms_topoprune.cli import lists
     from lmms_topoprune.cli import main as cli
-    from lmms_topoprune.cli import tasks
 
     def stopped(_: str) -> None:
         try:
@@ -215,7 +215,7 @@ def test_the_command_line_sees_through_a_failed_clean_up(number, monkeypatch, ca
         finally:
             _on_its_own()
 
-    monkeypatch.setattr(tasks, "shared_path", stopped)
+    monkeypatch.setattr(lists, "shared_path", stopped)
     with pytest.raises(SystemExit) as end:
         cli.main(["tasks"])
     assert end.value.code == 128 + number

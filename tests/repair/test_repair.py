@@ -23,7 +23,7 @@ from lmms_topoprune.repair.cut_sums import CutRecorder
 from lmms_topoprune.repair.probes import BatchPasses
 from lmms_topoprune.repair.projection import Projection
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
-from lmms_topoprune.surgery.notes import repair_of
+from lmms_topoprune.surgery.edits import repair_of
 
 WIDTH, VOCABULARY = 32, 100
 

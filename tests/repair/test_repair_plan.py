@@ -19,7 +19,7 @@ from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.repair.apply import announce, repair
 from lmms_topoprune.repair.cut_sums import KnownSums
-from lmms_topoprune.results.labels import plan_label
+from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
 from lmms_topoprune.sweep.folder import SweepFolder
 

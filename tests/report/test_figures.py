@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from lmms_topoprune.comparison.statistics import Interval
+from lmms_topoprune.report.barcodes import LEFT, SIDE, TOP, blocks, similarity_figures
 from lmms_topoprune.report.groups import Group
 from lmms_topoprune.report.layers import mean_ranks, ranks_figure, strips
 from lmms_topoprune.report.retention import retention_figure
-from lmms_topoprune.report.similarity_maps import LEFT, SIDE, TOP, blocks, similarity_figures
 from lmms_topoprune.report.trials import trial_figures
 from lmms_topoprune.results.similarity import Shape
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.report.groups import groups
-from lmms_topoprune.report.pictures import EDGE, picture
-from lmms_topoprune.report.wrong_answers import wrong_answers
+from lmms_topoprune.report.wrong_answers import EDGE, picture, wrong_answers
 from lmms_topoprune.sweep.run_folders import read_runs
 
 DENSE, PRUNED = [1, 1, 1, 0, 0, 1], [1, 0, 1, 0, 1, 0]

@@ -15,7 +15,7 @@ from typing import Any
 import folders
 import pytest
 
-from lmms_topoprune._util.output import write_all
+from lmms_topoprune._util.files import write_all
 from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
 from lmms_topoprune.comparison.regress import regress
 from lmms_topoprune.comparison.side_by_side import compare

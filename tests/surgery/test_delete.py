@@ -22,7 +22,7 @@ from lmms_topoprune.surgery import (
     text_config,
     undeletable,
 )
-from lmms_topoprune.surgery.config_fields import prune_config
+from lmms_topoprune.surgery.dense_model import prune_config
 from lmms_topoprune.surgery.special_layers import check_cache, must_stay
 
 TOKENS = {"input_ids": torch.tensor([[1, 5, 9, 3, 7, 11]])}

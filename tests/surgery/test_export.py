@@ -20,8 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, export, fingerprint, load_pruned
-from lmms_topoprune.surgery.export import new_folder
-from lmms_topoprune.surgery.mergekit import mergekit_yaml
+from lmms_topoprune.surgery.export import mergekit_yaml, new_folder
 from lmms_topoprune.surgery.model_card import model_card
 
 IMAGE = Image.new("RGB", (64, 48), "red")

@@ -27,7 +27,7 @@ from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, load, load_pruned, self_test
 from lmms_topoprune.surgery.delete import PreparedDeletion
-from lmms_topoprune.surgery.device_map import PartialDeviceMap
+from lmms_topoprune.surgery.load import PartialDeviceMap
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
 

@@ -18,8 +18,8 @@ from transformers.quantizers.base import HfQuantizer
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import delete_layers, export
+from lmms_topoprune.surgery.export_folder import renumber_quantization
 from lmms_topoprune.surgery.export_weights import copy_weights
-from lmms_topoprune.surgery.quantization import renumber_quantization
 
 KEPT = (0, 3, 5)  # of six
 PATH = "model.language_model.layers"

@@ -16,15 +16,14 @@ import folders
 import numpy as np
 import pytest
 
-from lmms_topoprune._util.cache import Cache
-from lmms_topoprune._util.cache_listing import listing
+from lmms_topoprune._util.cache import Cache, listing
 from lmms_topoprune.cli.sweep import finish
 from lmms_topoprune.comparison.columns import columns
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.pipeline import Planner, make_plan
 from lmms_topoprune.plan import format_layers
-from lmms_topoprune.results.labels import plan_label
+from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.sweep.folder import SweepFolder, read_sweep
 from lmms_topoprune.sweep.grid import Grid, GridPoint, parse_variant
 from lmms_topoprune.sweep.run_folders import distinct, distinct_labels, read_runs

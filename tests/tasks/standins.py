@@ -13,8 +13,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Image, Value
 
 from lmms_topoprune.embedded import scenes
-from lmms_topoprune.embedded.question import Question, as_choice
-from lmms_topoprune.embedded.questions import ask
+from lmms_topoprune.embedded.questions import Question, as_choice, ask
 
 MME_CATEGORIES = {
     "existence": "existence",

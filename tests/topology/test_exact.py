@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmms_topoprune.topology import Barcode, betti, complexes_barcode, graphs_barcode, zigzag_barcode
-from lmms_topoprune.topology.complexes import flag_simplices
-from lmms_topoprune.topology.graphs import Graph
+from lmms_topoprune.topology.complexes import Graph, flag_simplices
 from lmms_topoprune.topology.neighbors import Neighbors
 
 

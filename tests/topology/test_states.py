@@ -17,7 +17,7 @@ from lmms_topoprune.errors import InputError, MissingExtraError, OptionError
 from lmms_topoprune.selection import PairScores, select
 from lmms_topoprune.topology import distances, plots, points
 from lmms_topoprune.topology._kernels import compiled
-from lmms_topoprune.topology.flag_homology import FlagHomology
+from lmms_topoprune.topology.flag_zigzag import FlagHomology
 from lmms_topoprune.topology.neighbors import Neighbors
 
 rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""`topoprune publish`."""
+"""`topoprune publish` and `topoprune leaderboard`: several models, several people."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @options.tasks_and_metric
 @options.as_json
-def command(
+def publish(
     folders: tuple[str, ...], output: str, tasks: str | None, metric: str | None, as_json: bool
 ) -> None:
     """One small file of results, plans, fingerprints and versions, for other people's leaderboards.
@@ -40,7 +40,7 @@ def command(
       topoprune publish runs/sweep -o ours.json
       topoprune leaderboard ours.json theirs.json
     """
-    from lmms_topoprune._util.output import write
+    from lmms_topoprune._util.files import write
     from lmms_topoprune.comparison.across_models import published
 
     models = read_models(folders, tasks, metric)
@@ -60,3 +60,41 @@ def read_models(paths: Iterable[str], tasks: str | None, metric: str | None) -> 
     chosen = options.listed(tasks, "tasks") if tasks else ()
     runs = every_run(folders, chosen, metric) if folders else []
     return [model for file in files for model in read_published(file)] + models_of(runs, distinct)
+
+
+@click.command()
+@click.argument("paths", type=options.PATH, nargs=-1, required=True)
+@click.option(
+    "-o", "--output", "outputs", type=options.PATH, multiple=True, help="Also write .md or .json; repeatable."
+)
+@options.tasks_and_metric
+@options.as_json
+def leaderboard(
+    paths: tuple[str, ...], outputs: tuple[str, ...], tasks: str | None, metric: str | None, as_json: bool
+) -> None:
+    """Several models side by side, by what each keeps of its own dense score.
+
+    PATHS are result folders as for `topoprune compare`, of any models, each with its dense run among them,
+    and files that others made with `topoprune publish`. Scores of different models are never compared.
+
+    \b
+    Example:
+      topoprune leaderboard runs/llava runs/qwen theirs.json -o board.md
+    """
+    from lmms_topoprune._util.files import write_all
+    from lmms_topoprune.comparison import across_models
+    from lmms_topoprune.errors import unknown
+
+    forms = {".md": "markdown", ".json": "json"}
+    for output in outputs:
+        if Path(output).suffix not in forms:
+            raise unknown("output suffix", Path(output).suffix, forms)
+    found = across_models.leaderboard(read_models(paths, tasks, metric))
+    text = json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n"
+    write_all({Path(o): text if o.endswith(".json") else found.markdown() for o in outputs})
+    if as_json:
+        click.echo(text, nl=False)
+        return
+    from lmms_topoprune.cli.table import show_texts
+
+    show_texts("Models side by side", *found.table(), found.caption())
