@@ -362,6 +362,22 @@ def video_readers_optional() -> Iterator[None]:
 
 
 @contextmanager
+def each_process_alone(device: str) -> Iterator[None]:
+    """Within this block a wrapper on a CPU takes its process for the only one.
+
+    By itself it asks for one GPU a process. Each loads the whole model, and lmms-eval tells the object its
+    rank and its share of the requests when it evaluates.
+    """
+    if not device.startswith("cpu"):
+        yield
+        return
+    from accelerate import Accelerator
+
+    with replaced(Accelerator, num_processes=property(lambda _: 1)):
+        yield
+
+
+@contextmanager
 def generic_model_class() -> Iterator[None]:
     """Within this block the `huggingface` wrapper finds the model class that can answer.
 
