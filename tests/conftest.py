@@ -25,9 +25,18 @@ os.environ["HF_MODULES_CACHE"] = MODULES.name
 # Behind everything else: where the package is installed, its tests read what is installed.
 sys.path.append(str(Path(__file__).parents[1]))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores; threads of each would fight for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Every logical core, up to eight: a process with torch takes one to two gigabytes."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 
 @pytest.fixture(autouse=True)

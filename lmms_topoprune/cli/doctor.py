@@ -251,7 +251,7 @@ def _declarations() -> Finding:
 def _of_others() -> Iterator[Finding]:
     """What other packages and files declare, where it cannot be used."""
     from lmms_topoprune import families, registry
-    from lmms_topoprune.harness.manifests import unwrapped_families
+    from lmms_topoprune.harness.listing import unwrapped_families
 
     broken = [*registry.problems(registry.Criterion), *registry.problems(registry.Repair)]
     for number, sentence in enumerate([*broken, *families.problems(), *unwrapped_families()], 1):
@@ -268,7 +268,7 @@ def _entry_point() -> Finding:
 def _registered() -> Finding:
     """lmms-eval loads all plugins in one go and only logs what goes wrong, so ask it for our models."""
     from lmms_topoprune.families import registered
-    from lmms_topoprune.harness.manifests import known_models
+    from lmms_topoprune.harness.listing import known_models
 
     known = known_models()
     missing = sorted(m.name for m in registered().values() if m.wraps in known and m.name not in known)

@@ -57,7 +57,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     options.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
     given = lmms_eval_arguments(arguments)
     if model := _value(arguments, "--model"):
-        from lmms_topoprune.harness.manifests import check_model
+        from lmms_topoprune.harness.listing import check_model
 
         check_model(model)
     sys.argv = ["lmms_eval", *given]
@@ -123,7 +123,7 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
 
 def _check_tasks(given: Sequence[str]) -> None:
     """The sentence about an unknown task, if that is the reason; lmms-eval's stands in a traceback."""
-    from lmms_topoprune.harness.manifests import check_tasks
+    from lmms_topoprune.harness.listing import check_tasks
 
     if tasks := _value(given, "--tasks"):
         check_tasks(tasks.split(","), _value(given, "--include_path"))

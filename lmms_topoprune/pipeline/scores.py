@@ -15,7 +15,8 @@ from lmms_topoprune.calibration.calibration_set import CalibrationSet, Calibrati
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.calibration.states import DecoderLayers, SavedStates, name_of
+from lmms_topoprune.calibration.states import DecoderLayers
+from lmms_topoprune.calibration.states_file import SavedStates, name_of
 from lmms_topoprune.criteria.scoring import (
     Measurements,
     check_samples,

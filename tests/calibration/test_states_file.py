@@ -20,7 +20,7 @@ from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.decoder import has_norms
 from lmms_topoprune.calibration.sources import load_samples
-from lmms_topoprune.calibration.states import SavedStates
+from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, calibrate, make_plan

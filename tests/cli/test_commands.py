@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_topoprune.calibration.states import SavedStates
+from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, main
 from lmms_topoprune.cli.options import given
@@ -217,7 +217,7 @@ def test_doctor(topoprune):
 
 
 def test_doctor_fails_when_the_registration_does(topoprune, monkeypatch):
-    from lmms_topoprune.harness import manifests as listing
+    from lmms_topoprune.harness import listing
 
     monkeypatch.setattr(listing, "list_available_models", lambda **_: ["llava_hf"])
     code, out, _ = topoprune("doctor")

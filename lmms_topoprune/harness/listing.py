@@ -1,0 +1,56 @@
+"""Which models and tasks lmms-eval knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmms_eval.models import list_available_models
+from lmms_eval.tasks import TaskManager
+
+from lmms_topoprune.errors import OptionError, nearest, shown
+from lmms_topoprune.harness.manifests import unwrapped
+
+
+def known_models() -> set[str]:
+    """Every name that `lmms-eval --model` accepts, ours among them if the plugin was loaded."""
+    return set(list_available_models(include_aliases=True))
+
+
+def unwrapped_families() -> list[str]:
+    """A sentence for every family whose wrapper this lmms-eval does not have."""
+    return unwrapped(known_models())
+
+
+def check_model(name: str) -> None:
+    """Refuse an unknown model.
+
+    Raises:
+        OptionError: names the nearest known one.
+    """
+    if name not in (known := known_models()):
+        raise OptionError(
+            f"model is {shown(name)}; allowed: the {len(known)} names that lmms-eval knows, of which "
+            f"`topoprune models` lists this package's{nearest(name, known)}"
+        )
+
+
+def check_tasks(tasks: Sequence[str], folder: str | None) -> None:
+    """`refuse_unknown` among lmms-eval's own tasks and those of a folder."""
+    refuse_unknown(tasks, TaskManager("ERROR", include_path=folder))
+
+
+def refuse_unknown(tasks: Sequence[str], manager: TaskManager) -> None:
+    """Refuse unknown tasks.
+
+    Raises:
+        OptionError: names the first unknown task and the nearest known one.
+    """
+    for task in tasks:
+        if not manager.match_tasks([task]) and not Path(task).exists():
+            known = manager.all_tasks
+            own = ", ".join(sorted(name for name in known if name.startswith("topoprune")))
+            raise OptionError(
+                f"task is {shown(task)}; allowed: the {len(known)} names that `topoprune eval --tasks list` "
+                f"prints, {own} among them{nearest(task, known)}"
+            )
