@@ -79,8 +79,10 @@ class Likelihood(lmms):  # type: ignore[misc]
         context, _, doc_to_visual, document, task, split = request.args
         visuals = (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
         kinds = [kind_of(visual) or "an unknown medium" for visual in visuals]
-        if unknown := [kind for kind in kinds if kind not in ("image", "video")]:
-            raise InputError(f"a task of likelihoods shows {unknown[0]}; allowed: images, videos")
+        if "audio" in kinds:
+            refuse_unseen(["audio"], {}, self.registered.wraps, self.hf_processor)
+        if "an unknown medium" in kinds:
+            raise InputError("the task shows an unknown medium; allowed: images, videos")
         for mark in ("<image>", "<video>"):
             context = context.replace(mark, "")
         text = Prompter(self.hf_processor).worded(context.strip(), kinds)
