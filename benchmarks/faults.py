@@ -1,4 +1,4 @@
-"""How often each fault was tried and ended as promised: the figures of docs/reliability.md.
+"""How often each fault was tried and ended as promised: the figures of research/2026-11-28-faults.md.
 
     python benchmarks/faults.py --out faults.json --strings 1000 --trials 20 --stops 100
 

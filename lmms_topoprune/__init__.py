@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.comparison.regress import regress
     from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune.embedded.locate import model_path, tasks_path
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
     from lmms_topoprune.plan import PruningPlan
@@ -48,6 +48,7 @@ __all__ = [
     "repair_method",
     "run_sweep",
     "similarity",
+    "tasks_path",
     "union_zigzag_barcode",
     "zigzag_barcode",
 ]
@@ -74,6 +75,7 @@ _PLACES = {
     "repair_method": "registry:repair",
     "run_sweep": "sweep.recipe",
     "similarity": "topology",
+    "tasks_path": "embedded.locate",
     "union_zigzag_barcode": "topology",
     "zigzag_barcode": "topology",
 }

@@ -14,7 +14,7 @@ import lmms_topoprune
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
-README = ROOT / "README.md"
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
 def blocks(page: Path) -> list[str]:
@@ -68,7 +68,7 @@ def test_type_checkers_see_the_names(tmp_path: Path) -> None:
     assert 'Argument "sparsity"' in out and "has no attribute" not in out
 
 
-@pytest.mark.parametrize("page", [PAGE, README], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_use_public_names_alone(page: Path) -> None:
     for block in blocks(page):
         for module, names in re.findall(r"from (lmms_topoprune[\w.]*) import (.+)", block):

@@ -1,4 +1,4 @@
-"""The comparison in docs/results.md: every criterion, 10 to 60 %, three calibration seeds.
+"""The comparison in research/2026-11-25-results.md: every criterion, 10 to 60 %, three calibration seeds.
 
     python benchmarks/rule/results.py runs/results --pictures docs/images
     python benchmarks/rule/smollm2.py runs/smollm2

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmms_topoprune._util.timing import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.decoder import Decoder, Listener, StopForward, last_logits
 from lmms_topoprune.calibration.norms import NormCounts
 from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter

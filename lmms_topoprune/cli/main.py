@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from copy import copy
 from typing import Any, NoReturn
 
 import click
@@ -118,7 +119,8 @@ class LazyGroup(click.Group):
             return None
         module, _, function = MODULES.get(name, name).partition(":")
         found = importlib.import_module(f"lmms_topoprune.cli.{module}")
-        command: click.Command = getattr(found, function or "command")
+        command: click.Command = copy(getattr(found, function or "command"))
+        command.name = name
         return command
 
     def resolve_command(

@@ -36,7 +36,8 @@ def regress(
     of packages are allowed: to guard against them is the purpose.
 
     Args:
-        baseline, run: the runs.
+        baseline: what the run is measured by.
+        run: the run.
         tolerance: allowed drop of a score, in 0..1.
         same_plan: also fail if other layers are dropped than in the baseline.
         seed: seed of the bootstrap.

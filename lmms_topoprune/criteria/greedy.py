@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmms_topoprune._util.timing import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores

@@ -1,9 +1,10 @@
-"""Where the embedded model is."""
+"""Where the embedded model and tasks are."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.errors import InputError
 
 NAME = "embedded"
@@ -19,3 +20,12 @@ def model_path() -> Path:
     if not (folder / "config.json").is_file():
         raise InputError(f"pretrained is {NAME!r}, and {folder} does not hold it; reinstall lmms-topoprune")
     return folder
+
+
+def tasks_path() -> Path:
+    """The folder of the tasks that ship with this package, for lmms-eval's `include_path`.
+
+    Raises:
+        FileNotFoundError: this installation does not hold it.
+    """
+    return shared_path("tasks")

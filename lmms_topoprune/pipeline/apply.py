@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lmms_topoprune._util.timing import progress_bar
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample

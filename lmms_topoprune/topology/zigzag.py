@@ -51,7 +51,10 @@ def union_zigzag_barcode(
     FoCM 2010, arXiv 0812.0197). Clouds that moved apart share no edges, and no loop is carried over.
 
     Args:
-        states, k, metric, dimensions: as in zigzag_barcode.
+        states: (S, N, d), as in zigzag_barcode.
+        k: number of neighbors.
+        metric: as in zigzag_barcode.
+        dimensions: as in zigzag_barcode.
 
     Returns:
         Bars over the indices 0..2(S-1); even ones are states, odd ones unions.

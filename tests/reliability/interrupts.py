@@ -127,7 +127,7 @@ def complaints(place: Place, child: int, code: int, name: str, killed: bool) -> 
     if not killed and code not in (0, SIGNALS[name]):
         found.append(f"the exit code is {code}")
     text = place.folder.with_suffix(".stderr").read_text(errors="replace")
-    # What Python swallows in a finalizer it prints as "Exception ignored in"; docs/reliability.md says so.
+    # What Python swallows in a finalizer it prints as "Exception ignored in"; docs/cli.md says so.
     found += ["there is a traceback"] * ("Traceback" in text and "Exception ignored" not in text)
     if not killed:
         found += [f"{path.name} is left" for path in leftovers(place.folder)]

@@ -1,4 +1,4 @@
-"""Every fault of docs/reliability.md, once; benchmarks/faults.py tries each of them many times."""
+"""Every fault of research/2026-11-28-faults.md, once; benchmarks/faults.py tries each of them many times."""
 
 from __future__ import annotations
 

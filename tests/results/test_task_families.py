@@ -19,7 +19,7 @@ from lmms_topoprune.results.document_scores import anls, chosen_option, parsed_a
 from lmms_topoprune.results.reading import check_whole, read_run
 from lmms_topoprune.sweep.run_folders import read_runs
 
-DOCS = Path(__file__).parents[2] / "docs" / "scored_tasks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 
 @pytest.mark.parametrize("case", task_rows.CASES, ids=lambda case: case.task)
