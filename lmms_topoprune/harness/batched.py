@@ -109,12 +109,16 @@ class BatchedGeneration(Likelihood):
 
     def _chat_prompt(self, request: Instance) -> Prompt:
         _, doc_to_messages, _, doc_id, task, split = request.args
-        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
+        messages = ChatMessages(messages=self._turns(doc_to_messages(self.task_dict[task][split][doc_id])))
         images, videos, sounds = messages.extract_media()
         if sounds:
             refuse_unseen(["audio"], {}, self.registered.wraps, self.hf_processor)
         self.answers.shows(request, media_digest([*images, *videos]))
         return Prompt(self._worded(messages), tuple(images), self._frames(videos))
+
+    def _turns(self, turns: list[Any]) -> list[Any]:
+        """A task's messages as the processor takes them."""
+        return turns
 
     def _worded(self, messages: ChatMessages) -> str:
         """A conversation in the words of the processor's chat template."""

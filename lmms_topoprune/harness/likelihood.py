@@ -76,8 +76,7 @@ class Likelihood(lmms):  # type: ignore[misc]
 
     def context_prompt(self, request: Instance) -> Prompt:
         """Context and media in the words of the processor's chat template."""
-        context, _, doc_to_visual, document, task, split = request.args
-        visuals = (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
+        context, visuals = request.args[0], self._visuals(request)
         kinds = [kind_of(visual) or "an unknown medium" for visual in visuals]
         if "audio" in kinds:
             refuse_unseen(["audio"], {}, self.registered.wraps, self.hf_processor)
@@ -89,6 +88,11 @@ class Likelihood(lmms):  # type: ignore[misc]
         pairs = list(zip(visuals, kinds, strict=True))
         images = tuple(visual for visual, kind in pairs if kind == "image")
         return Prompt(text, images, tuple(visual for visual, kind in pairs if kind == "video"))
+
+    def _visuals(self, request: Instance) -> Sequence[Any]:
+        """What the document of a request shows."""
+        _, _, doc_to_visual, document, task, split = request.args
+        return (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
 
     def encode_prompts(self, prompts: Sequence[Prompt], side: str = "right") -> Any:
         """Tensors of a batch whose prompts have equally many images and videos, padded on that side."""

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance
+from PIL import Image
 from transformers import AutoProcessor
 
 from lmms_topoprune.calibration.prompts import aligned, per_token
+from lmms_topoprune.calibration.video import FRAMES, read_frames
 from lmms_topoprune.harness.batched import BatchedGeneration
 from lmms_topoprune.harness.compat import omni_answers_in_text
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt, batches_of_a_kind
-from lmms_topoprune.harness.media import media_digest
+from lmms_topoprune.harness.media import kind_of, media_digest
 
 BEGINNING_OF_ANSWER = "<0x04>"
+END_OF_TURN = "<|im_end|>"
 
 
 class TemplatedGeneration(BatchedGeneration):
     """Mixin over PrunedModel for wrappers whose own loop cannot be used.
 
     Video-LLaVA's asks for a GPU, Fuyu's reads one image of a batch, Phi-4's passes names that transformers 5
-    refuses, Qwen2.5-Omni's ends a batch in an error. Prompts are worded, padded and answered as likelihoods
-    are, so one image, several, and videos go the same way.
+    refuses, Qwen2.5-Omni's ends a batch in an error, Aria's takes one request at a time. Prompts are worded,
+    padded and answered as likelihoods are, so one image, several, and videos go the same way.
     """
 
     def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
@@ -62,6 +67,39 @@ class TemplatedGeneration(BatchedGeneration):
 
     def _frames(self, videos: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(videos)  # read when they are encoded
+
+    def _visuals(self, request: Instance) -> Sequence[Any]:
+        return [part for visual in super()._visuals(request) for part in self._seen(visual)]
+
+    def _turns(self, turns: list[Any]) -> list[Any]:
+        return [{**turn, "content": [*self._parts(turn["content"])]} for turn in turns]
+
+    def _parts(self, content: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for part in content:
+            if part["type"] == "video":
+                for seen in self._seen(part["url"]):
+                    kind = "video" if seen is part["url"] else "image"
+                    yield {"type": kind, "url": seen}
+            else:
+                yield part
+
+    def _seen(self, visual: Any) -> list[Any]:
+        """A video as its frames where the processor takes images alone; anything else as it is."""
+        if kind_of(visual) != "video" or hasattr(self.processor, "video_processor"):
+            return [visual]
+        frames, _ = read_frames(Path(visual), getattr(self, "max_frames_num", FRAMES))
+        return [Image.fromarray(frame) for frame in frames]
+
+
+class AriaGeneration(TemplatedGeneration):
+    """Mixin over PrunedModel for `aria`, whose loop answers in 1024 tokens whatever a task asks for."""
+
+    def _stopping(self) -> dict[str, Any]:
+        return {**super()._stopping(), "stop_strings": [END_OF_TURN], "tokenizer": self.tokenizer}
+
+    def _generate(self, prompts: list[Prompt], settings: dict[str, Any]) -> list[GenerationResult]:
+        answers = super()._generate(prompts, settings)
+        return [replace(answer, text=answer.text.partition(END_OF_TURN)[0]) for answer in answers]
 
 
 class FuyuGeneration(TemplatedGeneration):

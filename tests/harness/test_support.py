@@ -31,6 +31,7 @@ SETTINGS = {"max_new_tokens": 8, "until": ["\n\n"], "temperature": 0}
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 GIVEN = {
     "gemma4": {"max_soft_tokens": 70},
+    **{name: {"max_frames_num": 2} for name in ("aria", "phi4_multimodal")},
     **{name: {"min_pixels": 32 * 32, "max_pixels": 64 * 64} for name in QWEN},
 }
 # They run only with an image, which not every embedded sample has.
