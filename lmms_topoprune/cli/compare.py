@@ -52,7 +52,7 @@ def command(
     \b
     Examples:
       topoprune compare runs/dense runs/topology runs/cosine
-      topoprune compare runs/sweep --reference "cosine 30 %" -o table.tex -o figure.pdf -o table.csv
+      topoprune compare runs/sweep --reference "cosine 30 %" -o table.tex
     """
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import PICTURES, render, save

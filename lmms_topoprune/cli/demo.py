@@ -45,9 +45,10 @@ def command(**arguments: Any) -> None:
     \b
     Examples:
       topoprune demo
-      topoprune demo --sparsity 0.1,0.3,0.5 --criteria topology,random -o runs/more
+      topoprune demo --sparsity 0.1,0.3 --criteria topology,random -o runs/more
       topoprune demo --limit 40 -o runs/quick       # a first look in a minute
-      topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct -o runs/qwen
+      topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct \\
+          -o runs/qwen
     """
     from lmms_topoprune.cli.sweep import finish, run
 

@@ -22,7 +22,7 @@ from lmms_topoprune.errors import TopopruneError, led_to
 
 OPTIONAL = {
     "decord": ("decord", "only videos need it: pip install decord (eva-decord on a Mac)"),
-    "matplotlib": ("matplotlib", "only plots of barcodes need it: pip install '.[plots]'"),
+    "matplotlib": ("matplotlib", "only figures need it: pip install '.[plots]'"),
     "ray": ("ray", "only sweeps on a cluster need it: pip install '.[ray]'"),
     "datasets": ("datasets", "only calibration sets from a hub need it: pip install datasets"),
 }

@@ -45,9 +45,8 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
             --model_args pretrained=embedded,sparsity=0.3 --tasks topoprune \\
             --batch_size 16 --output_path runs/pruned --log_samples
 
-    \b
     Models: dense_llava (nothing deleted, the reference), topopruned_llava, cosine_pruned_llava, ...;
-    `lmms-eval models` lists them. Use one class for all runs that you compare.
+    `topoprune models` lists them. Use one class for all runs that you compare.
 
     With --json everything that lmms-eval prints goes to stderr, and stdout is {"runs": [...]}: for each
     evaluation what its results file holds, with the plan under "plan" and the file's path under "file" (null

@@ -90,11 +90,12 @@ EPILOG = """\b
 A first tour:
   topoprune demo                          # dense against pruned, five minutes
   topoprune plan --sparsity 0.3 -o plan.json
-  topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json \\
-      --tasks topoprune --output_path runs/pruned --log_samples
-  topoprune sweep --criteria topology_angle_influence,cosine --sparsities 0.1,0.3 -o runs/sweep
-  topoprune compare runs/sweep
-  topoprune report runs/sweep -o report.html
+  topoprune eval --model topopruned_llava --tasks topoprune \\
+      --model_args pretrained=embedded,plan=plan.json \\
+      --output_path runs/pruned --log_samples
+  topoprune sweep --criteria topology,cosine --sparsities 0.1,0.3 -o runs/all
+  topoprune compare runs/all
+  topoprune report runs/all -o report.html
 
 \b
 Exit codes:

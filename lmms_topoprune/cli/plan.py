@@ -23,14 +23,14 @@ def command(**arguments: Any) -> None:
     round(sparsity * L) of them. A plan is a small JSON file with everything that decided it, and is used by
 
     \b
-      topoprune eval --model topopruned_llava --model_args pretrained=embedded,plan=plan.json ...
+      topoprune eval --model_args pretrained=embedded,plan=plan.json ...
       topoprune export --plan plan.json -o pruned-model
 
     \b
     Examples:
       topoprune plan --sparsity 0.3 -o plan.json
       topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
-      topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25 --k 5+10 -o plan.json
+      topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25
     """
     from lmms_topoprune.options import PruningOptions
 

@@ -43,8 +43,8 @@ def command(
 
     \b
     Examples:
-      topoprune regress runs/pruned --save-baseline baseline.json     # once, kept in the repository
-      topoprune regress runs/pruned --baseline baseline.json --same-plan --junit regress.xml
+      topoprune regress runs/pruned --save-baseline baseline.json     # once
+      topoprune regress runs/pruned --baseline baseline.json --same-plan
     """
     from lmms_topoprune._util.escape import printable
     from lmms_topoprune._util.files import write_all

@@ -38,9 +38,9 @@ def command(**arguments: Any) -> None:
 
     \b
     Examples:
-      topoprune score --criteria topology,cosine,angular --sparsity 0.3 -o scores.json
+      topoprune score --criteria topology,cosine --sparsity 0.3 -o scores.json
       topoprune score --criteria topology --states states
-      topoprune score --criteria gardinazzi --k 10 --states states     # no second pass
+      topoprune score --criteria gardinazzi --k 10 --states states # no new pass
     """
     from lmms_topoprune.sweep.grid import Grid
 

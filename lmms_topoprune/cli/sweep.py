@@ -60,8 +60,8 @@ def command(**arguments: Any) -> None:
 
     \b
     Example:
-      topoprune sweep --criteria topology_angle_influence,cosine,random --sparsities 0.1,0.2,0.3 \\
-          --seeds 0,1,2 -o runs/sweep
+      topoprune sweep --criteria topology,cosine,random \\
+          --sparsities 0.1,0.2,0.3 --seeds 0,1,2 -o runs/sweep
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html
 
@@ -70,7 +70,7 @@ def command(**arguments: Any) -> None:
     \b
       topology:selection=block         the best single block instead of several
       topology:k=5+10+15               several scales
-      gardinazzi:selection=threshold   the paper's rule; it finds the number of layers by itself
+      gardinazzi:selection=threshold   the paper's rule; finds the number itself
       reverse:cosine                   drops first what cosine would keep longest
 
     With --repair none,linear every cell is evaluated as deleted and with its repair, so that the effects

@@ -17,6 +17,7 @@ from lmms_topoprune.selection import PairScores
 
 @criterion(
     "cka",
+    summary="centered kernel alignment of token clouds",
     paper="Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019",
     address="https://arxiv.org/abs/1905.00414",
     parameters=(),

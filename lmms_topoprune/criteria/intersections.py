@@ -10,6 +10,6 @@ from lmms_topoprune.criteria.unions import TOKENS
 score = replace(
     pairwise,
     name="intersections",
-    summary="The topological Jaccard of token clouds, through intersections",
+    summary="loops of token clouds through intersections",
     defaults={**TOKENS, "metric": "cosine"},
 )

@@ -18,6 +18,7 @@ from lmms_topoprune.topology import Neighbors
 
 @criterion(
     "knn_overlap",
+    summary="neighbors that two token clouds share",
     paper="Doimo et al., Hierarchical nucleation in deep neural networks, NeurIPS 2020",
     address="https://arxiv.org/abs/2007.03506",
     parameters=("k", "metric"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @criterion(
     "output_change",
+    summary="change of the output without a layer",
     paper="Zhang et al., FinerCut: Finer-grained Interpretable Layer Pruning for Large Language Models",
     address="https://arxiv.org/abs/2405.18218",
     state="none",
@@ -39,6 +40,7 @@ def score(loss: LossOracle, layers: DecoderLayers) -> LayerScores:
 
 @criterion(
     "output_change_greedy",
+    summary="the same, one layer after the other",
     paper="Zhang et al., FinerCut: Finer-grained Interpretable Layer Pruning for Large Language Models",
     address="https://arxiv.org/abs/2405.18218",
     state="none",

@@ -23,6 +23,7 @@ TOKENS = {"points": "tokens", "k": "10", "protect_massive": True}
 
 @criterion(
     "unions",
+    summary="loops of token clouds through unions",
     paper="Carlsson and de Silva, Zigzag Persistence, Foundations of Computational Mathematics 2010",
     address="https://arxiv.org/abs/0812.0197",
     parameters=("k", "dimension", "metric"),

@@ -19,6 +19,7 @@ from lmms_topoprune.selection import Floats, LayerScores, layer_values
 
 @criterion(
     "zigzags",
+    summary="both zigzags of token clouds, by mean rank",
     builds_on=(intersections.score, unions.score),
     parameters=("k", "dimension"),
     selection="rank",

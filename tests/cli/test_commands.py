@@ -27,10 +27,15 @@ from lmms_topoprune.pipeline import calibrate
 from lmms_topoprune.plan import PruningPlan
 
 
+def test_help_of_the_group_fits_a_terminal_and_names_every_command(topoprune):
+    _, out, _ = topoprune("--help")
+    assert max(map(len, out.splitlines())) <= 80 and all(f"  {name} " in out for name in COMMANDS)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_help_with_an_example(topoprune, name):
     code, out, _ = topoprune(name, "--help")
-    assert code == 0
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert "Usage: topoprune" in out and (name in ("doctor",) or "topoprune " in out.partition("\n\n")[2])
 
 
