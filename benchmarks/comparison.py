@@ -17,6 +17,13 @@ from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.sweep.run_folders import read_runs
 
+DISTINCT = 10
+"""Later runs have the samples of earlier ones, as links: writing takes longer than reading."""
+ROW = (
+    '{"doc_id": %d, "target": "yes", "resps": ["Yes"], "filtered_resps": "Yes", "doc_hash": "c0ffee", '
+    '"exact_match": %d.0, "input": "Is there a red circle in image %d? Answer yes or no."}\n'
+)
+
 
 def write(folder: Path, number: int, tasks: int, documents: int) -> None:
     """One run in lmms-eval's layout, dense if it is the first."""
@@ -36,13 +43,12 @@ def write(folder: Path, number: int, tasks: int, documents: int) -> None:
     }
     (folder / "1_results.json").write_text(json.dumps(results))
     for name in names:
-        lines = (
-            f'{{"doc_id": {i}, "target": "yes", "resps": ["Yes"], "filtered_resps": "Yes", "doc_hash": '
-            f'"c0ffee", "exact_match": {float(draw.random() < 0.7)}, "input": "Is there a red circle in '
-            f'image {i}? Answer yes or no."}}\n'
-            for i in range(documents)
-        )
-        (folder / f"1_samples_{name}.jsonl").write_text("".join(lines))
+        file, earlier = folder / f"1_samples_{name}.jsonl", number - DISTINCT
+        if earlier > 0:
+            file.hardlink_to(folder.parent / f"run{earlier}" / file.name)
+            continue
+        answers = (draw.random() < 0.7 for _ in range(documents))
+        file.write_text("".join(ROW % (i, right, i) for i, right in enumerate(answers)))
 
 
 def main() -> None:
@@ -53,14 +59,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for number in range(asked.runs):
             write(Path(name) / f"run{number}", number, asked.tasks, asked.documents)
-        start = time.perf_counter()
+        start, began = time.process_time(), time.perf_counter()
         runs = read_runs([name])
-        read = time.perf_counter()
+        read = time.process_time()
         compare(runs)
-        end = time.perf_counter()
+        end, ended = time.process_time(), time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = asked.runs * asked.tasks * asked.documents
-    print(f"{rows} rows: read {read - start:.1f} s, compared {end - read:.1f} s, peak {peak:.2f} GB")
+    print(
+        f"{rows} rows: read in {read - start:.1f} s and compared in {end - read:.1f} s of processor time, "
+        f"{ended - began:.1f} s by the clock, peak {peak:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

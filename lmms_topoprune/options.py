@@ -77,7 +77,8 @@ class PruningOptions:
             skipped.
         calibration_forced: calibrate on documents that are evaluated as well; the plan says so.
         seed: draws the samples, and the layers of the random criterion.
-        protect_first, protect_last: layers at either end that are never dropped.
+        protect_first: how many layers at the front are never dropped.
+        protect_last: how many layers at the end are never dropped.
         protect_massive: layers that write massive activations are never dropped.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
             without training, on the same calibration samples.

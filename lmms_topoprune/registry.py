@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune._util.references import PACKAGE, load, source_digest
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError, shown, unknown
@@ -343,7 +344,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is not valid TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(files.read_text(path))
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

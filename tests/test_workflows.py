@@ -1,4 +1,4 @@
-"""Workflows may read and nothing else, and run actions that cannot change under their name."""
+"""Workflows may read and nothing else; docs and package allow the same versions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from lmms_topoprune.registry import read_toml
 
 WORKFLOWS = sorted((Path(__file__).parents[1] / ".github" / "workflows").glob("*.yml"))
 
@@ -29,3 +33,14 @@ def test_a_workflow_is_bounded(workflow: Path) -> None:
 
 def test_there_are_workflows() -> None:
     assert {path.name for path in WORKFLOWS} >= {"ci.yml", "newest.yml", "example-regression.yml"}
+
+
+def test_the_table_of_versions_allows_what_the_package_does() -> None:
+    root = Path(__file__).parents[1]
+    project = read_toml(root / "pyproject.toml")["project"]
+    asked = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
+    rows = re.findall(r"^\| ([\w-]+) \| (>=\S+) \| (\S+) \|$", (root / "docs/cli.md").read_text(), re.M)
+    assert {"transformers", "torch", "numba", "lmms-eval"} <= {name for name, *_ in rows}
+    for name, allowed, tested in rows:
+        assert asked[name] == SpecifierSet(allowed), name
+        assert tested in asked[name], name

@@ -48,9 +48,33 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
+    check_regular(path)
+    return path.read_bytes()
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file; errors as of `read_bytes`, and UnicodeDecodeError."""
+    return read_bytes(path).decode(encoding)
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe or a device; what is not there or is a folder is for the reader to say."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-    return path.read_bytes()
+
+
+def sha256(path: Path) -> bytes:
+    """Of a file, which is read in pieces.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    check_regular(path)
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found.update(piece)
+    return found.digest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -83,7 +107,11 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def _draft(path: Path, data: bytes, drafts: dict[Path, Path]) -> None:
-    """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have."""
+    """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have.
+
+    A symbolic link stays one: what it points to is written.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():  # a pipe or a device: to be written to, not replaced
         path.write_bytes(data)

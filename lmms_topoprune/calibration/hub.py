@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from lmms_topoprune.calibration.samples import DESCRIBE, Sample, take, whole_images
+from lmms_topoprune.calibration.images import bounded, open_image, whole_images
+from lmms_topoprune.calibration.rows import IMAGES, TEXTS, TURNS, Question, Read, take
+from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError, shown
 
-INSTRUCTION_KEYS = ("instruction", "question", "prompt", "text", "query", "input")
-IMAGE_KEYS = ("image", "images", "img", "picture")
 SHUFFLE_BUFFER = 1000
 PATIENCE = 10.0  # seconds for the one request that finds out whether the hub answers
 INSTEAD = "pass calibration=embedded or a local file"
@@ -109,33 +109,38 @@ def _is_cached(name: str) -> bool:
     return any(folder.is_dir() for folder in folders)
 
 
-def from_row(row: Mapping[str, Any]) -> Sample:
-    """A sample out of a data set's row: the first column with a usual name for text and for an image."""
-    text = next((row[k] for k in INSTRUCTION_KEYS if isinstance(row.get(k), str)), None)
-    image = next((row[k] for k in IMAGE_KEYS if row.get(k) is not None), None)
-    if isinstance(image, (list, tuple)):
-        image = image[0] if image else None
-    if text is None and image is None:
+def from_row(row: Mapping[str, Any]) -> Read:
+    """A sample out of a data set's row.
+
+    Raises:
+        InputError: it has neither a text nor an image, or its image is none.
+        OSError: its image is broken.
+    """
+    asked = Question.of(row)
+    if asked.text is None and not asked.images:
         raise InputError(
-            f"a row has the columns {', '.join(sorted(row))}; needed: one of {', '.join(INSTRUCTION_KEYS)} "
-            f"or {', '.join(IMAGE_KEYS)}"
+            f"a row has the columns {', '.join(sorted(row))}; needed: one of {', '.join((*TEXTS, *TURNS))} "
+            f"or {', '.join(IMAGES)}"
         )
-    return Sample(text or DESCRIBE, None if image is None else _image(image))
+    image = _reader(asked.images[0]) if asked.images else None
+    return Read.of(asked.text, image, unused=max(0, len(asked.images) - 1))
 
 
-def _image(value: Any) -> Image.Image:
-    """An RGB image from what a row holds: an image, or its bytes or place.
+def _reader(value: Any) -> Image.Image | Callable[[], Image.Image]:
+    """An RGB image from what a row holds, or what reads it as often as one likes.
 
     Raises:
         InputError: it is no image.
         OSError: it is a broken one.
     """
+    if isinstance(value, Mapping) and value.get("bytes"):
+        return partial(open_image, value["bytes"])
     if isinstance(value, Mapping) and value.keys() >= {"bytes", "path"}:
         from datasets import Image as Feature
 
         with whole_images():
             value = Feature().decode_example(dict(value))
-            value.load()
+            return bounded(value)
     if not isinstance(value, Image.Image):
         raise InputError(f"the image of a row is a {type(value).__name__}, not an image")
-    return value.convert("RGB")
+    return bounded(value)

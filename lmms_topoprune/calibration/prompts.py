@@ -58,6 +58,20 @@ class Prompter:
         token = getattr(self.processor, "image_token", None) or "<image>"
         return str(getattr(token, "content", token))
 
+    def instruction(self, sample: Sample) -> str:
+        """A sample's instruction; where it holds the marks of an image or video, without them.
+
+        The processor would look for an image for each.
+        """
+        text = sample.instruction
+        for mark in (self.image_token, getattr(self.processor, "video_token", None)):
+            text = (
+                text.replace(str(getattr(mark, "content", mark)), "").strip()
+                if mark and mark in text
+                else text
+            )
+        return text
+
     def with_suffix(self, suffix: str) -> Prompter:
         """One that appends this text; both remember the same prompts."""
         other = Prompter(self.processor, suffix)
@@ -76,7 +90,7 @@ class Prompter:
         Told by what the tokenizer makes of the prompt's beginnings; where a token spans a border, by one
         token too many or too few.
         """
-        prompt, text = self.prompt(sample), sample.instruction.strip()
+        prompt, text = self.prompt(sample), self.instruction(sample).strip()
         start = prompt.rfind(text)
         through = self._count(prompt[: start + len(text)])
         return through - self._count(prompt[:start]), self._count(prompt) - through
@@ -135,19 +149,20 @@ class Prompter:
     def _as_text(self, sample: Sample) -> str:
         marks = {"text": "", "image": self.image_token, "video": getattr(self.processor, "video_token", "")}
         mark = marks[sample.kind]
-        return f"{mark}\n{sample.instruction}" if mark else sample.instruction
+        return f"{mark}\n{self.instruction(sample)}" if mark else self.instruction(sample)
 
     def _templated(self, sample: Sample) -> str:
         """Content as a list of parts; as one string for older templates, which can do no other."""
-        text = {"type": "text", "text": sample.instruction}
+        said = self.instruction(sample)
+        text = {"type": "text", "text": said}
         if sample.kind == "text":
-            found = self._worded(sample.instruction, [text], sample.instruction)
+            found = self._worded(said, [text], said)
         else:
-            bare = self._worded(sample.instruction, [text])
-            found = self._worded(sample.instruction, [{"type": sample.kind}, text])
+            bare = self._worded(said, [text])
+            found = self._worded(said, [{"type": sample.kind}, text])
             # What an image is called differs between families; that it changes the prompt does not.
             if found is None or found == bare:
-                found = self._worded(sample.instruction, self._as_text(sample))
+                found = self._worded(said, self._as_text(sample))
         if found is None:
             raise InputError("the chat template of this model cannot word a calibration sample")
         return found
@@ -181,7 +196,11 @@ class Prompter:
         if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
             options["add_special_tokens"] = False  # the template has put it there already
         with padded(self.tokenizer, side):
-            return aligned(self.processor(text=prompts, **options), side)
+            try:
+                return aligned(self.processor(text=prompts, **options), side)
+            except ValueError as error:  # such as an image two hundred times as wide as high
+                reason = " ".join(str(error).split())
+                raise InputError(f"the processor refuses a calibration sample: {reason}") from error
 
     def encode_texts(self, texts: Sequence[str]) -> BatchFeature:
         """Plain texts without template or image, padded on the right."""
@@ -190,8 +209,8 @@ class Prompter:
 
     def length(self, sample: Sample) -> int:
         """Roughly how many tokens a sample takes; only for putting samples of like length together."""
-        pixels = sample.image.width * sample.image.height if sample.image is not None else 0
-        return len(self.tokenizer(sample.instruction).input_ids) + pixels // 28**2
+        width, height = sample.image.size if sample.image is not None else (0, 0)
+        return len(self.tokenizer(sample.instruction).input_ids) + width * height // 28**2
 
 
 def _settings(part: Any) -> str:
@@ -202,7 +221,7 @@ def _settings(part: Any) -> str:
 def _media(samples: Sequence[Sample]) -> dict[str, Any]:
     """What a processor takes besides text for samples of one kind."""
     if samples[0].kind == "image":
-        return {"images": [[sample.image] for sample in samples]}
+        return {"images": [[sample.pixels()] for sample in samples]}
     if samples[0].kind == "video":
         videos, facts = zip(*(read_frames(s.video) for s in samples if s.video), strict=True)
         return {"videos": list(videos), "video_metadata": list(facts), "do_sample_frames": False}

@@ -90,6 +90,7 @@ class SavedStates:
             InputError: it is not there, damaged, or something else.
         """
         try:
+            files.check_regular(path)
             with safe_open(path, "pt") as file:
                 about = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError
 
 UNREADABLE = (av.FFmpegError, OSError, LookupError, StopIteration, ValueError)
@@ -21,6 +22,7 @@ def check_video(path: Path) -> None:
         InputError: it cannot be read.
     """
     try:
+        files.check_regular(Path(path))
         with av.open(str(path)) as container:
             next(container.decode(video=0))
     except UNREADABLE as error:
@@ -38,6 +40,7 @@ def read_frames(path: Path, count: int = FRAMES) -> tuple[np.ndarray, dict[str, 
         InputError: the file is not a video.
     """
     try:
+        files.check_regular(Path(path))
         with av.open(str(path)) as container:
             fps = float(container.streams.video[0].average_rate or 1)
             total = sum(1 for _ in container.decode(video=0))  # what a header says may be wrong or missing

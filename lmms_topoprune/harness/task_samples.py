@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from tenacity import RetryError
 
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.hub import check_reachable
-from lmms_topoprune.calibration.samples import Sample, take, whole_images
+from lmms_topoprune.calibration.images import bounded, whole_images
+from lmms_topoprune.calibration.rows import Read, take
+from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
-from lmms_topoprune.harness.batched import PLACEHOLDERS
 from lmms_topoprune.harness.compat import evaluation, task_config
 from lmms_topoprune.harness.evaluated_documents import calibration_split
 
@@ -67,7 +70,7 @@ def _documents(task: Any, name: str, split: str) -> Any:
     return task.dataset[split]
 
 
-def _sample(task: Any, docs: Any, index: int) -> Sample:
+def _sample(task: Any, docs: Any, index: int) -> Read:
     """One document as a sample.
 
     Raises:
@@ -75,19 +78,30 @@ def _sample(task: Any, docs: Any, index: int) -> Sample:
     """
     try:
         with whole_images():
-            return _as_asked(task, docs[index])
+            return _as_asked(task, docs, index)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"document {index}: {type(error).__name__}: {reason}") from error
 
 
-def _as_asked(task: Any, doc: dict[str, Any]) -> Sample:
+def _as_asked(task: Any, docs: Any, index: int) -> Read:
+    doc = docs[index]
     visuals = task.doc_to_visual(doc) or []
-    image = next((visual.convert("RGB") for visual in visuals if isinstance(visual, Image.Image)), None)
+    image = _first_image(visuals)
     video = next((Path(visual) for visual in visuals if isinstance(visual, str)), None)
     if video is not None and image is None:
         check_video(video)
-    instruction = task.doc_to_text(doc)
-    for marker in PLACEHOLDERS.values():
-        instruction = instruction.replace(marker, "")
-    return Sample(instruction.strip(), image, video)
+    read = Read.of(task.doc_to_text(doc).strip(), image, video)
+    return read if image is None else replace(read, again=partial(_image, task, docs, index))
+
+
+def _image(task: Any, docs: Any, index: int) -> Image.Image:
+    with whole_images():
+        found = _first_image(task.doc_to_visual(docs[index]) or [])
+    if found is None:
+        raise InputError(f"document {index} has no image any more")
+    return found
+
+
+def _first_image(visuals: Sequence[Any]) -> Image.Image | None:
+    return next((bounded(visual) for visual in visuals if isinstance(visual, Image.Image)), None)

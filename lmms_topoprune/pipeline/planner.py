@@ -11,6 +11,7 @@ from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune.calibration.calibration_set import (
     Asked,
     CalibrationSet,
@@ -29,14 +30,17 @@ from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
-from lmms_topoprune.pipeline.plans import plan_from, unscored_plan, versions
+from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
 from lmms_topoprune.pipeline.scores import Scorer
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.surgery import decoder_layers, fingerprint, undeletable
+from lmms_topoprune.surgery import decoder_layers, fingerprint, refusals, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
+
+MANY = 20
+"""Plans that get a bar."""
 
 
 @dataclass
@@ -49,7 +53,8 @@ class Planner:
 
     Attributes:
         name: name or path of the model; recorded in plans.
-        model, processor: the dense model and its processor (or tokenizer), once they are loaded.
+        model: the dense model, once it is loaded.
+        processor: its processor or tokenizer.
         path: where the model's configuration is, if not under its name.
         readers: further calibration sources, such as "task" for lmms-eval's tasks.
         asked: which evaluated tasks ask about documents of a calibration source; such plans are refused.
@@ -94,6 +99,10 @@ class Planner:
     def fingerprint(self) -> str:
         """The loaded model's fingerprint."""
         return fingerprint(self.model)
+
+    @cached_property
+    def _refused(self) -> Refused:
+        return refusals(self.model)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -245,7 +254,13 @@ class Planner:
                 checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
                 scored.append(options)
         self.scorer.score(scored)
-        return [self._finished(self._plan(o, o in scored), o) for o in wanted]
+        found, known = [], set(scored)
+        shown = self.progress and len(wanted) >= MANY
+        with progress_bar("choosing layers", len(wanted), shown, stays=False) as advance:
+            for options in wanted:
+                found.append(self._finished(self._plan(options, options in known), options))
+                advance(1)
+        return found
 
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
@@ -270,10 +285,8 @@ class Planner:
             return checks.explicit_plan(options, fingerprint=self.fingerprint, **given)
         if not scored:
             return unscored_plan(resolved(options), self.name, self.layers.count, self.fingerprint)
-        found = self.scorer.known(options)
-        return self.ranks.first(
-            lambda: plan_from(self.model, resolved(options), self.name, found, self.layers, self.fingerprint)
-        )
+        about = (self.name, self.scorer.known(options), self.layers, self.fingerprint, self._refused)
+        return self.ranks.first(lambda: plan_from(self.model, resolved(options), *about))
 
     def _finished(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
         """With the repair that is asked for, and with a mark if it was made by what is evaluated."""

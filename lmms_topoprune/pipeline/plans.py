@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,8 +17,10 @@ from lmms_topoprune.pipeline.checks import check_budget
 from lmms_topoprune.pipeline.scores import Scored
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
-from lmms_topoprune.surgery import refusal
+from lmms_topoprune.surgery import refusals
 
+Refused = Callable[[Iterable[int]], str | None]
+"""Why layers cannot be deleted together."""
 PACKAGES = (
     "lmms-topoprune",
     "lmms-eval",
@@ -38,6 +42,7 @@ def plan_from(
     found: Scored,
     layers: DecoderLayers,
     fingerprint: str,
+    refused: Refused | None = None,
 ) -> PruningPlan:
     """Select by scores that are there already.
 
@@ -49,6 +54,7 @@ def plan_from(
         layers: the model's decoder layers; those that write massive activations stay besides, if the
             options say so, and are named in the plan.
         fingerprint: the model's.
+        refused: the model's `refusals`, where many plans are made of it.
     """
     stages = dict(found.stages)
     massive = frozenset(found.massive if options.protect_massive else ())
@@ -56,7 +62,7 @@ def plan_from(
         check_budget(options, layers.count, layers.undeletable, massive)
     kept = DecoderLayers(layers.count, layers.undeletable | massive)
     with measured(stages, "select"):
-        dropped = choose_possible(model, found.scores, options, kept)
+        dropped = choose_possible(refused or refusals(model), found.scores, options, kept)
     return PruningPlan(
         model=name,
         fingerprint=fingerprint,
@@ -79,13 +85,13 @@ def unscored_plan(options: PruningOptions, name: str, layers: int, fingerprint: 
 
 
 def choose_possible(
-    model: Any, scores: LayerScores | PairScores, options: PruningOptions, layers: DecoderLayers
+    refused: Refused, scores: LayerScores | PairScores, options: PruningOptions, layers: DecoderLayers
 ) -> tuple[int, ...]:
     """Layers that can go together: of those that cannot, the least redundant one that is in the way stays."""
     values, forbidden = layer_values(scores), layers.undeletable
-    while refusal(model, dropped := choose(scores, options, layers.count, forbidden)):
+    while refused(dropped := choose(scores, options, layers.count, forbidden)):
         order = sorted(dropped, key=lambda layer: values[layer])
-        in_the_way = (layer for layer in order if not refusal(model, {*dropped} - {layer}))
+        in_the_way = (layer for layer in order if not refused({*dropped} - {layer}))
         forbidden |= {next(in_the_way, order[0])}
     return dropped
 
@@ -120,6 +126,12 @@ def parameters(options: PruningOptions) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that have a say in a result, as they are here."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Looked up once: it reads a file for each package."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

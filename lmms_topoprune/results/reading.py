@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import registry
+from lmms_topoprune._util import files
 from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.families import registered
@@ -286,7 +287,7 @@ def _find_plan(results: Path) -> Path | None:
 
 
 def _is_plan(path: Path) -> bool:
-    return "plan" in path.name and SCHEMA in path.read_text(encoding="utf-8", errors="replace")[:4096]
+    return "plan" in path.name and path.is_file() and SCHEMA.encode() in files.read_bytes(path)[:4096]
 
 
 def _asks_to_prune(results: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 from pyarrow import json as arrow_json
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 
@@ -143,7 +144,7 @@ def _short(value: Any) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return files.read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError:
         raise CorruptFileError(f"{str(path)!r} is missing", "run lmms-eval with --log_samples") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from lmms_topoprune.topology import Barcode
 
 MOST = 2000
 """States, and neighbors, that no model has more of."""
-MOST_BARS = 2_000_000
+MOST_BARS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,6 @@ class _Bars(BaseModel):
     def _bounded(self) -> _Bars:
         if any(not birth < death < 2 * self.states for _, birth, death, _ in self.bars):
             raise ValueError(f"a bar does not lie between 0 and {2 * self.states - 1}")
-        if sum(count for *_, count in self.bars) > MOST_BARS:
-            raise ValueError(f"more than {MOST_BARS} bars")
         return self
 
 
@@ -62,6 +60,8 @@ class _File(BaseModel):
     def _square(self) -> _File:
         if self.values is not None and any(len(row) != len(self.values) for row in self.values):
             raise ValueError("values are no square of numbers")
+        if sum(count for barcode in self.barcodes for *_, count in barcode.bars) > MOST_BARS:
+            raise ValueError(f"barcodes have more than {MOST_BARS} bars")
         return self
 
 

@@ -1,6 +1,6 @@
 """Layer surgery: delete decoder layers from any model of transformers, and undo it."""
 
-from lmms_topoprune.surgery.delete import Deletion, delete_layers, refusal, undeletable
+from lmms_topoprune.surgery.delete import Deletion, delete_layers, refusal, refusals, undeletable
 from lmms_topoprune.surgery.export import export
 from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.load import load_pruned
@@ -17,6 +17,7 @@ __all__ = [
     "layers_path",
     "load_pruned",
     "refusal",
+    "refusals",
     "self_test",
     "text_config",
     "undeletable",

@@ -9,7 +9,7 @@ the deletion and it is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
@@ -186,9 +186,18 @@ def undeletable(model: PreTrainedModel) -> dict[int, str]:
 
 def refusal(model: PreTrainedModel, layers: Iterable[int]) -> str | None:
     """Why these layers cannot be deleted together, or None; layers that each can go alone may not."""
-    location = locate(model)
-    dropped = frozenset(_checked(layers, len(location.layers)))
-    return _answers(DenseModel.of(model, location)).together(dropped) if dropped else None
+    return refusals(model)(layers)
+
+
+def refusals(model: PreTrainedModel) -> Callable[[Iterable[int]], str | None]:
+    """`refusal` for many questions about a model that is not changed meanwhile: it is looked at once."""
+    answers = _answers(DenseModel.of(model, locate(model)))
+
+    def refused(layers: Iterable[int]) -> str | None:
+        dropped = frozenset(_checked(layers, len(answers.dense.layers)))
+        return answers.together(dropped) if dropped else None
+
+    return refused
 
 
 class _Answers:

@@ -28,7 +28,7 @@ from lmms_topoprune.surgery.export_weights import (
     tensor_names,
 )
 from lmms_topoprune.surgery.locate import decoder_layers, layers_path
-from lmms_topoprune.surgery.model_card import Figures, model_card
+from lmms_topoprune.surgery.model_card import Figures, hub_results, model_card
 
 
 def runs(layers: Iterable[int]) -> list[tuple[int, int]]:
@@ -117,6 +117,8 @@ def export(
         if not plan.repair:
             dtype = str(model.dtype).removeprefix("torch.")
             files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
+        for name, text in hub_results(plan, figures or {}).items():
+            files.write_text(draft / ".eval_results" / name, text)
         files.write_text(draft / "README.md", _card(model, plan, figures, source, dense, absent))
     return Path(folder)
 

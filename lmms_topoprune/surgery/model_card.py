@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lmms_topoprune import registry
@@ -16,6 +17,7 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 Figures = Mapping[str, Any]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 ABSENT = """\
 The dense model's layers for predicting further tokens are not in this folder, since transformers leaves them
@@ -110,7 +112,7 @@ def _metadata(
     """The hub knows four relations to a base model, of which a finetune comes closest (it has no pruned)."""
     task = "image-text-to-text" if multimodal else "text-generation"
     base: dict[str, Any] = {}
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):  # a hub id; the hub rejects a local path here
+    if HUB_ID.fullmatch(source):  # the hub rejects a local path here
         base = {"base_model": source, "base_model_relation": "finetune"}
     return ModelCardData(
         library_name="transformers",
@@ -138,10 +140,32 @@ def _results(figures: Figures, task: str) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type=task,
                 dataset_name=name,
-                dataset_type=str(row.get("dataset") or re.sub(r"[^\w.-]+", "-", name).strip("-").lower()),
+                dataset_type=str(row.get("dataset") or _slug(name)),
                 metric_type=str(row.get("metric") or "score"),
                 metric_value=value,
             )
+
+
+def hub_results(plan: PruningPlan, figures: Figures) -> dict[str, str]:
+    """File name -> YAML for the hub's folder .eval_results, of rows whose "dataset" is one of the hub.
+
+    Source: huggingface.co/docs/hub/eval-results; one file a row; "task" names the benchmark's task.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, row in _rows(figures).items():
+        value, dataset = row.get("pruned", row.get("value")), str(row.get("dataset") or "")
+        if isinstance(value, int | float) and HUB_ID.fullmatch(dataset):
+            entry = {
+                "dataset": {"id": dataset, "task_id": str(row.get("task") or "default")},
+                "value": value,
+                "notes": f"without decoder layers {format_layers(plan.dropped)}, by lmms-topoprune",
+            }
+            found.setdefault(f"{_slug(name)}.yaml", []).append(entry)
+    return {name: yaml.safe_dump(entries, sort_keys=False) for name, entries in found.items()}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.").lower() or "result"
 
 
 def _plan_rows(plan: PruningPlan, parameters: int) -> list[tuple[str, str]]:

@@ -74,7 +74,7 @@ def foreign_plan(
     known = settings.get("fingerprint")
     if known is not None and plan.fingerprint != known:
         return f"{str(path)!r} is a plan for another model"
-    told = (json.loads(path.read_text(encoding="utf-8")).get("run") or {}).get("cell")
+    told = (json.loads(files.read_text(path)).get("run") or {}).get("cell")
     if told is not None and told != cell:
         return f"{str(path)!r} is the plan of cell {told!r}"
     if cell == "dense" and plan.dropped:

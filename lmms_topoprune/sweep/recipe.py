@@ -87,7 +87,7 @@ class Recipe:
         import yaml
 
         try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            found = yaml.safe_load(files.read_text(Path(path)))
         except OSError as error:
             raise InputError(f"recipe {str(path)!r} cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

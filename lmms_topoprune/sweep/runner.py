@@ -123,7 +123,7 @@ def sweep(
     planner.check_drops(*wanted)
     with store.alone():
         store.settle(_settings(evaluator, grid, tasks, limit))
-        plans = _plans(planner, grid, store, watcher)
+        plans = plans_of(planner, grid, store, watcher)
         _evaluate(evaluator, plans, tasks, store, limit, executor or Serial(evaluator), watcher)
         return store.runs(plans)
 
@@ -220,7 +220,7 @@ def _settings(evaluator: Evaluator, grid: Grid, tasks: Sequence[str], limit: flo
     }
 
 
-def _plans(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -> list[PruningPlan]:
+def plans_of(planner: Planner, grid: Grid, store: SweepFolder, watcher: Watcher) -> list[PruningPlan]:
     """The plan of every cell, dense first; those on disk are not made again."""
     cells = {cell.name: cell for cell in grid.points()}
     names = (DENSE, *cells)

@@ -28,7 +28,7 @@ def read_bars(path: Path | str) -> Doubles:
         InputError: the file cannot be read, or a row is not a bar.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = files.read_text(Path(path), "utf-8-sig")
     except OSError as error:
         raise InputError(f"barcode {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

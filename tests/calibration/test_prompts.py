@@ -118,3 +118,26 @@ def test_the_fingerprint_sees_words_pixels_and_order(samples):
     ]
     assert len({fingerprint(samples), *(fingerprint(o) for o in others)}) == 5
     assert fingerprint(samples) == fingerprint([Sample(s.instruction, s.image.copy()) for s in samples])
+
+
+@pytest.mark.parametrize("template", ["its own", STRING_ONLY, None])
+def test_the_processors_own_marker_in_an_instruction_stands_for_no_image(
+    embedded_processor, samples, template
+):
+    processor = embedded_processor
+    prompter = Prompter(processor if template == "its own" else _with_template(processor, template))
+    plain, marked = (Sample(f"{mark}Why?", samples[0].image) for mark in ("", "<image>\n"))
+    assert prompter.prompt(marked) == prompter.prompt(plain)
+    assert prompter.encode([marked])["input_ids"].equal(prompter.encode([plain])["input_ids"])
+
+
+def test_what_a_processor_refuses_is_one_sentence(embedded_processor, samples):
+    class Refusing:
+        def __getattr__(self, name):
+            return getattr(embedded_processor, name)
+
+        def __call__(self, **_):
+            raise ValueError("absolute aspect ratio must be smaller than 200,\n got 2000")
+
+    with pytest.raises(InputError, match=r"refuses a calibration sample: absolute aspect ratio .* got 2000"):
+        Prompter(Refusing()).encode(samples[:1])

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmms_topoprune import families, registry
+from lmms_topoprune.cli.main import COMMANDS
+from lmms_topoprune.plan import PruningPlan
 
 
 def test_criteria_are_listed_one_a_line(topoprune):
@@ -89,12 +91,79 @@ def test_a_folder_that_is_not_empty_is_refused_in_the_commands_own_words(topopru
     assert code == 2 and "pass another one, or --overwrite" in err and "overwrite=True" not in err
 
 
-@pytest.mark.parametrize("command", ["plan", "score", "sweep"])
-def test_a_mistyped_criterion_has_the_same_code_everywhere(topoprune, command, tmp_path):
-    option = "--criterion" if command == "plan" else "--criteria"
-    more = ("-o", tmp_path / "out") if command == "sweep" else ()
-    code, _, err = topoprune(command, option, "topologie", *more)
-    assert code == 2 and "criterion is 'topologie'" in err and "did you mean 'topology'?" in err
+PRETRAINED = "--pretrained nobody/nothing-at-all"
+# A mistake -> the code it ends with, what is said, and commands that can make it.
+MISTAKES: dict[str, tuple[int, str, tuple[str, ...]]] = {
+    "an unknown option": (
+        2,
+        "No such option",
+        tuple(f"{name} --bogus" for name in COMMANDS if name != "eval"),
+    ),
+    "an unknown criterion": (
+        2,
+        "criterion is 'topologie'.* did you mean 'topology'",
+        (
+            "plan --criterion topologie",
+            "score --criteria topologie",
+            "sweep --criteria topologie -o out",
+        ),
+    ),
+    "nothing at a path": (
+        2,
+        "nowhere",
+        (
+            "compare nowhere",
+            "report nowhere",
+            "leaderboard nowhere",
+            "publish nowhere",
+            "regress nowhere --baseline nowhere",
+            "export --plan nowhere -o out",
+            "plan --calibration nowhere",
+            "score --calibration nowhere",
+            "sweep --calibration nowhere -o out",
+        ),
+    ),
+    "an output below a file": (
+        2,
+        "'file",
+        (
+            "plan --sparsity 0.3 -o file/x",
+            "score -o file/x",
+            "sweep -o file/x",
+            "demo -o file/x",
+            "export --plan plan.json -o file/x",
+            "compare nowhere -o file/x.md",
+            "report nowhere -o file/x.html",
+            "leaderboard nowhere -o file/x.md",
+            "publish nowhere -o file/x.json",
+            "regress nowhere --junit file/x --baseline y",
+        ),
+    ),
+    "a hub out of reach": (
+        3,
+        "nobody/nothing-at-all",
+        (
+            f"plan {PRETRAINED} --sparsity 0.3",
+            f"score {PRETRAINED}",
+            f"sweep {PRETRAINED} -o out",
+            f"export {PRETRAINED} --plan plan.json -o out",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_mistake_ends_with_one_code_in_every_command(topoprune, mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    PruningPlan("tiny", "f" * 16, 6, (2,), "given").save(tmp_path / "plan.json")
+    wanted, words, commands = MISTAKES[mistake]
+    for command in commands:
+        code, _, err = topoprune(*command.split())
+        assert (command, code) == (command, wanted), err
+        assert re.search(words, err) and "Traceback" not in err, f"{command}: {err}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "plan.json"]
 
 
 @pytest.mark.slow

@@ -16,15 +16,21 @@ import folders
 import pytest
 
 from lmms_topoprune._util.files import write_all
+from lmms_topoprune.calibration.states_file import SavedStates
+from lmms_topoprune.comparison.across_models import read_published
 from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
 from lmms_topoprune.comparison.regress import regress
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError
+from lmms_topoprune.families import read_families
+from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.report.tables import save
 from lmms_topoprune.results.reading import read_run
 from lmms_topoprune.results.similarity import read_shape
 from lmms_topoprune.sweep.folder import SweepFolder
+from lmms_topoprune.sweep.recipe import Recipe
 from lmms_topoprune.sweep.run_folders import read_runs
+from lmms_topoprune.topology.barcode import Barcode
 
 STRANGE = (None, "text", -1e300, [[1]], {"a": None})
 
@@ -35,6 +41,34 @@ def results(tmp_path) -> Path:
     stages = {"calibrate": {"seconds": 1.0}, "generate": {"seconds": 2.0, "peak_bytes": 5}}
     record = {"dtype": "float32", "answers": {"total": 7}, "size": {"parameters": 3}}
     return folders.write(tmp_path / "run", samples, folders.plan(stages=stages), {"vqa": 0.2}, record=record)
+
+
+READERS = {
+    "plan": PruningPlan.load,
+    "similarity": read_shape,
+    "baseline": read_baseline,
+    "published": read_published,
+    "states": SavedStates.load,
+    "barcode": lambda path: Barcode.load(path, first=1),
+    "families": read_families,
+    "recipe": Recipe.load,
+    "results": read_run,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_pipe_is_refused_and_never_waited_for(kind, tmp_path):
+    path = tmp_path / "1_results.json"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"pipe or a device|holds no \*_results"):
+        READERS[kind](path)
+
+
+def test_samples_with_a_byte_order_mark_are_samples(results):
+    file = results / "1_samples_vqa.jsonl"
+    scores = read_run(results).tasks["vqa"].scores.tolist()
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_run(results).tasks["vqa"].scores.tolist() == scores
 
 
 def mutants(value: Any) -> Iterator[Any]:
@@ -192,3 +226,13 @@ def test_a_real_write_that_fails_halfway(results, tmp_path):
     assert done.stderr.startswith("topoprune: ") and "File too large; nothing was changed" in done.stderr
     assert target.read_text() == "as it was"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "run"]
+
+
+def test_a_symbolic_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    for name in ("there", "dangling"):
+        (tmp_path / name).symlink_to(Path("real") / name)
+    (tmp_path / "real" / "there").write_text("old")
+    write_all({tmp_path / "there": "new", tmp_path / "dangling": "new"})
+    assert all((tmp_path / name).is_symlink() for name in ("there", "dangling"))
+    assert [path.read_text() for path in sorted((tmp_path / "real").iterdir())] == ["new", "new"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor, PreTrainedModel
 
@@ -21,7 +21,7 @@ from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, delete_layers, export, fingerprint, load_pruned
 from lmms_topoprune.surgery.export import mergekit_yaml, new_folder
-from lmms_topoprune.surgery.model_card import model_card
+from lmms_topoprune.surgery.model_card import hub_results, model_card
 
 IMAGE = Image.new("RGB", (64, 48), "red")
 IDS = {"input_ids": torch.arange(3, 12)[None]}
@@ -288,3 +288,18 @@ def test_the_card_carries_the_evaluation_in_the_hubs_format(tmp_path: Path) -> N
         ("GQA", "gqa", "score", 61.5),
     ]
     assert ModelCard(card()).data.license is None and not ModelCard(card()).data.eval_results
+
+
+def test_figures_of_the_hubs_benchmarks_are_eval_results() -> None:
+    figures = {
+        "MME / p": {"pruned": 1400.5, "dataset": "lmms-lab/MME", "task": "perception"},
+        "POPE": {"value": 86, "dataset": "lmms-lab/POPE"},
+        "ours": 61.5,  # no data set of the hub
+        "GQA": {"dense": 62, "dataset": "lmms-lab/GQA"},  # nothing about the pruned model
+    }
+    found = hub_results(PLAN, figures)
+    assert sorted(found) == ["mme-p.yaml", "pope.yaml"]
+    entries = [entry for text in found.values() for entry in parse_eval_result_entries(yaml.safe_load(text))]
+    told = [(entry.dataset_id, entry.task_id, entry.value) for entry in entries]
+    assert told == [("lmms-lab/MME", "perception", 1400.5), ("lmms-lab/POPE", "default", 86)]
+    assert all("without decoder layers 1-2+4" in entry.notes for entry in entries)

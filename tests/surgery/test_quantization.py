@@ -12,7 +12,13 @@ from families.properties import build
 from families.table import FAMILIES
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 from transformers.quantizers.base import HfQuantizer
 
 from lmms_topoprune.errors import InputError
@@ -236,3 +242,33 @@ def test_weights_that_a_forward_pass_repacked_are_not_saved(tmp_path: Path) -> N
     plan = PruningPlan("dense", "0" * 16, 6, (1,), "given")
     with pytest.raises(InputError, match=r"on the CPU has repacked model\.layers\.0\.mlp\.up_proj"):
         export(model, None, plan, tmp_path / "pruned")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("stored", [False, True], ids=["quantized as it loads", "stored"])
+def test_what_bitsandbytes_really_quantized_is_the_same_model_again(
+    bits: int, stored: bool, tmp_path: Path
+) -> None:
+    """On a CPU, after a forward pass, with a module of a deleted and of a renumbered layer left alone."""
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    small = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 64, "num_hidden_layers": 6}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**small, **heads)).save_pretrained(tmp_path / "dense")
+    left = ["lm_head", "model.layers.1.mlp.up_proj", "model.layers.3.mlp.up_proj"]
+    settings = BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, llm_int8_skip_modules=left)
+    given = {"device_map": "cpu", "quantization_config": settings}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", **given)
+    if stored:
+        model.save_pretrained(tmp_path / "stored")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "stored", device_map="cpu")
+    ids = torch.arange(3, 12)[None]
+    model(ids)
+    source = str(tmp_path / ("stored" if stored else "dense"))
+    delete_layers(model, [1, 2])
+    folder = export(model, None, PruningPlan(source, "0" * 16, 6, (1, 2), "given"), tmp_path / "pruned")
+    again = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu")
+    assert again.config.quantization_config.llm_int8_skip_modules == [left[0], "model.layers.1.mlp.up_proj"]
+    with torch.no_grad():
+        assert len(again.model.layers) == 4 and torch.equal(again(ids).logits, model(ids).logits)

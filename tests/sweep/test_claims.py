@@ -124,18 +124,20 @@ def test_malformed_settings_are_one_sentence(swept, change, named):
 
 
 @pytest.mark.parametrize(
-    "bars",
+    ("states", "bar", "barcodes"),
     [
-        {"k": 5, "dimension": 1, "states": 7, "bars": [[1, 0, 3, 10**9]]},
-        {"k": 5, "dimension": 1, "states": 10**9, "bars": [[1, 0, 3, 1]]},
-        {"k": 5, "dimension": 1, "states": 3, "bars": [[1, 0, 9, 1]]},
-        {"k": 5, "dimension": 1, "states": 3, "bars": [[1, 3, 3, 1]]},
+        (7, [1, 0, 3, 10**9], 1),
+        (7, [1, 0, 3, 10**6], 50),  # a model may have each of them
+        (10**9, [1, 0, 3, 1], 1),
+        (3, [1, 0, 9, 1], 1),
+        (3, [1, 3, 3, 1], 1),
     ],
 )
-def test_counts_beyond_any_model_are_refused_at_once(tmp_path, bars):
+def test_counts_beyond_any_model_are_refused_at_once(tmp_path, states, bar, barcodes):
     path = tmp_path / "topology.json"
-    path.write_text(json.dumps({"criterion": "topology", "values": None, "barcodes": [bars]}))
-    with pytest.raises(InputError, match=r"barcodes\.0"):
+    told = [{"k": 5, "dimension": 1, "states": states, "bars": [bar]}] * barcodes
+    path.write_text(json.dumps({"criterion": "topology", "values": None, "barcodes": told}))
+    with pytest.raises(InputError, match="barcodes"):
         read_shape(path)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folders
@@ -18,7 +19,7 @@ import pytest
 
 from lmms_topoprune._util.cache import Cache, listing
 from lmms_topoprune.cli.sweep import finish
-from lmms_topoprune.comparison.columns import columns
+from lmms_topoprune.comparison.columns import columns, dropped
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.pipeline import Planner, make_plan
@@ -280,6 +281,27 @@ def test_the_table_says_how_many_layers_a_threshold_dropped(evaluator, tmp_path)
     asked = "gardinazzi k=2 dimension=0 selection=threshold protect_first=1"
     assert row.label.startswith(f"{asked} {100 * plan.sparsity:.3g} %")
     assert f"{len(plan.dropped)}: {row.dropped}" in [column.text(row) for column in columns(comparison)]
+    comparison = compare(distinct_labels(sweep(evaluator(), grid, ["vqa"], tmp_path)))
+    (row,) = comparison.rows[1:]
+    plans = [run.plan for run in read_sweep(tmp_path) if run.plan.dropped]
+    assert len(row.runs) == len(plans) == 2
+    assert set(row.dropped.split(" / ")) == {format_layers(plan.dropped) for plan in plans}
+    counts = sorted({len(plan.dropped) for plan in plans})
+    text = f"{' to '.join(map(str, counts))}: {row.dropped}"
+    assert text in [column.text(row) for column in columns(comparison)]
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ("none", "none"),
+        ("3-5", "3: 3-5"),
+        ("3-5 / 2+4-5", "3: 3-5 / 2+4-5"),
+        ("3-5 / 2 / none", "0 to 3: 3-5 / 2 / none"),
+    ],
+)
+def test_a_row_of_several_seeds_tells_from_how_many_layers_to_how_many(told, text):
+    assert dropped(SimpleNamespace(dropped=told)) == text
 
 
 @pytest.mark.parametrize("name", ["angular", "gardinazzi"])  # before and after "dense"

@@ -1,0 +1,110 @@
+"""Images of a calibration set: read whole, upright and in bounds, and again whenever a batch needs them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from lmms_topoprune._util import files
+from lmms_topoprune.errors import InputError, shown
+
+PIXELS = 2**22
+"""Larger images are scaled down as they are read: lmms-eval's wrappers let no processor take more."""
+DECODED = 2**26
+"""Pixels that are decoded at most; a JPEG file can be decoded smaller than it is, others cannot."""
+
+Source = Path | bytes
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that is read when it is needed, and not kept.
+
+    Attributes:
+        read: gives the RGB image.
+        size: width and height of what it gives.
+    """
+
+    read: Callable[[], Image.Image]
+    size: tuple[int, int]
+
+
+def open_image(source: Source) -> Image.Image:
+    """An upright RGB image of at most PIXELS pixels from a file or its bytes.
+
+    Raises:
+        OSError: the file cannot be read, is a pipe or a device, or its image is cut short.
+        InputError: it is broken or has too many pixels.
+    """
+    if isinstance(source, Path):
+        files.check_regular(source)
+    try:
+        with whole_images(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return bounded(image, upright=True)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # decoders fail on hostile bytes in any way
+        raise InputError(f"an image is broken ({type(error).__name__}: {error})") from None
+
+
+def bounded(image: Image.Image, upright: bool = False) -> Image.Image:
+    """The image in RGB, scaled down to PIXELS if it is larger, and on request turned as its EXIF data say.
+
+    Raises:
+        InputError: it has too many pixels to be decoded.
+        OSError: it is broken.
+    """
+    target = _target(image)
+    if target is not None and not image.info.get("progressive"):
+        image.draft("RGB", target)  # of a JPEG file no more is decoded than a half, a quarter or an eighth
+    if image.width * image.height > DECODED:
+        raise InputError(f"an image has {image.width} x {image.height} pixels; allowed: {DECODED} in all")
+    turned = (_upright(image) if upright else image).convert("RGB")
+    target = _target(turned)
+    return turned if target is None else turned.resize(target, Image.Resampling.BICUBIC, reducing_gap=2)
+
+
+def _target(image: Image.Image) -> tuple[int, int] | None:
+    """The size to scale down to; None for an image that is small enough."""
+    share = (PIXELS / max(1, image.width * image.height)) ** 0.5
+    return None if share >= 1 else (max(1, int(image.width * share)), max(1, int(image.height * share)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF data say, which may be malformed in any way and then say nothing."""
+    image.load()
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:
+        return image
+
+
+def inline_image(address: str) -> bytes:
+    """The bytes of an image that stands in the row itself, as "data:image/png;base64,...".
+
+    Raises:
+        InputError: they are not in base64.
+    """
+    try:
+        return base64.b64decode(address.partition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"the image {shown(address[:60])} is not in base64") from None
+
+
+@contextmanager
+def whole_images() -> Iterator[None]:
+    """Inside, a truncated image is an error."""
+    # lmms-eval switches this on for the whole process, and the missing part would be gray.
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
