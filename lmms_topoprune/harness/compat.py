@@ -3,7 +3,7 @@
 lmms-eval hands a model neither the tracker that saves results nor the tasks that are evaluated, swallows what
 fails while it saves, and knows a model by its argument string alone. `TOUCHED` lists what is used in spite of
 that, with what breaks without it; tests/harness/test_lmms_eval_compat.py fails with that sentence when one is
-gone. The same for transformers and torch is _util/compat.py. Nothing heavy is imported before it is needed:
+gone. Which model classes wrappers load is put right in harness/model_classes.py. The same for transformers and torch is _util/compat.py. Nothing heavy is imported before it is needed:
 lmms-eval's entry point imports this file with `lmms_eval.models`, long before torch.
 """
 
@@ -19,9 +19,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from lmms_topoprune._util.compat import Touched, replaced, replaced_names
+from lmms_topoprune._util.compat import Touched, replaced
 from lmms_topoprune._util.files import digest
 from lmms_topoprune.errors import InputError
 
@@ -30,7 +30,7 @@ _EVALUATOR, _UTILS = "lmms_eval.evaluator", "lmms_eval.utils"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker:EvaluationTracker"
 _CACHE = "lmms_eval.caching.response_cache:ResponseCache"
 _MANAGER = "lmms_eval.tasks:TaskManager"
-_OMNI = "lmms_eval.models.simple.qwen2_5_omni"
+OMNI = "lmms_eval.models.simple.qwen2_5_omni"
 _NO_PLAN = "no plan is left beside the results, and calibration may draw from what is evaluated"
 _NO_CHECK = "calibration may draw from what is evaluated"
 TOUCHED = tuple(
@@ -62,8 +62,8 @@ TOUCHED = tuple(
         ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
         ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
         ("lmms_eval.models.simple.glm4v", "Glm4vMoeForConditionalGeneration", "the same"),
-        (_OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
-        (_OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
+        (OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
+        (OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
     )
 )
 
@@ -331,7 +331,7 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
             yield from single_tasks(manager, child)
 
 
-# Wrappers' imports and model classes --------------------------------------------------------------
+# Wrappers' imports and processes -------------------------------------------------------------------
 
 
 @contextmanager
@@ -375,76 +375,3 @@ def each_process_alone(device: str) -> Iterator[None]:
 
     with replaced(Accelerator, num_processes=property(lambda _: 1)):
         yield
-
-
-@contextmanager
-def generic_model_class() -> Iterator[None]:
-    """Within this block the `huggingface` wrapper finds the model class that can answer.
-
-    With transformers 5 it looks model types up among configuration classes, never finds one and takes
-    AutoModel, which cannot generate.
-    """
-    with replaced_names(**{"lmms_eval.models.chat.huggingface.AutoModel": _Generating}):
-        yield
-
-
-class _Generating:
-    @staticmethod
-    def from_pretrained(name: str, **given: Any) -> Any:
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
-        config = AutoConfig.from_pretrained(name, trust_remote_code=given.get("trust_remote_code", False))
-        seeing = type(config) in AutoModelForImageTextToText._model_mapping
-        auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-        return auto.from_pretrained(name, **given)
-
-
-@contextmanager
-def glm_model_class() -> Iterator[None]:
-    """Within this block the `glm4v` wrapper takes the class that config.json names.
-
-    By itself it takes a mixture of experts for whatever has no "Flash" in its name or path.
-    """
-    from lmms_eval.models.simple import glm4v
-    from transformers import AutoModelForImageTextToText as Auto
-
-    with replaced(glm4v, Glm4vForConditionalGeneration=Auto, Glm4vMoeForConditionalGeneration=Auto):
-        yield
-
-
-@contextmanager
-def omni_answers_in_text(folder: str) -> Iterator[None]:
-    """Within this block the `qwen2_5_omni` wrapper loads the part that answers in text, and its processor.
-
-    By itself it loads the talker too, to disable it, and the processor of Qwen/Qwen2.5-Omni-7B from the hub,
-    whatever model is asked for.
-    """
-    with replaced_names(
-        **{
-            f"{_OMNI}.Qwen2_5OmniForConditionalGeneration": _Thinker,
-            f"{_OMNI}.Qwen2_5OmniProcessor": _ProcessorOf(folder),
-        }
-    ):
-        yield
-
-
-class _Thinker:
-    _tp_plan: ClassVar[list[str]] = []
-
-    @staticmethod
-    def from_pretrained(name: str, **given: Any) -> Any:
-        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-
-        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **given)
-        model.disable_talker = lambda: None
-        return model
-
-
-@dataclass(frozen=True)
-class _ProcessorOf:
-    folder: str
-
-    def from_pretrained(self, _: str, **given: Any) -> Any:
-        from transformers import AutoProcessor
-
-        return AutoProcessor.from_pretrained(self.folder, **given)
