@@ -3,8 +3,9 @@
 lmms-eval hands a model neither the tracker that saves results nor the tasks that are evaluated, swallows what
 fails while it saves, and knows a model by its argument string alone. `TOUCHED` lists what is used in spite of
 that, with what breaks without it; tests/harness/test_lmms_eval_compat.py fails with that sentence when one is
-gone. Which model classes wrappers load is put right in harness/model_classes.py. The same for transformers and torch is _util/compat.py. Nothing heavy is imported before it is needed:
-lmms-eval's entry point imports this file with `lmms_eval.models`, long before torch.
+gone. The model classes of single wrappers are put right in model_classes.py. The same for transformers and
+torch is _util/compat.py. Nothing heavy is imported before it is needed: lmms-eval's entry point imports this
+file with `lmms_eval.models`, long before torch.
 """
 
 from __future__ import annotations
