@@ -6,6 +6,7 @@ Nothing outside the standard library and Pillow is needed, so the folder works w
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
 from collections import Counter, defaultdict
@@ -15,21 +16,28 @@ from typing import Any
 
 from PIL import Image
 
-KINDS = ("shape", "color", "size", "count", "existence", "relation", "extreme")
-# As in MME, counting and existence are perception; cognition compares the places of several objects.
-COGNITION = ("relation", "extreme")
+# As in MME, counting and existence are perception; cognition compares several objects.
+COGNITION = ("relation", "extreme", "compare", "hop")
 COIN = 75.0
 """acc + acc+ in percent of two independent coin flips an image: 50 + 25 (a constant answer has 50 + 0)."""
 NUMBERS = {"zero": "0", "none": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 
 Doc = dict[str, Any]
 Item = dict[str, Any]
+DATA = Path(__file__).parent / "data"
 
 
 @cache
 def _images() -> dict[str, bytes]:
-    with zipfile.ZipFile(Path(__file__).parent / "data" / "images.zip") as archive:
+    with zipfile.ZipFile(DATA / "images.zip") as archive:
         return {Path(name).stem: archive.read(name) for name in archive.namelist()}
+
+
+@cache
+def _kinds(task: str) -> tuple[str, ...]:
+    """The kinds of question that the task asks."""
+    rows = (DATA / f"{task}.jsonl").read_text().splitlines()
+    return tuple(dict.fromkeys(json.loads(row)["kind"] for row in rows))
 
 
 def image(doc: Doc) -> list[Image.Image]:
@@ -56,7 +64,7 @@ def read_phrase(text: str) -> str:
 
 
 def score_yesno(doc: Doc, results: list[str]) -> dict[str, Any]:
-    scored = _score(doc, results[0], read_yesno(results[0]))
+    scored = _score("yesno", doc, results[0], read_yesno(results[0]))
     pair = {**scored["accuracy"], "question_id": doc["image_id"], "category": doc["kind"]}
     is_cognition = doc["kind"] in COGNITION
     for ability, is_asked in (("perception", not is_cognition), ("cognition", is_cognition)):
@@ -66,7 +74,7 @@ def score_yesno(doc: Doc, results: list[str]) -> dict[str, Any]:
 
 
 def score_vqa(doc: Doc, results: list[str]) -> dict[str, Any]:
-    return _score(doc, results[0], read_phrase(results[0]))
+    return _score("vqa", doc, results[0], read_phrase(results[0]))
 
 
 def score_choice(doc: Doc, results: list[str]) -> dict[str, Any]:
@@ -74,18 +82,16 @@ def score_choice(doc: Doc, results: list[str]) -> dict[str, Any]:
     options = [read_phrase(option) for option in doc["options"]]
     phrase = read_phrase(results[0])
     letter = "ABCD"[options.index(phrase)] if phrase in options else read_letter(results[0])
-    scored = _score(doc, results[0], letter, sort=f"{doc['kind']}, {len(options)} options")
-    del scored["accuracy_existence"]
-    return scored
+    return _score("choice", doc, results[0], letter, sort=f"{doc['kind']}, {len(options)} options")
 
 
-def _score(doc: Doc, text: str, answer: str, sort: str | None = None) -> dict[str, Any]:
+def _score(task: str, doc: Doc, text: str, answer: str, sort: str | None = None) -> dict[str, Any]:
     # lmms-eval's samples file drops the document: what a later analysis groups by goes with the score.
     about = {name: doc[name] for name in ("id", "image_id", "kind", "half")}
     item = {"score": float(answer == doc["answer"]), **about}
     asked = {"sort": sort or f"{doc['kind']}: {', '.join(doc['options'])}", "answer": doc["answer"]}
     # Every document carries every metric: lmms-eval takes the number of samples from any one of them.
-    kinds = {f"accuracy_{kind}": item if kind == doc["kind"] else None for kind in KINDS}
+    kinds = {f"accuracy_{kind}": item if kind == doc["kind"] else None for kind in _kinds(task)}
     return {"accuracy": item, **kinds, "chance": asked, "empty": int(not text.strip())}
 
 

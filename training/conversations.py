@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.questions import as_choice
+from lmms_topoprune.embedded.questions import KINDS, as_choice
 from training.drills import drill
 
-KINDS = (*questions.ONE_STEP, *questions.TWO_STEP)
 SUFFIXES = {
     "short": "\nAnswer the question using a single word or phrase.",
     "yesno": " Please answer yes or no.",

@@ -62,7 +62,7 @@ def letter(rng: random.Random) -> tuple[str, str]:
 
 def spelled_choice(rng: random.Random, scene: Scene) -> tuple[str, str]:
     """A multiple-choice question answered with the option and then its letter."""
-    kinds = [kind for kind in (*questions.ONE_STEP, *questions.TWO_STEP) if kind != "existence"]
+    kinds = [kind for kind in questions.KINDS if kind != "existence"]
     while True:
         question = questions.ask(rng, scene, rng.choice(kinds), False)
         if question is not None:

@@ -135,7 +135,7 @@ def _hop(rng: random.Random, scene: Scene, yesno: bool) -> Question | None:
 
 
 ONE_STEP = ("shape", "color", "size", "count", "existence", "relation", "extreme")
-KINDS = ONE_STEP
+KINDS = (*ONE_STEP, *TWO_STEP)
 """What the shipped model answers, and so what the tasks and the calibration set ask."""
 EXTREMES = {"leftmost": (1, -1), "rightmost": (1, 1), "topmost": (0, -1), "bottommost": (0, 1)}
 
@@ -229,7 +229,7 @@ def ask(rng: random.Random, scene: Scene, kind: str, yesno: bool) -> Question | 
     Existence is always asked as a yes/no question.
 
     Raises:
-        ValueError: `kind` is none of `ONE_STEP` and `TWO_STEP`.
+        ValueError: `kind` is not one of `KINDS`.
     """
     if kind in ("shape", "color", "size", "extreme"):
         return _attribute(rng, scene, kind, yesno)
@@ -241,7 +241,7 @@ def ask(rng: random.Random, scene: Scene, kind: str, yesno: bool) -> Question | 
         return _relation(rng, scene, yesno)
     if kind in TWO_STEP:
         return ask_two_step(rng, scene, kind, yesno)
-    raise ValueError(f"kind is {kind!r}; allowed: {', '.join((*ONE_STEP, *TWO_STEP))}")
+    raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
 
 
 def drill(rng: random.Random, scene: Scene) -> tuple[str, str]:

@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32)
 
 
 @settings(max_examples=150, deadline=None)
-@given(seeds, st.sampled_from((*questions.ONE_STEP, *questions.TWO_STEP)), st.booleans())
+@given(seeds, st.sampled_from(questions.KINDS), st.booleans())
 def test_every_answer_is_the_one_an_independent_reader_gives(seed: int, kind: str, yesno: bool) -> None:
     rng = random.Random(seed)
     scene = scenes.random_scene(rng)

@@ -1,0 +1,95 @@
+"""The pictures of docs/results.md that are drawn from tables of these notes.
+
+python research/pictures.py docs/images
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import click
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+NOTES = Path(__file__).parent
+COLORS = {
+    "topology_angle_influence": "#0072b2",
+    "greedy": "#22252b",
+    "block_influence": "#c04a00",
+    "angular": "#007a5a",
+    "topology": "#a3487f",
+    "random": "#868c98",
+}
+SHARES = (10, 20, 30, 40)
+
+
+def table(file: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose first line begins with `heading`."""
+    lines = iter((NOTES / file).read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.strip().startswith(heading))
+    next(lines)
+    rows = itertools.takewhile(lambda line: line.startswith("|"), (line.strip() for line in lines))
+    return [[cell.strip("* ") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def named(rows: list[list[str]]) -> dict[str, list[str]]:
+    """The same by the first word of a row's first cell."""
+    return {re.findall(r"\w+", name)[0]: cells for name, *cells in reversed(rows)}
+
+
+def confirmation(ax: plt.Axes) -> None:
+    """Mean of language and vision by sparsity."""
+    rows = table("2026-11-25-results.md", "| rule | score | 10% | 20% | 30% | 40% | 50% | 60% | embedded")
+    lines = {name: [float(cell) for cell in named(rows)[name][1:5]] for name in COLORS}
+    place = -1.0
+    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
+        style = ":" if name == "random" else "-"
+        ax.plot(SHARES, values, style, marker="o", ms=4, color=COLORS[name])
+        place = max(values[-1], place + 0.06)
+        ax.annotate(name, (SHARES[-1], place), (8, 0), textcoords="offset points", va="center",
+                    color=COLORS[name])  # fmt: skip
+    ax.set(xlabel="layers dropped (%)", ylabel="score, dense = 1", xticks=SHARES, ylim=(0, 1))
+
+
+def repair(ax: plt.Axes) -> None:
+    """Perplexity without and with the linear map, every criterion at 30 %."""
+    rows = table("2026-11-28-repair.md", "| layers dropped by | none | linear | rescale | linear / none")
+    pairs = sorted(((float(none), float(mapped), name) for name, none, mapped, *_ in rows), reverse=True)
+    for place, (none, mapped, _) in enumerate(pairs):
+        ax.plot([none, mapped], [place, place], color="#c9ccd1", lw=2, zorder=1)
+        ax.scatter([none], [place], color="#c04a00", s=22, label=None if place else "as deleted")
+        ax.scatter([mapped], [place], color="#0072b2", s=22, label=None if place else "linear repair")
+    ax.set_yticks(range(len(pairs)), [name for *_, name in pairs])
+    ax.set(xscale="log", xlabel="perplexity of SmolLM2 without 30 % of its layers (dense 42.5)")
+    ax.legend(frameon=False)
+
+
+def worth(ax: plt.Axes) -> None:
+    """Rank correlation of looking spare with costing little."""
+    ((*numbers,),) = table("2026-11-25-results.md", "| J, last token")
+    names = ["topology, last token", "topology, mean token", "angle, last token", "angle, mean token"]
+    colors = ["#a3487f"] * 2 + ["#007a5a"] * 2 + ["#c04a00"]
+    ax.bar_label(
+        ax.barh([*names, "block influence"], list(map(float, numbers)), color=colors), fmt="%.2f", padding=3
+    )
+    ax.invert_yaxis()
+    ax.set(xlabel="rank correlation with what a layer is worth, SmolLM2", xlim=(0, 1))
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 9})
+    for draw, size in ((confirmation, (6.4, 3.2)), (repair, (6.4, 4.0)), (worth, (6.4, 2.0))):
+        figure, ax = plt.subplots(figsize=size, layout="constrained")
+        ax.spines[["top", "right"]].set_visible(False)
+        draw(ax)
+        figure.savefig(folder / f"{draw.__name__}.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
