@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from lmms_topoprune.comparison.regress import regress
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.embedded.locate import model_path, tasks_path
-    from lmms_topoprune.options import PruningOptions
+    from lmms_topoprune.heal.apply import heal as heal_model
+    from lmms_topoprune.options import HealingOptions, PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
     from lmms_topoprune.plan import PruningPlan
     from lmms_topoprune.registry import criterion
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.topology import similarity, union_zigzag_barcode, zigzag_barcode
 
 __all__ = [
+    "HealingOptions",
     "LayerScores",
     "PairScores",
     "Planner",
@@ -39,6 +41,7 @@ __all__ = [
     "compare",
     "criterion",
     "export",
+    "heal_model",
     "html_report",
     "load_pruned",
     "make_plan",
@@ -55,6 +58,7 @@ __all__ = [
 
 # Where each is; a name of its own where a room already has the short one.
 _PLACES = {
+    "HealingOptions": "options",
     "LayerScores": "selection",
     "PairScores": "selection",
     "Planner": "pipeline",
@@ -66,6 +70,7 @@ _PLACES = {
     "compare": "comparison.side_by_side",
     "criterion": "registry",
     "export": "surgery.export",
+    "heal_model": "heal.apply:heal",
     "html_report": "report.build:report",
     "load_pruned": "surgery.load",
     "make_plan": "pipeline",

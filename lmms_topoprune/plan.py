@@ -13,7 +13,8 @@ from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 SCHEMA = "topoprune-plan/1"
-REPAIR = {"method", "version", "ridge", "source", "samples", "seed", "fingerprint"}
+FITTED = {"method", "version", "source", "samples", "seed", "fingerprint"}
+REPAIR, HEALING = {*FITTED, "ridge"}, {*FITTED, "steps"}
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
@@ -58,9 +59,10 @@ class PruningPlan:
         parameters: every parameter of the criterion and the selection.
         calibration: source, fingerprint, samples, seed, token and state of the calibration set.
         repair: method, parameters and calibration set of the repair; empty without one.
+        heal: settings, teacher and calibration set of the training after it; empty without one.
         scores: one number a layer, higher is dropped earlier; None if the criterion has none.
         versions: versions of Python and of the packages that took part.
-        stages: stage name -> {"seconds": ..., "peak_bytes": ...}.
+        stages: stage name -> {"seconds": ..., "peak_bytes": ...}; "heal" has steps, tokens and losses too.
         trials: every measured set of layers of a plan that was settled by the loss, in order: {"by": the
             criterion that proposed it, or "swap", "dropped": its layers, "loss": of the calibration tokens}.
     """
@@ -77,6 +79,7 @@ class PruningPlan:
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     repair: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Mapping[str, Any], ...] = ()
+    heal: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dropped = tuple(sorted(set(self.dropped)))
@@ -92,10 +95,23 @@ class PruningPlan:
             raise InputError(f"the plan has {len(self.scores)} scores for {self.layers} layers")
         if self.repair and (missing := REPAIR - set(self.repair)):
             raise InputError(f"the plan's repair lacks {min(missing)}")
+        if self.heal and (missing := HEALING - set(self.heal)):
+            raise InputError(f"the plan's healing lacks {min(missing)}")
 
     @property
     def kept(self) -> tuple[int, ...]:
         return tuple(layer for layer in range(self.layers) if layer not in set(self.dropped))
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether it does more than delete layers."""
+        return bool(self.repair or self.heal)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the samples came from that have a say in it."""
+        parts = (self.calibration, self.repair, self.heal)
+        return tuple(dict.fromkeys(str(facts["source"]) for facts in parts if "source" in facts))
 
     @property
     def sparsity(self) -> float:
@@ -114,11 +130,13 @@ class PruningPlan:
                 dict(self.parameters),
                 dict(self.calibration),
                 *([dict(self.repair)] if self.repair else []),
+                *([{"heal": dict(self.heal)}] if self.heal else []),
             ]
         )
 
     def __str__(self) -> str:
         repair = f"{self.repair['method']} repair, " if self.repair else ""
+        repair += f"{self.heal['steps']} steps of healing, " if self.heal else ""
         return (
             f"{self.criterion}: drop {len(self.dropped)} of {self.layers} layers "
             f"({format_layers(self.dropped)}), {repair}plan {self.hash}"
@@ -161,6 +179,20 @@ class PruningPlan:
         if not same:
             raise InputError(f"plan {name} was changed after it was saved: its hash does not match")
         return plan
+
+
+def healing_told(plan: PruningPlan) -> str:
+    """A healing in one line: teacher, steps and, once it is done, tokens and losses; empty without one."""
+    if not plan.heal:
+        return ""
+    asked, done = plan.heal, plan.stages.get("heal", {})
+    text = (
+        f"healed in {done.get('steps', asked['steps']):g} steps ({asked['method']}) by {asked.get('teacher')}"
+    )
+    if "loss_after" not in done:
+        return text
+    losses = f"{done['loss_before']:.4g} to {done['loss_after']:.4g}"
+    return f"{text} on {done['tokens']:.0f} tokens; loss on held-out samples {losses}"
 
 
 def _read(path: Path | str) -> Any:

@@ -58,9 +58,13 @@ class PlanFile(BaseModel):
         default_factory=dict, description="Versions of Python and of the packages that took part."
     )
     stages: dict[str, dict[str, FiniteFloat]] = Field(
-        default_factory=dict, description="Seconds and peak bytes of each stage."
+        default_factory=dict,
+        description="Seconds and peak bytes of each stage; steps, tokens and losses of a healing.",
     )
     repair: dict[str, Any] = Field(default_factory=dict, description="The repair; empty without one.")
+    heal: dict[str, Any] = Field(
+        default_factory=dict, description="The training after the deletion; empty without one."
+    )
     trials: Annotated[list[Trial], Field(max_length=MOST_LAYERS)] = Field(
         default_factory=list, description="What was measured before the layers were settled, in order."
     )

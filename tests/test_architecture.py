@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "calibration": {*DATA, "surgery", "embedded"},
     "criteria": SCIENCE - {"embedded"},
     "repair": SCIENCE - {"topology", "embedded"},
-    "pipeline": {*SCIENCE - {"embedded", "topology"}, "criteria", "repair"},
+    "heal": SCIENCE - {"topology", "embedded"},
+    "pipeline": {*SCIENCE - {"embedded", "topology"}, "criteria", "repair", "heal"},
     "harness": {*SCIENCE, "criteria", "repair", "pipeline", "families"},
     "results": {*DATA, "families", "criteria", "topology"},
     "comparison": {*DATA, "results"},
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # the public names, each imported when it is asked for
-ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}, "ray": {"sweep"}}
+ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}, "ray": {"sweep"}, "peft": {"heal"}}
 NO_TORCH = (
     "",
     ".registry",

@@ -34,8 +34,7 @@ def refuse(source: str, asked: Asked) -> None:
 
 def marked(plan: PruningPlan, asked: Asked) -> PruningPlan:
     """The plan, which says so if it was made from documents that are evaluated."""
-    sources = [facts["source"] for facts in (plan.calibration, plan.repair or {}) if "source" in facts]
-    found = sorted({task for source in sources for task in asked(str(source))})
+    found = sorted({task for source in plan.sources for task in asked(source)})
     return replace(plan, calibration={**plan.calibration, "evaluated": found}) if found else plan
 
 

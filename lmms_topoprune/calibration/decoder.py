@@ -74,7 +74,15 @@ class Decoder:
     def norms(self) -> list[nn.Module]:
         """The norm inside every layer and the final norm, as Gardinazzi et al. read them (L + 1)."""
         found = [self._named(layer, NORMS, f"decoder layer {i}") for i, layer in enumerate(self.layers)]
-        return [*found, self._named(self.parent, FINAL_NORMS, "the decoder")]
+        return [*found, self.final_norm()]
+
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last layer.
+
+        Raises:
+            InputError: it has a name that is not known.
+        """
+        return self._named(self.parent, FINAL_NORMS, "the decoder")
 
     @staticmethod
     def _named(owner: nn.Module, names: tuple[str, ...], what: str) -> nn.Module:

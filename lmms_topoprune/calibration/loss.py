@@ -70,14 +70,7 @@ class LossOracle:
     @classmethod
     def of(cls, model: Any, prompter: Prompter, samples: Sequence[Sample], batch_size: int) -> LossOracle:
         """Word the first MAX_TEXTS samples, and let the model answer those with an image or a video."""
-        samples = samples[:MAX_TEXTS]
-        texts = []
-        with evaluation_mode(model), torch.no_grad():
-            for batch in by_length(prompter, samples, batch_size):
-                chosen = [samples[i] for i in batch]
-                make = _plain if chosen[0].kind == "text" else _answered
-                texts.append(make(model, prompter, chosen))
-        return cls(model, tuple(texts))
+        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size))
 
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""
@@ -200,6 +193,31 @@ class LossOracle:
         """(B, window, vocabulary)."""
         with last_logits(self.model, text.window):
             return forward(self.model, text.inputs).logits
+
+
+def answered_texts(
+    model: Any,
+    prompter: Prompter,
+    samples: Sequence[Sample],
+    batch_size: int,
+    chosen: slice = slice(None),
+) -> tuple[Text, ...]:
+    """Batches of samples of like length; the model answers those with an image or a video.
+
+    Args:
+        model: the dense model.
+        prompter: words the samples for it.
+        samples: what is asked; the instruction of one without a picture is a text by itself.
+        batch_size: samples in a batch.
+        chosen: which of the batches are made.
+    """
+    texts = []
+    with evaluation_mode(model), torch.no_grad():
+        for batch in by_length(prompter, samples, batch_size)[chosen]:
+            asked = [samples[i] for i in batch]
+            make = _plain if asked[0].kind == "text" else _answered
+            texts.append(make(model, prompter, asked))
+    return tuple(texts)
 
 
 def _mean(found: Sequence[tuple[float, int]]) -> float:

@@ -68,6 +68,7 @@ COMMANDS = {
     "score": "Score every layer by several criteria, with one calibration pass.",
     "plan": "Decide which layers go and write that to a plan file.",
     "export": "Write the pruned model as an ordinary model folder.",
+    "heal": "Train a pruned model a little on the dense one's answers, and write its folder.",
     "apply": "The same as export.",
     "eval": "Run lmms-eval with the embedded tasks at hand.",
     "sweep": "Evaluate criteria x sparsities x seeds on one loaded model; resumable.",

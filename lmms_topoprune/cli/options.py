@@ -15,7 +15,13 @@ from click.shell_completion import CompletionItem
 from lmms_topoprune import registry
 from lmms_topoprune._util.packaged import task_names
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import CHOICES, NO_REPAIR, PruningOptions, own_defaults
+from lmms_topoprune.options import (
+    CHOICES,
+    NO_REPAIR,
+    HealingOptions,
+    PruningOptions,
+    own_defaults,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool}
@@ -101,9 +107,9 @@ COMPLETED: dict[str, click.ParamType] = {
 }
 
 
-def _help_texts() -> dict[str, str]:
-    """Option -> its sentence in PruningOptions' docstring."""
-    text = (PruningOptions.__doc__ or "").partition("Attributes:")[2]
+def _help_texts(of: type) -> dict[str, str]:
+    """Option -> its sentence in the docstring of PruningOptions or HealingOptions."""
+    text = (of.__doc__ or "").partition("Attributes:")[2]
     found: dict[str, str] = {}
     for names, sentence in re.findall(r"^ {4,8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", text, re.MULTILINE):
         found |= {name.strip(): " ".join(sentence.split()) for name in names.split(",")}
@@ -114,7 +120,7 @@ def pruning(*without: str) -> Callable[[F], F]:
     """Decorator: every field of PruningOptions as an option, except `without`."""
 
     def decorate(function: F) -> F:
-        texts = _help_texts()
+        texts = _help_texts(PruningOptions)
         for field in reversed(fields(PruningOptions)):
             if field.name in without:
                 continue
@@ -132,6 +138,24 @@ def pruning(*without: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def healing(function: F) -> F:
+    """Decorator: every field of HealingOptions as an option; `--full` stands for the method."""
+    texts = _help_texts(HealingOptions)
+    for field in reversed(fields(HealingOptions)):
+        if field.name == "method":
+            text = "Train the layers that stay themselves, instead of low-rank updates (LoRA)."
+            function = click.option("--full", is_flag=True, help=text)(function)
+            continue
+        kind = str(field.type).split(" ")[0]
+        flag, text = "--" + field.name.replace("_", "-"), texts[field.name]
+        if kind == "bool":
+            function = click.option(flag, field.name, is_flag=True, default=None, help=text)(function)
+            continue
+        text += "" if field.default is None else f"  [default: {field.default}]"
+        function = click.option(flag, field.name, type=TYPES.get(kind, str), help=text)(function)
+    return function
 
 
 class _PruningOption(click.Option):

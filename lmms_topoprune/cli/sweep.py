@@ -39,6 +39,13 @@ if TYPE_CHECKING:
     type=options.REPAIR,
     help="Repairs without training, joined by commas: none, linear, rescale.",
 )
+@click.option(
+    "--heal",
+    "heals",
+    default="none",
+    show_default=True,
+    help="Training behind the repair, joined by commas: none, steps=200, steps=100+method=full.",
+)
 @options.evaluated
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
@@ -48,7 +55,7 @@ if TYPE_CHECKING:
 @click.option("--hf-hub-log-args", help="lmms-eval's: push results, such as push_results_to_hub=True.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
 @options.model
-@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "on_error", "self_test")
+@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "heal", "on_error", "self_test")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
@@ -73,16 +80,16 @@ def command(**arguments: Any) -> None:
       gardinazzi:selection=threshold   the paper's rule; finds the number itself
       reverse:cosine                   drops first what cosine would keep longest
 
-    With --repair none,linear every cell is evaluated as deleted and with its repair, so that the effects
-    are not mixed.
+    With --repair none,linear every cell is evaluated as deleted and with its repair, and with
+    --heal none,steps=200 without and with training behind it, so that the effects are not mixed.
 
     --workers 2 evaluates two models at once, each in a process with a model of its own; GPUs are taken
     in turn, CPU cores are shared out. --ray does the same on a Ray cluster, one GPU a model. The results
     are those of a sweep without either, and a model whose worker dies is evaluated again.
 
     Any family will do: --model dense_qwen2_vl --pretrained NAME; `topoprune models` lists them. RECIPE is a
-    YAML file with models, criteria, sparsities, seeds, repairs, tasks, limit, batch_size, include_path and
-    options; what the command line says counts instead. Every sweep keeps its recipe beside its results:
+    YAML file with models, criteria, sparsities, seeds, repairs, heals, tasks, limit, batch_size, include_path
+    and options; what the command line says counts instead. Every sweep keeps its recipe beside its results:
     topoprune sweep runs/sweep/recipe.yaml -o runs/again repeats it.
     """
     finish(run(**arguments), arguments["as_json"], "Sweep")
@@ -145,6 +152,7 @@ def _recipe(arguments: dict[str, Any]) -> Recipe:
         "sparsities": lambda text: options.numbers(text, "sparsities", float),
         "seeds": lambda text: options.numbers(text, "seeds", int),
         "repairs": lambda text: options.listed(text, "repair"),
+        "heals": lambda text: options.listed(text, "heal"),
         "tasks": lambda text: options.listed(text, "tasks"),
     }
     told = {name: split(arguments[name]) for name, split in lists.items() if name in arguments and said(name)}
@@ -153,7 +161,9 @@ def _recipe(arguments: dict[str, Any]) -> Recipe:
     if found is None or any(map(said, ("model", "pretrained", "dtype", "trust_remote_code"))):
         told["models"] = [_model(arguments)]
     shared = {**({} if found is None else found.options), **options.given(arguments)}
-    shared = {name: value for name, value in shared.items() if name not in ("seed", "repair", "sparsity")}
+    shared = {
+        name: value for name, value in shared.items() if name not in ("seed", "repair", "heal", "sparsity")
+    }
     return Recipe(**told, options=shared) if found is None else replace(found, **told, options=shared)
 
 

@@ -97,6 +97,8 @@ def _whose() -> list[Column]:
     fields: dict[str, Callable[[Row, Cell], Value]] = {
         "model": lambda row, _: row.label,
         "criterion": lambda row, _: row.criterion,
+        "repair": lambda row, _: row.repair,
+        "heal": lambda row, _: row.heal,
         "sparsity": lambda row, _: row.sparsity,
         "seeds": lambda row, _: float(len(row.runs)),
         "plan": lambda row, _: row.plan_hash or "",
@@ -210,7 +212,12 @@ COSTS = (
     ("tokens_per_second", "tokens/s", 1.0, "generated tokens / time in generate()"),
     ("parameters", "parameters (M)", 1e-6, "parameters that are left, in millions"),
     ("memory_bytes", "memory (MB)", 1e-6, "peak while answering: of the GPU if any, else of the process"),
-    ("calibration_seconds", "calibration (s)", 1.0, "calibration pass, scoring and selection"),
+    (
+        "calibration_seconds",
+        "calibration (s)",
+        1.0,
+        "calibration pass, scoring, selection, repair and healing",
+    ),
 )
 """Name in Row.cost, heading, factor, what it is."""
 

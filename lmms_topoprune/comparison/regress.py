@@ -100,18 +100,23 @@ def _check(name: str, cell: Cell, tolerance: float) -> Check:
 
 
 def _plan_check(baseline: Run, run: Run) -> Check:
-    passed = baseline.dropped == run.dropped and _repair(baseline) == _repair(run)
+    passed = baseline.dropped == run.dropped and _changes(baseline) == _changes(run)
     same = "unchanged" if passed else f"{_named(baseline)} in the baseline, {_named(run)} now"
     return Check("dropped layers", passed, f"dropped layers: {same}")
 
 
-def _repair(run: Run) -> dict[str, Any]:
-    return dict(getattr(run.plan, "repair", None) or {})
+def _changes(run: Run) -> list[dict[str, Any]]:
+    """What was done to the weights: repair and healing."""
+    return [dict(getattr(run.plan, name, None) or {}) for name in ("repair", "heal")]
 
 
 def _named(run: Run) -> str:
-    repair = _repair(run)
-    return run.dropped + (f" repaired by {repair.get('method')}" if repair else "")
+    repair, heal = _changes(run)
+    return (
+        run.dropped
+        + (f" repaired by {repair.get('method')}" if repair else "")
+        + (f" healed in {heal.get('steps')} steps" if heal else "")
+    )
 
 
 def _markdown(

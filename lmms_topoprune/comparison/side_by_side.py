@@ -13,7 +13,7 @@ from lmms_topoprune.comparison import statistics
 from lmms_topoprune.comparison.comparable import check_comparable, remarks
 from lmms_topoprune.comparison.paired import LEVEL, Cell, Groups, Table, Three, cell_of
 from lmms_topoprune.errors import InputError, OptionError, unknown
-from lmms_topoprune.results.reading import Run, seed_of, series, variant
+from lmms_topoprune.results.reading import Run, healing_text, seed_of, series, variant
 from lmms_topoprune.results.scores import UnitScores
 
 
@@ -68,6 +68,7 @@ class Row:
         plan_hash: of its plan; None without one.
         layers: decoder layers before deletion; 0 where no plan tells.
         runs: labels of its runs -> overall score.
+        repair, heal: what was done to the weights that stayed; empty for nothing.
     """
 
     label: str
@@ -81,6 +82,8 @@ class Row:
     plan_hash: str | None = None
     layers: int = 0
     runs: Mapping[str, float] = field(default_factory=dict)
+    repair: str = ""
+    heal: str = ""
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,8 @@ def _row(
         plan_hash=None if plan is None else plan.hash,
         layers=max(0 if r.plan is None else r.plan.layers for r in members),
         runs=means,
+        repair="" if plan is None else str(plan.repair.get("method", "")),
+        heal="" if plan is None else healing_text(plan),
     )
 
 

@@ -35,6 +35,7 @@ from lmms_topoprune.pipeline import Planner, apply_plan
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
+from lmms_topoprune.surgery.edits import outcome_of
 from lmms_topoprune.surgery.self_test import self_test
 
 
@@ -168,11 +169,20 @@ class PrunedModel(lmms):  # type: ignore[misc]
         """Make the plan with the dense model, and carry it out."""
         model, processor, ranks = self.network, self.hf_processor, Ranks.current()
         self._plan = self.planner.use(model, processor, ranks).plan(self.options)
-        with measured(self.stages, "repair" if self._plan.repair else "delete"):
+        with self._changing():
             apply_plan(
                 model, processor, self._plan, calibrations=self.planner.sets, ranks=ranks,
                 batch_size=self.options.calibration_batch, progress=True,
             )  # fmt: skip
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The stage in which the plan is carried out; of a healing it tells steps, tokens and losses too."""
+        stage = "heal" if self._plan.heal else "repair" if self._plan.repair else "delete"
+        with measured(self.stages, stage):
+            yield
+        if self._plan.heal:
+            self.stages[stage] = {**outcome_of(self.network), **self.stages[stage]}
 
     @property
     def plan(self) -> PruningPlan:
@@ -192,13 +202,14 @@ class PrunedModel(lmms):  # type: ignore[misc]
         """
         dense = size(self.network)
         self._plan, self.stages, self.answers = plan, {}, Answers()
-        with measured(self.stages, "repair" if plan.repair else "delete"):
+        with self._changing():
             deletion = delete()
-        with deletion, self._watched(progress):
+        with deletion:
             with measured(self.stages, "self_test"):
                 self_test(self.network, self.hf_processor)
             self.size = size_beside(self.network, dense)
-            yield
+            with self._watched(progress):
+                yield
 
     def stay_loaded(self) -> None:
         """lmms-eval empties a model after every evaluation; this one is going to be used again."""
@@ -214,7 +225,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         generate, done = self.network.generate, [0, 0]
 
         def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
-            done[1] = len(requests)
+            done[:] = 0, len(requests)
             progress(0, done[1])
             return ask(requests, *args, **kwargs)
 

@@ -1,9 +1,12 @@
-"""Carrying a plan out: delete its layers and, where it says so, repair what is left."""
+"""Carrying a plan out: delete its layers and, where it says so, repair and heal what is left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util.progress import progress_bar
@@ -12,7 +15,9 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.heal.apply import heal, healing_facts
+from lmms_topoprune.heal.training import Tell
+from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.repair.apply import repair_facts, repaired_deletion
 from lmms_topoprune.repair.cut_sums import KnownSums
@@ -32,8 +37,9 @@ def apply_plan(
     ranks: Ranks | None = None,
     calibrations: CalibrationSets | None = None,
     sums: KnownSums | None = None,
+    checkpoint: Path | None = None,
 ) -> Deletion:
-    """Delete a plan's layers, and repair the model as the plan says.
+    """Delete a plan's layers, and repair and heal the model as the plan says.
 
     Args:
         model: the dense model that the plan was made for.
@@ -46,41 +52,89 @@ def apply_plan(
         ranks: share the pass among these processes, each of which gets the same weights.
         calibrations: draws the samples, instead of `samples` and `readers`.
         sums: what passes through this dense model found before, and where more is kept.
+        checkpoint: a folder where a healing is kept while it runs, so that the same call goes on after
+            kill -9; None for nowhere.
 
     Returns:
         A deletion; its restore() brings back layers and weights, bit for bit.
 
     Raises:
         InputError: the calibration samples are not those of the plan.
-        SurgeryError: the layers cannot be deleted, or this model not be repaired; nothing was changed.
+        SurgeryError: the layers cannot be deleted, or this model not be repaired or healed; nothing was
+            changed.
     """
-    if not plan.repair:
-        return delete_layers(model, plan.dropped)
-    calibration = _calibration(plan, processor, calibrations or CalibrationSets(readers, samples))
-    ranks, known = ranks or Ranks(), sums or KnownSums()
-    share = ranks.share(calibration.samples)
-    with progress_bar("repairing", len(share), progress and ranks.rank == 0) as advance:
-        passes = SamplePasses(model, calibration.prompter(processor), share, batch_size, advance)
-        return repaired_deletion(model, passes, plan.dropped, plan.repair, ranks, known)
+    ranks, sets = ranks or Ranks(), calibrations or CalibrationSets(readers, samples)
+    shown = progress and ranks.rank == 0
+    now = healing_facts(HealingOptions.of_plan(plan.heal)) if plan.heal else {}
+    taught = _calibration("healing", plan.heal, now, processor, sets) if plan.heal else None
+    if plan.repair:
+        now = repair_facts(plan.repair["method"])
+        calibration = _calibration("repair", plan.repair, now, processor, sets)
+        share = ranks.share(calibration.samples)
+        with progress_bar("repairing", len(share), shown) as advance:
+            passes = SamplePasses(model, calibration.prompter(processor), share, batch_size, advance)
+            known = sums or KnownSums()
+            deletion = repaired_deletion(model, passes, plan.dropped, plan.repair, ranks, known)
+    else:
+        deletion = delete_layers(model, plan.dropped)
+    if taught is not None:
+        _heal(deletion, plan, taught, processor, ranks, shown, checkpoint)
+    return deletion
 
 
-def _calibration(plan: PruningPlan, processor: Any, calibrations: CalibrationSets) -> CalibrationSet:
-    """The samples of a plan's repair.
+def _heal(
+    deletion: Deletion,
+    plan: PruningPlan,
+    calibration: CalibrationSet,
+    processor: Any,
+    ranks: Ranks,
+    shown: bool,
+    checkpoint: Path | None,
+) -> None:
+    options, seed = HealingOptions.of_plan(plan.heal), plan.heal["seed"]
+    try:
+        with _told(options.steps, shown) as tell:
+            heal(
+                deletion, processor, calibration.samples, options, seed=seed,
+                facts=plan.heal, checkpoint=checkpoint, key=plan.hash, tell=tell, ranks=ranks,
+            )  # fmt: skip
+    except BaseException:
+        deletion.restore()
+        raise
+
+
+@contextmanager
+def _told(steps: int, shown: bool) -> Iterator[Tell]:
+    """A bar with the loss and the answer tokens a second."""
+    start, done, before = time.perf_counter(), 0, 0
+    with progress_bar("healing", steps, shown) as advance:
+
+        def tell(step: int, loss: float, tokens: int) -> None:
+            nonlocal start, done, before
+            seconds = time.perf_counter() - start
+            advance(step - done, f"loss {loss:.3f}, {(tokens - before) / seconds:.0f} tokens/s")
+            start, done, before = time.perf_counter(), step, tokens
+
+        yield tell
+
+
+def _calibration(
+    what: str, facts: Mapping[str, Any], now: Mapping[str, Any], processor: Any, calibrations: CalibrationSets
+) -> CalibrationSet:
+    """The samples of a plan's repair or healing.
 
     Raises:
-        InputError: they are not there, or the repair is of another version.
+        InputError: they are not there, or this release would do something else.
     """
-    facts = plan.repair
-    now = repair_facts(facts["method"])
     if facts["version"] != now["version"] or facts.get("code") != now.get("code"):
         raise InputError(
-            f"the plan's repair is of version {facts['version']}, this release makes version "
+            f"the plan's {what} is of version {facts['version']}, this release makes version "
             f"{now['version']}; make a new plan"
         )
     calibration = calibrations.of(facts["source"], facts["samples"], facts["seed"])
     if (found := calibration.prompt_fingerprint(processor)) != facts["fingerprint"]:
         raise InputError(
-            f"the plan's repair was fitted to calibration samples with fingerprint {facts['fingerprint']}, "
+            f"the plan's {what} was fitted to calibration samples with fingerprint {facts['fingerprint']}, "
             f"but {facts['source']!r} now gives {found}; make a new plan"
         )
     return calibration
@@ -98,7 +152,7 @@ def with_repair(
         calibration: gives the samples, if they are needed.
 
     Raises:
-        OptionError: the plan comes from a file and says another repair.
+        OptionError: the plan comes from a file and says another repair, or is healed without one.
     """
     method = options.repair
     if plan.repair:
@@ -108,7 +162,34 @@ def with_repair(
             f"repair is {method!r}, but the plan says {plan.repair['method']!r}; "
             "leave repair out or make a new plan"
         )
-    samples = calibration()
+    if plan.heal:
+        raise OptionError(
+            f"repair is {method!r}, but the plan is healed without one; leave repair out or make a new plan"
+        )
+    return replace(plan, repair=_fitted(repair_facts(method), processor, options, calibration()))
+
+
+def with_healing(
+    plan: PruningPlan, processor: Any, options: PruningOptions, calibration: Callable[[], CalibrationSet]
+) -> PruningPlan:
+    """The plan with the healing that the options ask for; as `with_repair`.
+
+    Raises:
+        OptionError: the plan comes from a file and says another healing.
+    """
+    asked = options.healing or HealingOptions()
+    if plan.heal:
+        told = HealingOptions.of_plan(plan.heal)
+        if told.to_json() == asked.to_json():
+            return plan
+        raise OptionError(
+            f"heal is {asked.text!r}, but the plan says {told.text!r}; leave it out or make a new plan"
+        )
+    return replace(plan, heal=_fitted(healing_facts(asked), processor, options, calibration()))
+
+
+def _fitted(
+    facts: Mapping[str, Any], processor: Any, options: PruningOptions, samples: CalibrationSet
+) -> dict[str, Any]:
     drawn = {"source": options.calibration, "samples": len(samples), "seed": options.seed}
-    facts = {**repair_facts(method), **drawn, "fingerprint": samples.prompt_fingerprint(processor)}
-    return replace(plan, repair=facts)
+    return {**facts, **drawn, "fingerprint": samples.prompt_fingerprint(processor)}

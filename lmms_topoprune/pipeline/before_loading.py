@@ -74,11 +74,11 @@ def known_plan(
     Raises:
         TopopruneError: `Planner.plan` would raise it too.
     """
-    if options.repair != "none":
-        return None  # the repair is fitted to what the dropped layers do
+    if options.repair != "none" or options.healing:
+        return None  # both are fitted to what the dropped layers do
     dense = checkpoint.skeleton
     layers = DecoderLayers(len(decoder_layers(dense)), frozenset(undeletable(dense)))
-    if options.plan is not None and checks.load_plan(options.plan, layers.count, name).repair:
+    if options.plan is not None and checks.load_plan(options.plan, layers.count, name).changes_weights:
         return None
     explicit, reads = checks.is_explicit(options), registry.get(options.criterion).needs_samples
     facts = None if explicit or not reads else cache.get(keys.calibration)

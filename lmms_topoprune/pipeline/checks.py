@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from lmms_topoprune import registry
-from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.errors import InputError, OptionError, SurgeryError
+from lmms_topoprune.heal.overlay import check_linear_maps
+from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
+from lmms_topoprune.surgery import decoder_layers
+from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized
+from lmms_topoprune.surgery.load import model_class_of
 
 
 def resolved(options: PruningOptions) -> PruningOptions:
@@ -108,13 +113,37 @@ def load_plan(path: str, layers: int, name: str) -> PruningPlan:
     return plan
 
 
+def check_healable(path: str, options: HealingOptions) -> None:
+    """Refuse to heal a model by its configuration; one that cannot be told here is refused once it is loaded.
+
+    Raises:
+        SurgeryError: its weights are quantized, or LoRA is asked for and finds no linear map.
+    """
+    if (config := _config(path)) is None:
+        return
+    if is_quantized(config, {}):
+        raise SurgeryError(f"heal needs plain weights, but those of {path!r} are quantized; allowed: others")
+    if options.method == "lora":
+        checkpoint = Checkpoint(path, model_class_of(config), {"config": config})
+        check_linear_maps(decoder_layers(checkpoint.skeleton))
+
+
 def count_layers(path: str) -> int | None:
     """Decoder layers according to the configuration; None if it does not say it in the usual way."""
+    config = _config(path)
+    return (
+        None if config is None else getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    )
+
+
+def _config(path: str) -> Any:
+    """The configuration; None of a model with its own code, or one that transformers does not know."""
     from transformers import AutoConfig
 
     try:
         # Without a say on remote code transformers asks whoever sits at the terminal, and waits.
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config(decoder=True)
-    except Exception:  # a model with its own code, or one that transformers does not know: loading will say
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config.get_text_config(decoder=True)
+        return config
+    except Exception:  # loading will say
         return None
-    return getattr(config, "num_hidden_layers", None)

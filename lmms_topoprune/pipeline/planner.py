@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +26,12 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.errors import InputError
+from lmms_topoprune.heal.apply import check_machine, check_weights
+from lmms_topoprune.heal.apply import check_samples as check_healed_samples
+from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.pipeline import checks
-from lmms_topoprune.pipeline.apply import with_repair
+from lmms_topoprune.pipeline.apply import with_healing, with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
@@ -131,6 +135,7 @@ class Planner:
         Raises:
             OptionError: options contradict each other, more layers than may go, no such calibration source,
                 or one that is evaluated.
+            SurgeryError: a healing is asked for, which this model does not allow.
             InputError: a layer that does not exist, a plan file or samples that cannot be used.
             UnreachableError: the calibration data cannot be reached.
         """
@@ -141,6 +146,7 @@ class Planner:
             self._check_layers(options, layers, forbidden)
         for options in wanted:
             self._check_calibration(options, layers, draw)
+            self._check_healing(options, draw)
 
     def check_drops(self, *wanted: PruningOptions) -> None:
         """Refuse a sparsity that rounds to no layer; for sweeps, which evaluate the dense model anyway.
@@ -170,13 +176,35 @@ class Planner:
         if draw and self._reads_samples(options, layers):
             check_samples(options, len(self.calibration(options)))
 
+    def _check_healing(self, options: PruningOptions, draw: bool) -> None:
+        """Refuse a healing that this installation, the model or the calibration set does not allow."""
+        facts = {} if options.plan is None else PruningPlan.load(options.plan).heal
+        healing = HealingOptions.of_plan(facts) if facts else options.healing
+        if healing is None:
+            return
+        check_machine(healing)
+        if self.model is None:
+            checks.check_healable(self.path or self.name, healing)
+        else:
+            check_weights(self.model)
+        if draw:
+            asked = (facts["source"], facts["samples"], facts["seed"]) if facts else None
+            found = self.sets.of(*asked) if asked else self.calibration(options)
+            check_healed_samples(len(found), healing, self.ranks.world)
+
     def _sources(self, options: PruningOptions, layers: int | None) -> list[str]:
-        """Where the samples come from that have a say in the plan or its repair."""
-        found = [options.calibration] if options.repair != "none" else []
+        """Where the samples come from that have a say in the plan or, by an earlier one, in the model."""
+        found = self._of_the_folder()
+        found += [options.calibration] if options.repair != "none" or options.healing else []
         if options.plan is not None:
-            plan = PruningPlan.load(options.plan)
-            return [*found, *(str(facts.get("source", "")) for facts in (plan.calibration, plan.repair))]
+            return [*found, *PruningPlan.load(options.plan).sources]
         return [*found, *([options.calibration] if self._reads_samples(options, layers) else [])]
+
+    def _of_the_folder(self) -> list[str]:
+        """The same of a model that is an exported one already, as the plan in its folder tells."""
+        with suppress(InputError, OSError):  # none, or another program's file of that name
+            return list(PruningPlan.load(Path(self.path or self.name) / "plan.json").sources)
+        return []
 
     def _reads_samples(self, options: PruningOptions, layers: int | None) -> bool:
         if checks.is_explicit(options) or checks.drops_nothing(resolved(options), layers):
@@ -289,9 +317,11 @@ class Planner:
         return self.ranks.first(lambda: plan_from(self.model, resolved(options), *about))
 
     def _finished(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
-        """With the repair that is asked for, and with a mark if it was made by what is evaluated."""
+        """With the repair and healing that are asked for, and a mark if it was made by what is evaluated."""
         if options.repair != "none" and plan.dropped:
             plan = with_repair(plan, self.processor, options, lambda: self.calibration(options))
+        if options.healing and plan.dropped:
+            plan = with_healing(plan, self.processor, options, lambda: self.calibration(options))
         return marked(plan, self.asked)
 
 

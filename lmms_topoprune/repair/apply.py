@@ -15,9 +15,9 @@ from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.linear import RIDGE
 from lmms_topoprune.repair.probes import BatchPasses, Passes, SamplePasses
-from lmms_topoprune.repair.weights import attach, blocks
+from lmms_topoprune.repair.weights import blocks
 from lmms_topoprune.surgery import Deletion, delete_layers
-from lmms_topoprune.surgery.edits import CUTS
+from lmms_topoprune.surgery.edits import CUTS, REPAIR
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def repaired_deletion(
         raise SurgeryError(f"repair is {facts['method']!r}, but this {name} allows none: {error}") from None
     log.info("repair %s: %s", facts["method"], figures)
     deletion = delete_layers(model, dropped)
-    attach(deletion, weights, {**facts, CUTS: figures})
+    deletion.attach(weights, REPAIR, {**facts, CUTS: figures})
     return deletion
 
 

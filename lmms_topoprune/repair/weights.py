@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,6 @@ import torch
 from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.surgery.delete import Deletion
-from lmms_topoprune.surgery.edits import REPAIR, Edit, apply_edits, set_to
 from lmms_topoprune.surgery.export import runs
 
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
@@ -104,18 +102,3 @@ def doubled_input(layer: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def attach(deletion: Deletion, weights: NewWeights, record: Mapping[str, Any]) -> None:
-    """Give a pruned model its new weights, and note it on the model; the deletion's restore() undoes both."""
-    note = set_to(vars(deletion.model), REPAIR, dict(record))
-    deletion._undo += apply_edits([*changes(weights), note])
-
-
-def changes(weights: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> list[Edit]:
-    """The new weights as changes that can be undone; the old parameters are kept as they are, not copied."""
-    return [
-        set_to(module._parameters, name, parameter)
-        for module, parameters in weights.items()
-        for name, parameter in parameters.items()
-    ]

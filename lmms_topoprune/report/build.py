@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmms_topoprune.comparison.side_by_side import Comparison
+from lmms_topoprune.plan import PruningPlan, healing_told
 from lmms_topoprune.report import barcodes, layers, verdict
 from lmms_topoprune.report.barcodes import similarity_figures
 from lmms_topoprune.report.groups import Group, dense_row, groups, series, together
@@ -50,16 +51,24 @@ def _context(run: Run) -> dict[str, Any]:
 
 
 def _plans(runs: Sequence[Run]) -> Table:
-    heads = ["run", "dropped layers", "parameters", "calibration", "plan", "results file"]
+    heads = ["run", "dropped layers", "parameters", "calibration", "weights", "plan", "results file"]
     return Table("Plans", heads, [_plan(run) for run in runs])
 
 
 def _plan(run: Run) -> list[str]:
     if run.plan is None:
-        return [run.label, "none", "–", "–", "–", run.path.name]
+        return [run.label, "none", "–", "–", "–", "–", run.path.name]
     plan = run.plan
     asked, seen = _listed(plan.parameters), _listed(plan.calibration)
-    return [run.label, run.dropped, asked, seen, plan.hash, run.path.name]
+    return [run.label, run.dropped, asked, seen, _weights(plan), plan.hash, run.path.name]
+
+
+def _weights(plan: PruningPlan) -> str:
+    """What was done to the weights that stayed, and what came of it."""
+    if not plan.changes_weights:
+        return "as they were"
+    repaired = f"repair {plan.repair['method']}" if plan.repair else ""
+    return "; ".join(part for part in (repaired, healing_told(plan)) if part)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

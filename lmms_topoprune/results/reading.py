@@ -14,7 +14,7 @@ from lmms_topoprune._util import files
 from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.families import registered
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
 from lmms_topoprune.results.samples import Samples, read_columns, read_samples
 from lmms_topoprune.results.scores import UnitScores, reported_metrics, task_scores
@@ -25,7 +25,7 @@ GRID = ("version", "code", "sparsity", "seed")
 
 
 def variant(plan: PruningPlan) -> str:
-    """The criterion with every parameter that differs from its own default, and the repair."""
+    """The criterion with every parameter that differs from its own default, the repair and the healing."""
     return _asked_for(plan) if plan.dropped else "dense"
 
 
@@ -34,7 +34,13 @@ def _asked_for(plan: PruningPlan) -> str:
     asked = {**plan.parameters, "token": token}
     changed = [f"{name}={value}" for name, value in asked.items() if _differs(plan, name, value)]
     repair = [f"repair={plan.repair['method']}"] if plan.repair else []
-    return " ".join([plan.criterion, *changed, *repair])
+    heal = [f"heal={healing_text(plan)}"] if plan.heal else []
+    return " ".join([plan.criterion, *changed, *repair, *heal])
+
+
+def healing_text(plan: PruningPlan) -> str:
+    """The settings of a plan's healing that tell it from others, such as "steps=200"; empty without one."""
+    return HealingOptions.of_plan(plan.heal).text if plan.heal else ""
 
 
 def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
@@ -64,11 +70,9 @@ def plan_label(plan: PruningPlan) -> str:
 def series(plan: PruningPlan) -> str:
     """Equal for plans that differ in nothing but the seed of the calibration set or of the criterion."""
     drawn = ("seed", "fingerprint")
-    asked, calibration, repair = (
-        {name: value for name, value in part.items() if name not in drawn}
-        for part in (plan.parameters, plan.calibration, plan.repair)
-    )
-    found = [plan.fingerprint, plan.layers, plan.criterion, asked, calibration, repair]
+    parts = (plan.parameters, plan.calibration, plan.repair, plan.heal)
+    same = [{name: value for name, value in part.items() if name not in drawn} for part in parts]
+    found = [plan.fingerprint, plan.layers, plan.criterion, *same]
     return json.dumps(found, sort_keys=True, default=str)
 
 

@@ -9,18 +9,21 @@ the deletion and it is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
 from types import TracebackType
+from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError, shown
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery.dense_model import DenseModel
-from lmms_topoprune.surgery.edits import Edit, apply_edits, plan_edits
+from lmms_topoprune.surgery.edits import Edit, apply_edits, plan_edits, set_to
 from lmms_topoprune.surgery.fingerprint import identifying_config
 from lmms_topoprune.surgery.locate import DecoderLocation, locate
 from lmms_topoprune.surgery.special_layers import check_cache, check_donors, must_stay
@@ -57,6 +60,32 @@ class Deletion:
             )
         while self._undo:
             self._undo.pop()()
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Inside, the model is the dense one, of the same weights; after, the pruned one again."""
+        redo = [self._undo.pop()() for _ in range(len(self._undo))]
+        try:
+            yield
+        finally:
+            self._undo += [redo.pop()() for _ in range(len(redo))]
+
+    def attach(
+        self, weights: Mapping[nn.Module, Mapping[str, nn.Parameter]], name: str, record: Mapping[str, Any]
+    ) -> None:
+        """Give the pruned model new weights, and note why under `name` on it; restore() undoes both.
+
+        Args:
+            weights: by module and name; the old parameters are kept as they are, not copied.
+            name: of an attribute of the model.
+            record: any JSON value.
+        """
+        new = [
+            set_to(module._parameters, key, parameter)
+            for module, parameters in weights.items()
+            for key, parameter in parameters.items()
+        ]
+        self._undo += apply_edits([*new, set_to(vars(self.model), name, dict(record))])
 
     def __enter__(self) -> Deletion:
         return self

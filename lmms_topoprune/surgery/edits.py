@@ -28,6 +28,8 @@ from lmms_topoprune.surgery.special_layers import inert_attributes
 KEPT = "_topoprune_kept"  # (layers of the dense model, those of them that are left)
 REPAIR = "_topoprune_repair"
 CUTS = "cuts"
+HEALING = "_topoprune_healing"
+OUTCOME = "outcome"  # of a healing: steps, tokens and losses
 
 # A module of the model, and what stands for it in the dense and in the pruned meta model.
 Trio = tuple[nn.Module, nn.Module, nn.Module]
@@ -36,6 +38,17 @@ Trio = tuple[nn.Module, nn.Module, nn.Module]
 def repair_of(model: nn.Module) -> dict[str, Any]:
     """The record of the repair that is in force on a model; empty without one."""
     return dict(vars(model).get(REPAIR, {}))
+
+
+def healing_of(model: nn.Module) -> dict[str, Any]:
+    """The record of the healing that is in force on a model, without what came of it; empty without one."""
+    record = vars(model).get(HEALING, {})
+    return {name: value for name, value in record.items() if name != OUTCOME}
+
+
+def outcome_of(model: nn.Module) -> dict[str, float]:
+    """What came of the healing that is in force on a model: steps, tokens, seconds, losses; empty without."""
+    return dict(vars(model).get(HEALING, {}).get(OUTCOME, {}))
 
 
 @dataclass(frozen=True)
@@ -52,16 +65,28 @@ class Edit:
     key: str
     make: Callable[[], Any]
 
-    def apply(self) -> Callable[[], None]:
+    def apply(self) -> Undo:
         """Set the entry and return what sets it back."""
-        value, old = self.make(), self.entries.get(self.key, MISSING)
-        _set(self.entries, self.key, value)
-        return lambda: _set(self.entries, self.key, old)
+        return _put(self.entries, self.key, self.make())
 
 
-def apply_edits(edits: Iterable[Edit]) -> list[Callable[[], None]]:
+Undo = Callable[[], Any]
+"""Takes an edit back, and returns what makes it again."""
+
+
+def _put(entries: dict[str, Any], key: str, value: Any) -> Undo:
+    """Set an entry and return what sets it back, which returns what sets it again, and so on."""
+    old = entries.get(key, MISSING)
+    if value is MISSING:
+        entries.pop(key, None)
+    else:
+        entries[key] = value
+    return lambda: _put(entries, key, old)
+
+
+def apply_edits(edits: Iterable[Edit]) -> list[Undo]:
     """Apply all edits or none, and return what undoes them, to be called from the last to the first."""
-    undo: list[Callable[[], None]] = []
+    undo: list[Undo] = []
     try:
         for edit in edits:
             undo.append(edit.apply())
@@ -74,13 +99,6 @@ def apply_edits(edits: Iterable[Edit]) -> list[Callable[[], None]]:
 
 def set_to(entries: dict[str, Any], key: str, value: Any) -> Edit:
     return Edit(entries, key, lambda: value)
-
-
-def _set(entries: dict[str, Any], key: str, value: Any) -> None:
-    if value is MISSING:
-        entries.pop(key, None)
-    else:
-        entries[key] = value
 
 
 def _follow(entries: dict[str, Any], key: str, value: Any) -> Edit:

@@ -17,7 +17,7 @@ from lmms_topoprune._util import files
 from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.surgery.dense_folder import DenseFolder
-from lmms_topoprune.surgery.edits import CUTS, KEPT, repair_of
+from lmms_topoprune.surgery.edits import CUTS, KEPT, healing_of, outcome_of, repair_of
 from lmms_topoprune.surgery.export_folder import new_folder, renumber_quantization
 from lmms_topoprune.surgery.export_weights import (
     adapters_of,
@@ -80,7 +80,7 @@ def export(
     4 wrote stays one that transformers 4 and other engines read. Where that folder is not on this machine,
     or the model was changed in more than its layers, the files are written by transformers. plan.json,
     mergekit.yaml and a model card come on top. The folder appears under its name only once complete.
-    mergekit can only drop layers: with a repair there is no mergekit.yaml.
+    mergekit can only drop layers: with a repair or a healing there is no mergekit.yaml.
 
     Args:
         model: the pruned model.
@@ -98,11 +98,13 @@ def export(
         OptionError: the folder is not empty and overwrite is off, it is a file or below one, or somebody
             else wrote to it meanwhile.
         InputError: the model does not have the layers that the plan keeps, as far as can be told of a model
-            that was not pruned here, or not its repair; it carries an adapter; it is quantized in a way that
-            cannot be saved, or by settings that cannot be renumbered; or the folder cannot be written.
+            that was not pruned here, or not its repair or healing; it carries an adapter; it is quantized in
+            a way that cannot be saved, or by settings that cannot be renumbered; or the folder cannot be
+            written.
     """
     _check_kept(model, plan)
     _check_repair(model, plan)
+    _check_healing(model, plan)
     with _written(folder), new_folder(Path(folder), overwrite) as draft:
         _check_adapter(model, merge_adapter)
         dense = DenseFolder.find(model, plan.layers, (source, model.name_or_path, plan.model))
@@ -113,8 +115,8 @@ def export(
             dense.copy_files(draft, processor)
         elif processor is not None:
             processor.save_pretrained(draft)
-        plan.save(draft / "plan.json")
-        if not plan.repair:
+        _told(plan, model).save(draft / "plan.json")
+        if not plan.changes_weights:
             dtype = str(model.dtype).removeprefix("torch.")
             files.write_text(draft / "mergekit.yaml", mergekit_yaml(plan, source, dtype))
         for name, text in hub_results(plan, figures or {}).items():
@@ -133,7 +135,7 @@ def _write_model(
     """Write the weights; the content of config.json."""
     config = dense.pruned_config(model) if dense else None
     path = layers_path(model)
-    if dense and config and (settings := config.get("quantization_config")) and not plan.repair:
+    if dense and config and (settings := config.get("quantization_config")) and not plan.changes_weights:
         copy_weights(dense.path, draft, path, plan.kept, plan.layers)
     else:
         save_model(model, draft, max_shard_size)
@@ -201,6 +203,21 @@ def _check_repair(model: PreTrainedModel, plan: PruningPlan) -> None:
         )
 
 
+def _check_healing(model: PreTrainedModel, plan: PruningPlan) -> None:
+    if healing_of(model) != dict(plan.heal):
+        wanted = f"a healing of {plan.heal['steps']} steps" if plan.heal else "no healing"
+        raise InputError(
+            f"the plan has {wanted}, which is not what the model has; "
+            "carry the plan out on the dense model with apply_plan first"
+        )
+
+
+def _told(plan: PruningPlan, model: PreTrainedModel) -> PruningPlan:
+    """The plan with what came of its healing."""
+    found = outcome_of(model)
+    return plan.with_stages(heal={**plan.stages.get("heal", {}), **found}) if found else plan
+
+
 def _check_adapter(model: PreTrainedModel, merge: bool) -> None:
     if not (names := adapters_of(model)):
         return
@@ -221,7 +238,7 @@ def _card(
     absent: list[str],
 ) -> str:
     return model_card(
-        plan,
+        _told(plan, model),
         model_class=type(model).__name__,
         parameters=model.num_parameters(),
         figures=figures,

@@ -117,19 +117,20 @@ def load_pruned(
         What from_pretrained returns: the model, or (model, info) with output_loading_info=True.
 
     Raises:
-        InputError: the plan was made for another model, it has a repair, which needs the dropped layers, or
-            the checkpoint's own code would have to be run and trust_remote_code=True is not given.
+        InputError: the plan was made for another model, it has a repair or a healing, which need the dropped
+            layers, or the checkpoint's own code would have to be run and trust_remote_code=True is not given.
         SurgeryError: a layer of the plan cannot be deleted from this model.
     """
-    if plan.repair:
+    if plan.changes_weights:
+        what = f"{plan.repair['method']} repair" if plan.repair else "healing"
         raise InputError(
-            f"the plan has a {plan.repair['method']} repair, which needs the layers that partial loading "
+            f"the plan has a {what}, which needs the layers that partial loading "
             "leaves out; load the dense model and carry the plan out on it, or load an exported folder"
         )
     kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # None makes transformers ask
     checkpoint = Checkpoint(str(path), model_class, kwargs)
     config = checkpoint.config
-    model_class = model_class or _model_class(config)
+    model_class = model_class or model_class_of(config)
     dense = replace(checkpoint, model_class=model_class).skeleton
     where = locate(dense)
     if len(where.layers) != plan.layers:
@@ -149,7 +150,8 @@ def load_pruned(
     return loaded
 
 
-def _model_class(config: Any) -> Any:
+def model_class_of(config: Any) -> Any:
+    """The model class that a configuration names, or an Auto class for it."""
     for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)

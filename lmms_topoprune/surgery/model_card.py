@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from lmms_topoprune import registry
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import OptionError
-from lmms_topoprune.plan import PruningPlan, format_layers
+from lmms_topoprune.plan import PruningPlan, format_layers, healing_told
 
 Figures = Mapping[str, Any]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -22,6 +22,12 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ABSENT = """\
 The dense model's layers for predicting further tokens are not in this folder, since transformers leaves them
 out as it loads; {fields} in `config.json` is 0 for that reason.
+"""
+
+HEALED = """\
+The layers that stayed were {told}. The loss is the divergence from the next-token distribution of the dense
+model and, weighted, the distance from its hidden states behind the deleted blocks; no labels were read. What
+was trained is merged into the weights.
 """
 
 LOADING = """\
@@ -67,9 +73,11 @@ def model_card(
     data = _metadata(source, title, multimodal, figures or {}, dense_card)
     parts = [
         f"# {title}\n",
-        f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; nothing "
-        "was trained afterwards. The terms of the original model apply.\n",
+        f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; "
+        f"{'what is left was trained' if plan.heal else 'nothing was trained'} afterwards. "
+        "The terms of the original model apply.\n",
         *([_repair(plan).card] if plan.repair else []),
+        *([HEALED.format(told=healing_told(plan))] if plan.heal else []),
         LOADING.format(loader=model_class),
         *([ABSENT.format(fields=" and ".join(f"`{name}`" for name in absent))] if absent else []),
         "## Plan\n",
@@ -78,7 +86,11 @@ def model_card(
         "## Provenance\n",
         _table(("", ""), _provenance_rows(plan, source)),
         "`plan.json` holds the whole plan"
-        + (".\n" if plan.repair else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"),
+        + (
+            ".\n"
+            if plan.changes_weights
+            else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"
+        ),
         *_method(plan.criterion),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n" + "\n".join(parts)))
@@ -184,6 +196,8 @@ def _repair_rows(plan: PruningPlan, cuts: Mapping[str, float]) -> list[tuple[str
     return [
         *((f"repair {name}", _text(value)) for name, value in plan.repair.items()),
         *((f"{figure} {block}", _text(value)) for block, value in cuts.items()),
+        *((f"heal {name}", _text(value)) for name, value in plan.heal.items()),
+        *((f"healed: {name}", _text(value)) for name, value in plan.stages.get("heal", {}).items()),
     ]
 
 

@@ -98,7 +98,8 @@ def foreign_results(folder: Path, plan: PruningPlan, settings: Mapping[str, Any]
         for what, ours, theirs in (
             ("layers", plan.dropped, made.dropped),
             ("model", plan.fingerprint, made.fingerprint),
-            ("repair", _repair(plan), _repair(made)),
+            ("repair", _digest(plan.repair), _digest(made.repair)),
+            ("healing", _digest(plan.heal), _digest(made.heal)),
         ):
             if ours != theirs:
                 return f"{str(folder)!r} holds the results of another {what.rstrip('s')} than its plan's"
@@ -128,5 +129,5 @@ def told_by_results(path: Path) -> dict[str, Any]:
     return found
 
 
-def _repair(plan: PruningPlan) -> str:
-    return files.digest(dict(plan.repair)) if plan.repair else ""
+def _digest(facts: Mapping[str, Any]) -> str:
+    return files.digest(dict(facts)) if facts else ""

@@ -34,7 +34,8 @@ class Job:
 
     def __str__(self) -> str:
         repaired = f", with {self.plan.repair['method']} repair" if self.plan.repair else ""
-        return f"the model without layers {format_layers(self.plan.dropped)}{repaired}"
+        healed = f", healed in {self.plan.heal['steps']} steps" if self.plan.heal else ""
+        return f"the model without layers {format_layers(self.plan.dropped)}{repaired}{healed}"
 
 
 class Reports(Protocol):

@@ -186,11 +186,13 @@ class SweepFolder:
         return found
 
     def evaluation(self, plan: PruningPlan) -> Path:
-        """The folder of the results with a plan's layers dropped, and what is left repaired."""
+        """The folder of the results with a plan's layers dropped, and what is left repaired and healed."""
         name = format_layers(plan.dropped)
         name = name if len(name) <= 100 else files.digest(plan.dropped)
         if plan.repair:
             name += f"-{plan.repair['method']}-{files.digest(dict(plan.repair))[:8]}"
+        if plan.heal:
+            name += f"-healed-{files.digest(dict(plan.heal))[:8]}"
         return self.path / "layers" / name
 
     def draft(self, plan: PruningPlan) -> Path:

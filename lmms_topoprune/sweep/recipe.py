@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from lmms_topoprune._util import files
 from lmms_topoprune._util.files import write
 from lmms_topoprune.errors import InputError, OptionError, shown, unknown
 from lmms_topoprune.families import families, registered
+from lmms_topoprune.options import NO_HEALING, NO_REPAIR
 from lmms_topoprune.sweep.grid import DENSE, Grid, questions
 
 if TYPE_CHECKING:
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.yaml"
 PUBLISHED = "published.json"
-NO_REPAIR = "none"
-LISTS = {"criteria": str, "sparsities": float, "seeds": int, "repairs": str, "tasks": str}
+LISTS = {"criteria": str, "sparsities": float, "seeds": int, "repairs": str, "heals": str, "tasks": str}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to evaluate: every criterion with every repair at every sparsity for every seed, of every model.
+    """What to evaluate: criteria x repairs x healings x sparsities x seeds, of every model.
 
     Attributes:
         models: for each the arguments of its wrapper, `pretrained` among them, and under `model` one of the
@@ -39,6 +40,7 @@ class Recipe:
         sparsities: shares of the decoder layers to drop.
         seeds: of the calibration set.
         repairs: "none" and methods of repair.
+        heals: "none" and healings behind the repair, such as "steps=200", as PruningOptions.heal has them.
         tasks: tasks or groups of lmms-eval.
         limit: questions a task, or below 1 their share; None for all.
         batch_size: questions answered at once.
@@ -51,6 +53,7 @@ class Recipe:
     sparsities: Sequence[float] = (0.1, 0.3)
     seeds: Sequence[int] = (0,)
     repairs: Sequence[str] = (NO_REPAIR,)
+    heals: Sequence[str] = (NO_HEALING,)
     tasks: Sequence[str] = ("topoprune",)
     limit: float | None = None
     batch_size: int = 16
@@ -124,7 +127,7 @@ class Recipe:
             OptionError: an unknown criterion or option, or a sparsity out of range.
         """
         return Grid(
-            tuple(c if r == NO_REPAIR else f"{c}:repair={r}" for c in self.criteria for r in self.repairs),
+            tuple(_variant(*v) for v in itertools.product(self.criteria, self.repairs, self.heals)),
             tuple(self.sparsities),
             tuple(self.seeds),
             dict(self.options),
@@ -138,6 +141,12 @@ class Recipe:
             re.sub(r"[^\w.=+-]+", "_", Path(str(m.get("pretrained", m["model"]))).name) for m in self.models
         ]
         return [output / (n if names.count(n) == 1 else f"{n}-{i}") for i, n in enumerate(names, 1)]
+
+
+def _variant(criterion: str, repair: str, heal: str) -> str:
+    """A criterion with its repair and healing, as the grid names it."""
+    repaired = "" if repair == NO_REPAIR else f":repair={repair}"
+    return criterion + repaired + ("" if heal == NO_HEALING else f":heal={heal}")
 
 
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ import torch
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, TopopruneError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.pipeline import Planner
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import Run
@@ -263,8 +263,12 @@ def _job(
     """The job of a plan; its results name the lmms-eval command that gives the same ones."""
     layers = f",layers={format_layers(plan.dropped)}" if plan.dropped else ""
     if plan.repair:
-        asked = {"repair": "method", "calibration": "source", "samples": "samples", "seed": "seed"}
-        layers += "".join(f",{option}={plan.repair[name]}" for option, name in asked.items())
+        layers += f",repair={plan.repair['method']}"
+    if plan.heal:
+        layers += f",heal={HealingOptions.of_plan(plan.heal).text}"
+    if facts := plan.repair or plan.heal:
+        asked = {"calibration": "source", "samples": "samples", "seed": "seed"}
+        layers += "".join(f",{option}={facts[name]}" for option, name in asked.items())
     return Job(
         plan,
         tuple(tasks),

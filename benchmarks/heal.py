@@ -1,0 +1,217 @@
+"""What healing brings, apart from criterion and repair: pruned, repaired, healed, repaired then healed.
+
+    python benchmarks/heal.py text runs/smollm2 --sparsities 0.2,0.3,0.4 -o runs/heal/text.json
+    python benchmarks/heal.py tasks --pretrained runs/lvlm --heal steps=100 -o runs/heal/lvlm
+
+`text` prints the perplexity of a language model in the folder that benchmarks/rule/smollm2.py makes, on other
+passages of the texts that were trained on and on texts that were not. `tasks` sweeps lmms-eval tasks and
+prints what is kept over chance. Both go on where they were interrupted, in the middle of a healing too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from repair import Found, criteria_option, listed, passage_losses, show, shown, split
+
+from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.plan import format_layers
+
+TRAINED, UNSEEN = ("anarchism", "handbook"), ("jargon", "reference")
+"""Texts whose passages are trained on, and texts of which nothing is."""
+
+
+@click.group()
+def main() -> None:
+    """Tables of healed models."""
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@criteria_option
+@click.option("--sparsities", default="0.2,0.3,0.4", show_default=True)
+@click.option("--seeds", default="0", show_default=True, help="Of samples, order and first updates.")
+@click.option("--heal", default="steps=200", show_default=True, help="As --heal of topoprune sweep.")
+@click.option("--starts", default="pruned,repaired", show_default=True, help="What is healed.")
+@click.option("--passages", default=256, show_default=True, help="Samples of the training set.")
+@click.option("--tokens", default=64, show_default=True, help="Tokens of a sample.")
+@click.option("--evaluated", default=16, show_default=True, help="Passages of each text to evaluate on.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A JSON file.")
+def text(folder: Path, output: Path, **asked: Any) -> None:
+    """Perplexity of each model on passages of texts trained on and not, with what the healing took."""
+    bench = _Texts.load(folder, output, asked["passages"], asked["tokens"], asked["evaluated"])
+    wanted = [
+        (criterion, float(sparsity), int(seed))
+        for seed in asked["seeds"].split(",")
+        for sparsity in asked["sparsities"].split(",")
+        for criterion in listed(asked["criteria"])
+    ]
+    bench.measure("dense", None, "none", None, 0)
+    for criterion, sparsity, seed in wanted:
+        plan = bench.plan(criterion, sparsity, seed)
+        for repair in ("none", "linear"):
+            bench.measure(criterion, plan, repair, None, seed)
+        for start in asked["starts"].split(","):
+            repair = "none" if start == "pruned" else "linear"
+            bench.measure(criterion, plan, repair, HealingOptions.parse(asked["heal"]), seed)
+    click.echo(table(json.loads(output.read_text())))
+
+
+class _Texts:
+    """A language model, its samples, and the figures so far."""
+
+    def __init__(self, model: Any, tokenizer: Any, output: Path, ids: torch.Tensor, passages: Any) -> None:
+        from lmms_topoprune.calibration.samples import Sample
+
+        self.model, self.tokenizer, self.output = model, tokenizer, output
+        self.samples, self.passages = [Sample(tokenizer.decode(row)) for row in ids], passages
+        self.batches = [{"input_ids": rows} for rows in ids[:128].split(8)]
+        self.found: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+
+    @classmethod
+    def load(cls, folder: Path, output: Path, count: int, tokens: int, evaluated: int) -> _Texts:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32").eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+        parts = {name: split(folder, name, tokenizer, evaluated) for name in (*TRAINED, *UNSEEN)}
+        rows = [
+            row
+            for rows in zip(*(parts[name][1] for name in TRAINED), strict=False)
+            for passage in rows
+            for row in passage.split(tokens)
+        ]
+        rows = [row for row in rows if len(row) == tokens][:count]
+        passages = {
+            "trained": torch.cat([parts[name][0] for name in TRAINED]),
+            "unseen": torch.cat([parts[name][0] for name in UNSEEN]),
+        }
+        return cls(model, tokenizer, output, torch.stack(rows), passages)
+
+    def plan(self, criterion: str, sparsity: float, seed: int) -> Any:
+        """The plan of a criterion, from the first 128 samples; remembered by the cache."""
+        from lmms_topoprune.options import PruningOptions
+        from lmms_topoprune.pipeline import make_plan
+
+        options = PruningOptions(sparsity, criterion=criterion, samples=128, seed=seed)
+        given = {"name": "smollm2", "samples": self.samples[:128], "progress": False}
+        return make_plan(self.model, self.tokenizer, options, **given)
+
+    def measure(self, criterion: str, plan: Any, repair: str, healing: Any, seed: int) -> None:
+        """Carry a plan out, note the losses of the passages, and write the file."""
+        from lmms_topoprune._util import files
+        from lmms_topoprune.heal.apply import heal
+        from lmms_topoprune.repair.apply import repair as repaired
+
+        layers = format_layers(plan.dropped) if plan else "none"
+        key = f"{layers} {repair} {healing.text if healing else 'none'} seed {seed}"
+        entry = self.found.setdefault(key, {"criteria": []})
+        name = f"{criterion} {plan.sparsity:.2f}" if plan else "dense"
+        if name not in entry["criteria"]:
+            entry["criteria"].append(name)
+        if "trained" not in entry:
+            checkpoint = self.output.with_name(f"{files.digest([str(self.output), key])}.healing")
+            start = time.perf_counter()
+            with repaired(self.model, self.batches, plan.dropped if plan else (), repair) as deletion:
+                if healing:
+                    given = {"seed": seed, "checkpoint": checkpoint, "key": key, "tell": _say}
+                    entry |= heal(deletion, self.tokenizer, self.samples, healing, **given)
+                entry["minutes"] = (time.perf_counter() - start) / 60
+                entry |= {kind: passage_losses(self.model, ids) for kind, ids in self.passages.items()}
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        files.write_json(self.output, self.found)
+        click.echo(f"{key}: " + ", ".join(f"{k} {perplexity(entry[k]):.1f}" for k in ("trained", "unseen")))
+
+
+def _say(step: int, loss: float, tokens: int) -> None:
+    click.echo(f"  step {step} loss {loss:.3f} tokens {tokens}", err=True)
+
+
+def perplexity(losses: Sequence[float]) -> float:
+    return math.exp(float(np.mean(losses)))
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a model: perplexity on other passages of texts trained on / on texts that were not."""
+    lines = [
+        "| dropped by | layers | repair | healing | seed | trained texts | other texts | tokens | minutes |",
+        "|---|---|---|---|---|---:|---:|---:|---:|",
+    ]
+    for key, entry in found.items():
+        layers, repair, healing, _, seed = key.split(" ")
+        figures = [f"{perplexity(entry[kind]):.1f}" for kind in ("trained", "unseen")]
+        spent = [f"{entry.get('tokens', 0):.0f}", f"{entry['minutes']:.1f}"]
+        lines.append(
+            f"| {', '.join(entry['criteria'])} | "
+            + " | ".join([layers, repair, healing, seed, *figures, *spent])
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+@main.command()
+@criteria_option
+@click.option("--sparsities", default="0.2,0.3,0.4", show_default=True)
+@click.option("--seeds", default="0", show_default=True)
+@click.option("--heal", default="steps=200", show_default=True)
+@click.option("--samples", default=256, show_default=True, help="Calibration samples.")
+@click.option("--tasks", default="topoprune", show_default=True)
+@click.option("--limit", type=int, help="Questions a task instead of all.")
+@click.option("--pretrained", default="embedded", show_default=True)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+def tasks(
+    criteria: str,
+    sparsities: str,
+    seeds: str,
+    heal: str,
+    samples: int,
+    tasks: str,
+    limit: int | None,
+    pretrained: str,
+    output: Path,
+) -> None:
+    """What is kept over chance (percent, 95 % interval)."""
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.report.tables import save
+    from lmms_topoprune.sweep.recipe import Recipe, run_sweep
+    from lmms_topoprune.sweep.run_folders import distinct
+
+    recipe = Recipe(
+        models=[{"model": "llava", "pretrained": pretrained}],
+        criteria=listed(criteria),
+        sparsities=[float(part) for part in sparsities.split(",")],
+        seeds=[int(part) for part in seeds.split(",")],
+        repairs=["none", "linear"],
+        heals=["none", heal],
+        tasks=listed(tasks),
+        limit=limit,
+        options={"samples": samples},
+    )
+    comparison = compare(distinct(run_sweep(recipe, output)))
+    save(comparison, output / "comparison.json")
+    kept: Found = defaultdict(lambda: defaultdict(list))
+    for row in comparison.rows:
+        if row.label != comparison.dense:
+            column = (
+                " and ".join(filter(None, [row.repair and "repaired", row.heal and "healed"])) or "pruned"
+            )
+            cell, criterion = row.overall, row.criterion.split(" ")[0]
+            kept[criterion, round(row.sparsity, 2)][column].append(
+                f"{100 * cell.corrected:.1f} ({shown(cell.corrected_interval)})"
+            )
+    click.echo(f"dense {100 * comparison.rows[0].overall.score:.1f} %")
+    show(kept, ("pruned", "repaired", "healed", "repaired and healed"))
+
+
+if __name__ == "__main__":
+    main()

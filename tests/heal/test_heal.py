@@ -1,0 +1,219 @@
+"""A pruned model trained on the dense model's answers: nearer to it after, one copy of weights, undoable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlavaProcessor, PreTrainedModel
+
+from lmms_topoprune.calibration.loss import answered_texts
+from lmms_topoprune.calibration.prompts import Prompter
+from lmms_topoprune.calibration.samples import Sample
+from lmms_topoprune.errors import InputError, OptionError, SurgeryError
+from lmms_topoprune.heal.apply import check_weights, heal, split
+from lmms_topoprune.heal.distillation import Outcome, Seams, dense_again, loss_of
+from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay
+from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint
+
+IDS = {"input_ids": torch.arange(3, 12)[None]}
+SHORT = HealingOptions(steps=8, batch=8, check_every=4, rank=4, learning_rate=1e-2, patience=0)
+FEW = replace(SHORT, steps=4, check_every=2)
+
+Make = Callable[..., PreTrainedModel]
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    return model(**IDS).logits
+
+
+@pytest.fixture
+def loud(tiny_llava: Make) -> PreTrainedModel:
+    """A tiny random model in which every layer matters."""
+    model = tiny_llava(layers=4)
+    for layer in decoder_layers(model):
+        layer.mlp.down_proj.weight.data *= 20
+    return model
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_healed_is_nearer_to_dense_and_undone_bit_for_bit(
+    method: str, loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    dense, before = logits(loud), fingerprint(loud)
+    wanted = {name: p.requires_grad for name, p in loud.named_parameters()}
+    deletion = delete_layers(loud, {1, 2})
+    pruned = logits(loud)
+    rate = 1e-2 if method == "lora" else 2e-3
+    options = replace(SHORT, method=method, learning_rate=rate)
+    record = heal(deletion, embedded_processor, samples, options)
+    assert record["steps"] == 8 and record["tokens"] > 0
+    assert record["loss_after"] < 0.9 * record["loss_before"]
+    assert not torch.equal(logits(loud), pruned)
+    assert {name for name, _ in loud.named_parameters()} < set(wanted)  # plain names, fewer layers
+    deletion.restore()
+    assert torch.equal(logits(loud), dense) and fingerprint(loud) == before
+    assert {name: p.requires_grad for name, p in loud.named_parameters()} == wanted
+
+
+@pytest.mark.parametrize("method", [LoraOverlay, FullOverlay])
+def test_the_teacher_is_the_dense_model_whatever_was_trained(
+    method: type, loud: PreTrainedModel, embedded_processor: LlavaProcessor
+) -> None:
+    dense = logits(loud)
+    deletion = delete_layers(loud, {1})
+    pruned = logits(loud)
+    layers = decoder_layers(loud)
+    overlay = method(layers) if method is FullOverlay else method(layers, 4, 0)
+    with torch.no_grad():
+        for parameter in overlay.parameters().values():
+            parameter += 0.1
+    trained = logits(loud)
+    assert not torch.allclose(trained, pruned, atol=1e-3)
+    with dense_again(deletion, overlay):
+        assert torch.equal(logits(loud), dense)
+    assert torch.equal(logits(loud), trained)
+    weights = overlay.finish()
+    assert torch.equal(logits(loud), pruned)
+    deletion.attach(weights, "_note", {})
+    torch.testing.assert_close(logits(loud), trained, atol=1e-4, rtol=1e-4)
+    deletion.restore()
+    assert torch.equal(logits(loud), dense)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_healing_ends_in_the_same_weights(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample], tmp_path: Path
+) -> None:
+    with delete_layers(loud, {1, 2}) as deletion:
+        whole = heal(deletion, embedded_processor, samples[:16], FEW)
+        expected = logits(loud)
+
+    def stop(step: int, loss: float, tokens: int) -> None:
+        if step == 3:
+            raise Stop
+
+    with delete_layers(loud, {1, 2}) as deletion:
+        with pytest.raises(Stop):
+            heal(deletion, embedded_processor, samples[:16], FEW, checkpoint=tmp_path / "run", tell=stop)
+        told: list[int] = []
+        again = heal(
+            deletion, embedded_processor, samples[:16], FEW, checkpoint=tmp_path / "run",
+            tell=lambda step, *_: told.append(step),
+        )  # fmt: skip
+        assert told[0] == 3  # that one came after the last checkpoint
+        assert torch.equal(logits(loud), expected) and {**again, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_a_checkpoint_of_other_options_is_not_used(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample], tmp_path: Path
+) -> None:
+    def stop(step: int, loss: float, tokens: int) -> None:
+        if step == 3:
+            raise Stop
+
+    with delete_layers(loud, {1}) as deletion:
+        with pytest.raises(Stop):
+            heal(deletion, embedded_processor, samples[:16], FEW, checkpoint=tmp_path, tell=stop)
+        other = replace(FEW, steps=2)
+        told: list[int] = []
+        heal(
+            deletion, embedded_processor, samples[:16], other, checkpoint=tmp_path,
+            tell=lambda step, *_: told.append(step),
+        )  # fmt: skip
+        assert told == [1, 2]
+
+
+def test_recomputed_activations_give_the_same_weights(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    found = []
+    for checkpointing in (False, True):
+        options = replace(FEW, steps=2, checkpointing=checkpointing)
+        with delete_layers(loud, {1, 2}) as deletion:
+            heal(deletion, embedded_processor, samples[:16], options)
+            found.append(logits(loud))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    assert not loud.training and not loud.is_gradient_checkpointing
+
+
+def test_the_loss_is_zero_between_equals_and_counts_what_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = Outcome(torch.randn(5, 7, generator=generator), {0: torch.randn(6, 4, generator=generator)})
+    other = Outcome(torch.randn(5, 7, generator=generator), {0: 2 * one.seams[0]})
+    same = loss_of(one, one)
+    assert float(same.divergence) == pytest.approx(0, abs=1e-6) and float(same.seam) == 0
+    loss = loss_of(other, one)
+    p, q = one.logits.softmax(-1), other.logits.softmax(-1)
+    assert float(loss.divergence) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-5)
+    assert float(loss.seam) == pytest.approx(6) and loss.seam_tokens == 6  # |2x - x|^2 / |x|^2 = 1 a token
+    assert float(loss.mean(0.5)) == pytest.approx(float(loss.divergence) / 5 + 0.5)
+
+
+def test_seams_lie_behind_every_cut(tiny_llava: Make) -> None:
+    model = tiny_llava(layers=6)
+    dense = list(decoder_layers(model))
+    with delete_layers(model, {1, 2, 4}) as deletion:
+        assert Seams.of(deletion).modules == [dense[3], dense[5]]
+    with delete_layers(model, {2, 5}) as deletion:
+        assert Seams.of(deletion).modules == [dense[3], model.model.language_model.norm]
+
+
+def test_the_held_out_share_is_never_trained_on(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    train, held_out = split(samples, SHORT, 0)
+    digests = [{sample.digest for sample in part} for part in (train, held_out)]
+    assert not digests[0] & digests[1] and len(train) + len(held_out) == len(samples)
+    texts = answered_texts(loud, Prompter(embedded_processor), held_out, 8)
+    assert sum(len(text.labels) for text in texts) == round(SHORT.held_out * len(samples))
+
+
+def test_training_stops_when_the_held_out_share_gains_nothing(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    options = HealingOptions(steps=50, check_every=1, patience=2, learning_rate=0.9, rank=2)  # far too fast
+    with delete_layers(loud, {1}) as deletion:
+        pruned = logits(loud)
+        try:
+            record = heal(deletion, embedded_processor, samples, options)
+        except SurgeryError as error:
+            assert "not finite" in str(error)
+            return
+        assert record["steps"] < 50
+        if record["loss_after"] == record["loss_before"]:
+            assert torch.equal(logits(loud), pruned)  # the best weights are those from before any step
+
+
+def test_mistakes_are_one_sentence(
+    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    for text, sentence in (
+        ("steps=-1", "heal steps is -1; allowed: whole numbers from 1"),
+        ("stepz=3", "'stepz'"),
+        ("rank=x", "heal rank is 'x'; allowed: whole numbers from 1"),
+        ("method=magic", "magic"),
+        ("held_out=0.9", "held_out is 0.9; allowed: 0 < held_out <= 0.5"),
+        ("learning_rate=7", "learning_rate is 7"),
+        ("steps", "allowed: none, a number of steps, or settings"),
+    ):
+        with pytest.raises(OptionError, match=sentence):
+            HealingOptions.parse(text)
+    assert HealingOptions.parse("300") == HealingOptions(steps=300)
+    assert HealingOptions.parse("steps=5+rank=2+checkpointing=true").checkpointing
+    for text in ("steps=7", "steps=5+rank=2+checkpointing=True", "steps=5+method=full+learning_rate=0.001"):
+        assert HealingOptions.parse(text).text == text
+        assert HealingOptions.of_plan(HealingOptions.parse(text).to_json()).text == text
+    with delete_layers(loud, {1}) as deletion, pytest.raises(InputError, match="3 calibration samples"):
+        heal(deletion, embedded_processor, samples[:3], SHORT)
+    loud.is_quantized = True
+    with pytest.raises(SurgeryError, match="quantized"):
+        check_weights(loud)
