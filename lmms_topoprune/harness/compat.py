@@ -63,6 +63,7 @@ TOUCHED = tuple(
         ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
         ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
         ("lmms_eval.models.simple.glm4v", "Glm4vMoeForConditionalGeneration", "the same"),
+        ("accelerate:Accelerator", "num_processes", "several processes on a CPU ask for GPUs"),
         (OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
         (OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
     )
