@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:  # torch and transformers take seconds that numpy's tests do n
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
     from lmms_topoprune.calibration.samples import Sample
+
+# transformers imports a checkpoint's own code from one folder a process, which it reads when it is imported.
+MODULES = tempfile.TemporaryDirectory(prefix="hf_modules")
+os.environ["HF_MODULES_CACHE"] = MODULES.name
 
 # Behind everything else: where the package is installed, its tests read what is installed.
 sys.path.append(str(Path(__file__).parents[1]))

@@ -52,7 +52,8 @@ class Prompter:
     @property
     def image_token(self) -> str:
         """What stands for an image in a prompt; empty where the processor puts images in front by itself."""
-        if self.text_only or getattr(self.processor, "num_query_tokens", None):
+        fuyu = type(self.processor).__name__ == "FuyuProcessor"
+        if self.text_only or fuyu or getattr(self.processor, "num_query_tokens", None):
             return ""
         token = getattr(self.processor, "image_token", None) or "<image>"
         return str(getattr(token, "content", token))
@@ -127,6 +128,23 @@ class Prompter:
         if found is None:
             raise InputError("the chat template of this model cannot word a question")
         return found
+
+    def conversation(self, messages: Sequence[dict[str, Any]]) -> str:
+        """Turns of parts ({"type": "text", "text": ...}, {"type": "image"}) to where the answer starts.
+
+        Templates of a tokenizer alone often take only text: they get the marks of images in it.
+        """
+        if getattr(self.processor, "chat_template", None):
+            return self._render([*messages])
+        marks = {"image": self.image_token, "video": getattr(self.processor, "video_token", "")}
+        texts = [
+            "".join(marks.get(part["type"]) or part.get("text", "") for part in turn["content"])
+            for turn in messages
+        ]
+        if not self.has_template:
+            return "\n".join(texts)
+        turns = zip(messages, texts, strict=True)
+        return self._render([{"role": turn["role"], "content": text} for turn, text in turns])
 
     def _as_text(self, sample: Sample) -> str:
         marks = {"text": "", "image": self.image_token, "video": getattr(self.processor, "video_token", "")}

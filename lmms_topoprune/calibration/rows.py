@@ -56,17 +56,11 @@ class Question:
         turns = next((_turns(row[key]) for key in TURNS if row.get(key)), [])
         if not turns:
             return cls(text, images, videos)
-        said = next((_content(turn) for turn in turns if _is_user(turn)), [])
-        parts = [part for part in said if isinstance(part, Mapping)]
+        content = next((_content(turn) for turn in turns if _is_user(turn)), [])
+        parts = [part for part in content if isinstance(part, Mapping)]
         texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-        shown = {
-            kind: [_place(part, kind) for part in parts if kind in str(part.get("type"))] for kind in _KINDS
-        }
-        shown = {kind: [place for place in places if place is not None] for kind, places in shown.items()}
-        return cls("\n".join(texts) if texts else None, shown["image"] or images, shown["video"] or videos)
-
-
-_KINDS = ("image", "video")
+        said = "\n".join(texts) if texts else None
+        return cls(said, _places(parts, "image") or images, _places(parts, "video") or videos)
 
 
 def _listed(row: Mapping[str, Any], keys: Iterable[str]) -> Sequence[Any]:
@@ -93,10 +87,12 @@ def _content(turn: Mapping[str, Any]) -> Sequence[Any]:
     return content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content}]
 
 
-def _place(part: Mapping[str, Any], kind: str) -> Any:
-    """Where the image or video of a part is: {"image_url": {"url": PLACE}}, {"image": PLACE} and the like."""
-    found = next((part[key] for key in (f"{kind}_url", kind, "url", "path") if part.get(key)), None)
-    return found.get("url", found) if isinstance(found, Mapping) else found
+def _places(parts: Iterable[Mapping[str, Any]], kind: str) -> list[Any]:
+    """Where images or videos are: {"image_url": {"url": PLACE}}, {"image": PLACE} and the like."""
+    keys = (f"{kind}_url", kind, "url", "path")
+    own = (part for part in parts if kind in str(part.get("type")))
+    found = (next((part[key] for key in keys if part.get(key)), None) for part in own)
+    return [p.get("url", p) if isinstance(p, Mapping) else p for p in found if p is not None]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from lmms_eval.utils import _smart_comma_split, simple_parse_args_string
+from loguru import logger
+from transformers import AutoConfig
 
-from lmms_topoprune._util.device import check_device, find_device, find_dtype
+from lmms_topoprune._util.device import check_device, cpu_dtype, find_device, find_dtype
 from lmms_topoprune.errors import OptionError, nearest, shown, unknown
 from lmms_topoprune.families import OPEN, VARIABLE, Registered
 from lmms_topoprune.options import PruningOptions
@@ -122,26 +124,18 @@ def _check_criterion(model: Registered, given: Any) -> None:
 
 
 def _refuse_pruning(model: Registered, options: PruningOptions) -> None:
-    for name, unset in (("sparsity", 0.0), ("layers", None), ("plan", None), ("criterion", DENSE)):
+    nothing = dict.fromkeys(("drop", "parameters", "layers", "plan"))
+    for name, unset in {"sparsity": 0.0, **nothing, "criterion": DENSE}.items():
         value = getattr(options, name)
         if value != unset:
             raise OptionError(f"{name} is {shown(value)}; {model.name} deletes nothing, so leave it out")
 
 
-def why_nothing_goes(options: PruningOptions) -> str:
-    """What a user may have forgotten whose plan drops no layer."""
-    if options.plan is not None or options.layers is not None:
-        return "the given plan or list of layers is empty"
-    if options.sparsity > 0:
-        return f"sparsity is {options.sparsity}, which is less than half a layer; pass a larger one"
-    return "sparsity is 0; pass sparsity=0.3 or another share of the layers, or evaluate the dense model"
-
-
-def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | None:
-    """Fill in device, device_map and dtype where the wrapped class takes them.
+def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> tuple[str, str | torch.dtype | None]:
+    """Fill in device and device_map where the wrapped class takes them, and take dtype out.
 
     Returns:
-        What the loaded model has to be cast to, where the wrapped class has a dtype of its own.
+        The device, and the type that is asked for.
 
     Raises:
         OptionError: a device, dtype or batch size that cannot be.
@@ -151,13 +145,35 @@ def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> torch.dtype | N
     arguments.update({name: value for name, value in chosen.items() if name in allowed})
     if "batch_size" in arguments:
         arguments["batch_size"] = _batch_size(arguments["batch_size"])
-    dtype = find_dtype(arguments.pop("dtype", None), device)
-    if dtype is not None and "dtype" in allowed:
-        arguments["dtype"] = dtype
+    return device, find_dtype(arguments.pop("dtype", None), device)
+
+
+def choose_dtype(
+    asked: str | torch.dtype | None, device: str, arguments: dict[str, Any], allowed: dict[str, Any]
+) -> torch.dtype | None:
+    """Fill in dtype where the wrapped class takes it; "auto" on a CPU depends on the model.
+
+    Returns:
+        The type to load in, also where the wrapped class takes none; None leaves it to that class.
+    """
+    if asked == "auto" and device.startswith("cpu"):
+        asked = cpu_dtype(_width(arguments))
+        logger.info(f"dtype=auto on this processor and for this model: {asked}")
+    if asked is not None and "dtype" in allowed:
+        arguments["dtype"] = asked
+    if asked is None or asked == "auto":
         return None
-    if dtype is None or dtype == "auto":
-        return None
-    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
+    return asked if isinstance(asked, torch.dtype) else getattr(torch, asked)
+
+
+def _width(arguments: dict[str, Any]) -> int:
+    """Of the model's hidden states; 0 for a configuration that only its own code can read."""
+    try:
+        given = {"trust_remote_code": bool(arguments.get("trust_remote_code"))}
+        text = AutoConfig.from_pretrained(arguments["pretrained"], **given).get_text_config()
+    except (OSError, ValueError):  # said in a sentence when the model is loaded
+        return 0
+    return int(getattr(text, "hidden_size", 0))
 
 
 def _device_map(given: Any, device: str) -> Any:

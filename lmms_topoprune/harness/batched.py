@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
-from lmms_topoprune.calibration.prompts import padded
+from lmms_topoprune.calibration.prompts import Prompter, padded
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.guarded import answer_in_rounds
@@ -53,8 +53,8 @@ class BatchedGeneration(Likelihood):
     def context_prompt(self, request: Instance) -> Prompt:
         return self._simple_prompt(request)
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> Any:
-        with padded(self.tokenizer, "right"):
+    def encode_prompts(self, prompts: Sequence[Prompt], side: str = "right") -> Any:
+        with padded(self.tokenizer, side):
             return self._encode([*prompts])
 
     def _answer(self, requests: list[Instance]) -> list[GenerationResult]:
@@ -76,17 +76,19 @@ class BatchedGeneration(Likelihood):
     def _generate(self, prompts: list[Prompt], settings: dict[str, Any]) -> list[GenerationResult]:
         inputs = self._encode(prompts)
         shown = {kind for prompt in prompts for kind in prompt.kinds}
-        refuse_unseen(shown, inputs, self.registered.wraps, self._image_processor)
-        end = self.eot_token_id
-        ids = self.model.generate(
-            **inputs, **settings, use_cache=self.use_cache, pad_token_id=end, eos_token_id=end
-        )
+        refuse_unseen(shown, inputs, self.registered.wraps, self.hf_processor)
+        ids = self.model.generate(**inputs, **settings, **self._stopping())
         ids = ids[:, inputs["input_ids"].shape[1] :]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [
-            GenerationResult(text, TokenCounts(output_tokens=_length(row, end)))
+            GenerationResult(text, TokenCounts(output_tokens=_length(row, self.eot_token_id)))
             for text, row in zip(texts, ids, strict=True)
         ]
+
+    def _stopping(self) -> dict[str, Any]:
+        """What llava_hf passes to generate() beside the task's settings."""
+        end = self.eot_token_id
+        return {"use_cache": self.use_cache, "pad_token_id": end, "eos_token_id": end}
 
     def _encode(self, prompts: list[Prompt]) -> Any:
         """Left-padded inputs of a batch; images and videos in the order of their placeholders."""
@@ -107,13 +109,20 @@ class BatchedGeneration(Likelihood):
 
     def _chat_prompt(self, request: Instance) -> Prompt:
         _, doc_to_messages, _, doc_id, task, split = request.args
-        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id]))
-        images, videos, _ = messages.extract_media()
+        messages = ChatMessages(messages=self._turns(doc_to_messages(self.task_dict[task][split][doc_id])))
+        images, videos, sounds = messages.extract_media()
+        if sounds:
+            refuse_unseen(["audio"], {}, self.registered.wraps, self.hf_processor)
         self.answers.shows(request, media_digest([*images, *videos]))
-        text = self._image_processor.apply_chat_template(
-            messages.model_dump()["messages"], tokenize=False, add_generation_prompt=True
-        )
-        return Prompt(text, tuple(images), self._frames(videos))
+        return Prompt(self._worded(messages), tuple(images), self._frames(videos))
+
+    def _turns(self, turns: list[Any]) -> list[Any]:
+        """A task's messages as the processor takes them."""
+        return turns
+
+    def _worded(self, messages: ChatMessages) -> str:
+        """A conversation in the words of the processor's chat template."""
+        return Prompter(self.hf_processor).conversation(messages.model_dump()["messages"])
 
     def _simple_prompt(self, request: Instance) -> Prompt:
         context, _, doc_to_visual, doc_id, task, split = request.args
@@ -121,7 +130,7 @@ class BatchedGeneration(Likelihood):
         self.answers.shows(request, media_digest(visuals))
         kind = (kind_of(visuals[0]) or "audio") if visuals else "image"
         if kind not in PLACEHOLDERS:
-            refuse_unseen([kind], {}, self.registered.wraps, self._image_processor)
+            refuse_unseen([kind], {}, self.registered.wraps, self.hf_processor)
         if visuals and PLACEHOLDERS["image"] not in context:
             context = f"{' '.join([PLACEHOLDERS[kind]] * len(visuals))}\n{context}"
         text = self._render(context)

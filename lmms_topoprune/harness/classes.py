@@ -7,7 +7,7 @@ from typing import Any
 from lmms_topoprune._util.references import load
 from lmms_topoprune.errors import MissingExtraError
 from lmms_topoprune.families import Registered, registered
-from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.compat import video_readers_optional
 from lmms_topoprune.harness.user_errors import one_sentence
 
 
@@ -41,7 +41,7 @@ def _wrapped_class(model: Registered, kind: str) -> type:
     from lmms_eval.models import MODEL_REGISTRY_V2
 
     try:
-        with decord_optional():
+        with video_readers_optional():
             return MODEL_REGISTRY_V2.get_model_class(model.wraps, force_simple=kind == "simple")
     except ImportError as error:
         raise MissingExtraError(f"{model.wraps} of lmms-eval cannot be imported: {error}") from error

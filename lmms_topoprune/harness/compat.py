@@ -3,8 +3,9 @@
 lmms-eval hands a model neither the tracker that saves results nor the tasks that are evaluated, swallows what
 fails while it saves, and knows a model by its argument string alone. `TOUCHED` lists what is used in spite of
 that, with what breaks without it; tests/harness/test_lmms_eval_compat.py fails with that sentence when one is
-gone. The same for transformers and torch is _util/compat.py. Nothing heavy is imported before it is needed:
-lmms-eval's entry point imports this file with `lmms_eval.models`, long before torch.
+gone. The model classes of single wrappers are put right in model_classes.py. The same for transformers and
+torch is _util/compat.py. Nothing heavy is imported before it is needed: lmms-eval's entry point imports this
+file with `lmms_eval.models`, long before torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any, Protocol
 
-from lmms_topoprune._util.compat import Touched, replaced, replaced_names
+from lmms_topoprune._util.compat import Touched, replaced
 from lmms_topoprune._util.files import digest
 from lmms_topoprune.errors import InputError
 
@@ -30,6 +31,7 @@ _EVALUATOR, _UTILS = "lmms_eval.evaluator", "lmms_eval.utils"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker:EvaluationTracker"
 _CACHE = "lmms_eval.caching.response_cache:ResponseCache"
 _MANAGER = "lmms_eval.tasks:TaskManager"
+OMNI = "lmms_eval.models.simple.qwen2_5_omni"
 _NO_PLAN = "no plan is left beside the results, and calibration may draw from what is evaluated"
 _NO_CHECK = "calibration may draw from what is evaluated"
 TOUCHED = tuple(
@@ -61,6 +63,9 @@ TOUCHED = tuple(
         ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
         ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
         ("lmms_eval.models.simple.glm4v", "Glm4vMoeForConditionalGeneration", "the same"),
+        ("accelerate:Accelerator", "num_processes", "several processes on a CPU ask for GPUs"),
+        (OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
+        (OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
     )
 )
 
@@ -328,63 +333,47 @@ def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]
             yield from single_tasks(manager, child)
 
 
-# Wrappers' imports and model classes --------------------------------------------------------------
+# Wrappers' imports and processes -------------------------------------------------------------------
 
 
 @contextmanager
-def decord_optional() -> Iterator[None]:
-    """Within this block `import decord` succeeds; afterwards sys.modules is as it was.
+def video_readers_optional() -> Iterator[None]:
+    """Within this block `import decord` and `import moviepy` succeed; afterwards sys.modules is as it was.
 
-    Wrappers import decord, a video reader few have, at their top or when they open a video. A stand-in that
-    stayed would make others believe that decord is there, so those that ask at import (lmms_eval.protocol,
-    transformers) are asked before.
+    Wrappers import these video readers, which few have, at their top or when they open a video. A stand-in
+    that stayed would make others believe that decord is there, so those that ask at import
+    (lmms_eval.protocol, transformers) are asked before.
     """
-    if "decord" in sys.modules or importlib.util.find_spec("decord") is not None:
-        yield
-        return
     import lmms_eval.protocol  # noqa: F401
     from transformers.utils.import_utils import is_decord_available
 
-    from lmms_topoprune.harness.media import stand_in
+    from lmms_topoprune.harness.media import stand_ins
 
     is_decord_available()
-    sys.modules["decord"] = stand_in()
+    missing = {
+        name: module
+        for name, module in stand_ins().items()
+        if name not in sys.modules and importlib.util.find_spec(name) is None
+    }
+    sys.modules.update(missing)
     try:
         yield
     finally:
-        del sys.modules["decord"]
+        for name in missing:
+            del sys.modules[name]
 
 
 @contextmanager
-def generic_model_class() -> Iterator[None]:
-    """Within this block the `huggingface` wrapper finds the model class that can answer.
+def each_process_alone(device: str) -> Iterator[None]:
+    """Within this block a wrapper on a CPU takes its process for the only one.
 
-    With transformers 5 it looks model types up among configuration classes, never finds one and takes
-    AutoModel, which cannot generate.
+    By itself it asks for one GPU a process. Each loads the whole model, and lmms-eval tells the object its
+    rank and its share of the requests when it evaluates.
     """
-    with replaced_names(**{"lmms_eval.models.chat.huggingface.AutoModel": _Generating}):
+    if not device.startswith("cpu"):
         yield
+        return
+    from accelerate import Accelerator
 
-
-class _Generating:
-    @staticmethod
-    def from_pretrained(name: str, **given: Any) -> Any:
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
-        config = AutoConfig.from_pretrained(name, trust_remote_code=given.get("trust_remote_code", False))
-        seeing = type(config) in AutoModelForImageTextToText._model_mapping
-        auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-        return auto.from_pretrained(name, **given)
-
-
-@contextmanager
-def glm_model_class() -> Iterator[None]:
-    """Within this block the `glm4v` wrapper takes the class that config.json names.
-
-    By itself it takes a mixture of experts for whatever has no "Flash" in its name or path.
-    """
-    from lmms_eval.models.simple import glm4v
-    from transformers import AutoModelForImageTextToText as Auto
-
-    with replaced(glm4v, Glm4vForConditionalGeneration=Auto, Glm4vMoeForConditionalGeneration=Auto):
+    with replaced(Accelerator, num_processes=property(lambda _: 1)):
         yield

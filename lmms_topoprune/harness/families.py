@@ -8,8 +8,8 @@ from typing import Any
 
 from lmms_topoprune._util.compat import llama4_can_answer
 from lmms_topoprune.calibration.prompts import Prompter
-from lmms_topoprune.harness.compat import generic_model_class, glm_model_class
 from lmms_topoprune.harness.guarded import GuardedGeneration
+from lmms_topoprune.harness.model_classes import generic_model_class, glm_model_class
 
 PLAIN = (
     "{% for message in messages %}{% for part in message['content'] %}"

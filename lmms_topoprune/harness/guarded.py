@@ -16,7 +16,7 @@ from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.compat import video_readers_optional
 from lmms_topoprune.harness.likelihood import Likelihood, batch_size_of
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError, VideoReader
 from lmms_topoprune.harness.user_errors import one_sentence
@@ -155,7 +155,7 @@ class GuardedGeneration(Likelihood):
         with (
             one_sentence(),
             measured(self.stages, "generate"),
-            decord_optional(),
+            video_readers_optional(),
             _escaping(self.network, media),
         ):
             results = self._answer_all(super().generate_until, watched)

@@ -51,7 +51,7 @@ class Likelihood(lmms):  # type: ignore[misc]
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding")
         with one_sentence(), measured(self.stages, "loglikelihood"), bar:
             asked = [self._asked(request) for request in requests]
-            for batch in _batches(asked, batch_size_of(self)):
+            for batch in batches_of_a_kind([prompt for prompt, _ in asked], batch_size_of(self)):
                 with errors_kept() as failure:
                     values = self._likelihoods([asked[index] for index in batch])
                 if failure.error is not None:
@@ -76,11 +76,12 @@ class Likelihood(lmms):  # type: ignore[misc]
 
     def context_prompt(self, request: Instance) -> Prompt:
         """Context and media in the words of the processor's chat template."""
-        context, _, doc_to_visual, document, task, split = request.args
-        visuals = (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
+        context, visuals = request.args[0], self._visuals(request)
         kinds = [kind_of(visual) or "an unknown medium" for visual in visuals]
-        if unknown := [kind for kind in kinds if kind not in ("image", "video")]:
-            raise InputError(f"a task of likelihoods shows {unknown[0]}; allowed: images, videos")
+        if "audio" in kinds:
+            refuse_unseen(["audio"], {}, self.registered.wraps, self.hf_processor)
+        if "an unknown medium" in kinds:
+            raise InputError("the task shows an unknown medium; allowed: images, videos")
         for mark in ("<image>", "<video>"):
             context = context.replace(mark, "")
         text = Prompter(self.hf_processor).worded(context.strip(), kinds)
@@ -88,8 +89,13 @@ class Likelihood(lmms):  # type: ignore[misc]
         images = tuple(visual for visual, kind in pairs if kind == "image")
         return Prompt(text, images, tuple(visual for visual, kind in pairs if kind == "video"))
 
-    def encode_prompts(self, prompts: Sequence[Prompt]) -> Any:
-        """Tensors of a batch whose prompts have equally many images and videos, padded on the right."""
+    def _visuals(self, request: Instance) -> Sequence[Any]:
+        """What the document of a request shows."""
+        _, _, doc_to_visual, document, task, split = request.args
+        return (doc_to_visual(self.task_dict[task][split][document]) if doc_to_visual else None) or []
+
+    def encode_prompts(self, prompts: Sequence[Prompt], side: str = "right") -> Any:
+        """Tensors of a batch whose prompts have equally many images and videos, padded on that side."""
         processor = self.hf_processor
         prompter = Prompter(processor)
         media: dict[str, Any] = {}
@@ -101,9 +107,9 @@ class Likelihood(lmms):  # type: ignore[misc]
             media |= {"video_metadata": [facts for _, facts in frames], "do_sample_frames": False}
         if (bos := prompter.tokenizer.bos_token) and prompts[0].text.startswith(bos):
             media["add_special_tokens"] = False  # the template has put it there already
-        with padded(prompter.tokenizer, "right"):
+        with padded(prompter.tokenizer, side):
             texts = [prompt.text for prompt in prompts]
-            inputs = aligned(processor(text=texts, padding=True, return_tensors="pt", **media), "right")
+            inputs = aligned(processor(text=texts, padding=True, return_tensors="pt", **media), side)
         return inputs.to(self.network.device, self.network.dtype)
 
     @torch.inference_mode()
@@ -147,12 +153,12 @@ def batch_size_of(lm: Any) -> int:
         return 1
 
 
-def _batches(asked: Sequence[tuple[Prompt, str]], size: int) -> Iterator[list[int]]:
-    """Indices of requests with equally many images and videos, those with long texts first."""
+def batches_of_a_kind(prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
+    """Indices of prompts with equally many images and videos, those with long texts first."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for index, (prompt, _) in enumerate(asked):
+    for index, prompt in enumerate(prompts):
         groups.setdefault(prompt.kinds, []).append(index)
     for group in groups.values():
-        group.sort(key=lambda index: -len(asked[index][0].text))
+        group.sort(key=lambda index: -len(prompts[index].text))
         for start in range(0, len(group), size):
             yield group[start : start + size]

@@ -87,13 +87,24 @@ class VideoReader:
         return self.get_batch([index])[0]
 
 
-def stand_in() -> ModuleType:
-    """A module that wrappers may import as decord."""
-    module = ModuleType("decord", "decord's reader, by PyAV.")
-    module.__spec__ = ModuleSpec("decord", None)  # whoever asks whether it is there finds it
-    module.VideoReader = VideoReader  # type: ignore[attr-defined]
-    module.cpu = module.gpu = lambda number=0: None  # type: ignore[attr-defined]
-    return module
+class VideoFileClip:
+    """moviepy.VideoFileClip as far as wrappers go: whether a video has sound."""
+
+    def __init__(self, filename: str) -> None:
+        with av.open(filename) as container:
+            self.audio = container.streams.audio or None
+
+
+def stand_ins() -> dict[str, ModuleType]:
+    """Modules that wrappers may import as decord and moviepy."""
+    decord = ModuleType("decord", "decord's reader, by PyAV.")
+    decord.VideoReader = VideoReader  # type: ignore[attr-defined]
+    decord.cpu = decord.gpu = lambda number=0: None  # type: ignore[attr-defined]
+    moviepy = ModuleType("moviepy", "What of moviepy tells whether a video has sound, by PyAV.")
+    moviepy.VideoFileClip = VideoFileClip  # type: ignore[attr-defined]
+    for module in (decord, moviepy):
+        module.__spec__ = ModuleSpec(module.__name__, None)  # whoever asks whether it is there finds it
+    return {module.__name__: module for module in (decord, moviepy)}
 
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -32,17 +32,19 @@ class PartialLoad:
         planner: knows or makes the plan.
         options: what to do.
         arguments: of the wrapped class, with the resolved path under "pretrained".
-        cast: type that the loaded model is converted to afterwards, or None.
+        dtype: type to load in, whatever the wrapped class says; None leaves the choice to it.
         wraps: names the wrapped class.
         plan: the plan, once the model was loaded without what it drops.
+        typed: whether the model was loaded in `dtype`.
     """
 
     planner: Planner
     options: PruningOptions
     arguments: Mapping[str, Any]
-    cast: torch.dtype | None
+    dtype: torch.dtype | None
     wraps: str
     plan: PruningPlan | None = None
+    typed: bool = False
     _checkpoint: Checkpoint | None = None
 
     @contextmanager
@@ -55,6 +57,10 @@ class PartialLoad:
             ours = not busy and str(name) == path and not more and not any(given.get(k) for k in DENSE_ONLY)
             if not ours:
                 return original(name, *more, **given)
+            if self.dtype is not None:  # many wrappers load in bfloat16, some beside an argument dtype
+                given = {**given, "dtype": self.dtype}
+                given.pop("torch_dtype", None)
+                self.typed = True
             busy = True
             try:
                 return self._load(kind, path, given)
@@ -65,7 +71,10 @@ class PartialLoad:
             yield
 
     def _load(self, kind: Any, path: str, given: dict[str, Any]) -> Any:
-        self._checkpoint = Checkpoint(path, kind, given, self.cast)
+        checkpoint = Checkpoint(path, kind, given)
+        if not isinstance(checkpoint.config, kind.config_class):  # the text model of Qwen2.5-Omni's folder
+            return kind.from_pretrained(path, **given)
+        self._checkpoint = checkpoint
         self.plan = self.planner.plan_before_loading(
             self.options, self._checkpoint, self._setting, Ranks.current()
         )

@@ -21,12 +21,18 @@ from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.compat import ask_for_likelihoods, evaluation, tell_plans_apart
+from lmms_topoprune.harness.compat import (
+    ask_for_likelihoods,
+    each_process_alone,
+    evaluation,
+    tell_plans_apart,
+)
 from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.partial_load import PartialLoad
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
+from lmms_topoprune.pipeline.checks import why_nothing_goes
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
@@ -108,13 +114,14 @@ class PrunedModel(lmms):  # type: ignore[misc]
         """Find mistakes before anything is loaded; complete the wrapped class's arguments in place.
 
         Returns:
-            The type that the loaded model is converted to, if any.
+            The type that the model is loaded in; None leaves it to the wrapped class.
         """
         allowed = sorting.parameters(self.wrapped)
         self.options = sorting.take_options(self.registered, arguments, allowed)
-        dtype = sorting.place(arguments, allowed)
+        device, self.dtype_asked = sorting.place(arguments, allowed)
         self.source = str(arguments.get("pretrained", allowed.get("pretrained")))
         arguments["pretrained"] = pretrained.resolve(self.source, arguments.get("revision"))
+        dtype = sorting.choose_dtype(self.dtype_asked, device, arguments, allowed)
         self.planner = Planner(
             self.source,
             path=arguments["pretrained"],
@@ -127,13 +134,13 @@ class PrunedModel(lmms):  # type: ignore[misc]
 
     def _load(self, arguments: dict[str, Any], dtype: torch.dtype | None) -> None:
         try:
-            with self.partial_load.loading():
+            with self.partial_load.loading(), each_process_alone(str(arguments.get("device", ""))):
                 super().__init__(**arguments)
         except TopopruneError:
             raise
         except Exception as error:
             raise pretrained.unloadable(self.source, error, self.registered.wraps) from error
-        if dtype is not None:
+        if dtype is not None and not self.partial_load.typed:
             self._model.to(dtype)
         tokenizer = getattr(self.hf_processor, "tokenizer", self.hf_processor)
         if tokenizer is not None:
@@ -149,7 +156,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.partial_load.remember(self._plan)
         if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
-                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+                f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan.layers)}"
             )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
@@ -166,7 +173,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         with self._changing():
             apply_plan(
                 model, processor, self._plan, calibrations=self.planner.sets, ranks=ranks,
-                batch_size=self.options.calibration_batch, progress=True,
+                batch_size=self.options.calibration_batch, progress=True, sums=self.planner.sums,
             )  # fmt: skip
 
     @contextmanager
@@ -262,7 +269,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
     def record(self) -> dict[str, Any]:
         """What is written beside the plan after a run."""
         made = {"size": self.size, "versions": versions(), "answers": self.answers.to_json()}
-        return {**self.setting, **made}
+        asked = {"dtype_asked": "auto"} if self.dtype_asked == "auto" else {}
+        return {**self.setting, **asked, **made}
 
     def clean(self) -> None:
         """lmms-eval calls this on every process once all requests are answered."""

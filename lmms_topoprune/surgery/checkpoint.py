@@ -32,13 +32,11 @@ class Checkpoint:
         path: local folder or hub id.
         model_class: a model or Auto class.
         options: the other arguments of from_pretrained.
-        cast: type that the loaded model is converted to afterwards; None leaves it.
     """
 
     path: str
     model_class: Any
     options: Mapping[str, Any] = field(default_factory=dict)
-    cast: torch.dtype | None = None
 
     @cached_property
     def config(self) -> Any:
@@ -81,8 +79,8 @@ class Checkpoint:
         facts = [(file.name, file.stat()) for file in weights]
         places = [[name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in facts]
         config = json.dumps(identifying_config(self.config), sort_keys=True, default=str)
-        types = [str(self.skeleton.dtype), str(self.cast)]
-        return [str(self.folder.resolve()), places, config, self.model_class.__name__, types]
+        dtype = str(self.skeleton.dtype)
+        return [str(self.folder.resolve()), places, config, self.model_class.__name__, dtype]
 
     def is_quantized(self) -> bool:
         return is_quantized(self.config, self.options)
@@ -100,8 +98,7 @@ class Checkpoint:
             return None
         options = self._named((*HUB, *SAME))
         mapped = self.model_class.from_pretrained(self.path, dtype=dtype, device_map="cpu", **options)
-        loaded = [kind for kind in (self.skeleton.dtype, self.cast) if kind is not None]
-        return fingerprint(mapped, {dtype: loaded})
+        return fingerprint(mapped, {dtype: [self.skeleton.dtype]})
 
     @cached_property
     def stored_types(self) -> frozenset[torch.dtype | str]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from families.tiny import tiny
-from harness import wrapped
-from vision_families import GRID, SIZE, Tiny
+from families.tiny import text, tiny, tokenizer
+from families.wrapped import GRID, SIZE
+from vision_families import Tiny
 
 from lmms_topoprune.calibration import samples as sample_digest
 from lmms_topoprune.calibration.collect import collect
@@ -34,7 +34,7 @@ def points(found):
 
 def _parts() -> tuple[Any, dict[str, Any]]:
     """A tokenizer whose template writes <image> and <video>, and what both processors take besides."""
-    words = wrapped.tokenizer("<image>", "<video>", image="<image>")
+    words = tokenizer("<image>", "<video>", image="<image>")
     text = "{% elif part['type'] == 'text' %}"
     words.chat_template = words.chat_template.replace(
         text, f"{{% elif part['type'] == 'video' %}}<video>{text}"
@@ -53,7 +53,7 @@ def llava_next_video() -> tuple[Any, Any]:
     words, shared = _parts()
     config = hf.LlavaNextVideoConfig(
         vision_config=tiny(hf.CLIPVisionConfig),
-        text_config=wrapped.text(hf.LlamaConfig, words),
+        text_config=text(hf.LlamaConfig, words),
         image_token_index=3,
         video_token_index=4,
         image_grid_pinpoints=GRID,
@@ -71,7 +71,7 @@ def video_llava() -> tuple[Any, Any]:
     words, shared = _parts()
     config = hf.VideoLlavaConfig(
         vision_config=tiny(hf.CLIPVisionConfig),
-        text_config=wrapped.text(hf.LlamaConfig, words),
+        text_config=text(hf.LlamaConfig, words),
         image_token_index=3,
         video_token_index=4,
         image_seq_length=4,

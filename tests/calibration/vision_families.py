@@ -2,89 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers as hf
-from families.tiny import tiny
-from harness import wrapped
+from families import wrapped
 from PIL import Image, ImageOps
 
 from lmms_topoprune.calibration.samples import Sample
 
-GRID = [[28, 56], [56, 28], [56, 56]]
-SIZE = {"height": 28, "width": 28}
-
-
-def _words(*special: str) -> hf.PreTrainedTokenizerFast:
-    return wrapped.tokenizer("<image>", *special, image="<image>")
-
-
-def llava() -> tuple[Any, Any]:
-    words = _words()
-    config = hf.LlavaConfig(
-        vision_config=tiny(hf.CLIPVisionConfig),
-        text_config=wrapped.text(hf.LlamaConfig, words),
-        image_token_id=3,
-    )
-    processor = hf.LlavaProcessor(
-        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE),
-        tokenizer=words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=words.chat_template,
-    )
-    return config, processor
-
-
-def llava_next() -> tuple[Any, Any]:
-    words = _words()
-    config = hf.LlavaNextConfig(
-        vision_config=tiny(hf.CLIPVisionConfig),
-        text_config=wrapped.text(hf.MistralConfig, words),
-        image_token_id=3,
-        image_grid_pinpoints=GRID,
-    )
-    processor = hf.LlavaNextProcessor(
-        image_processor=hf.LlavaNextImageProcessor(
-            size={"shortest_edge": 28}, crop_size=SIZE, image_grid_pinpoints=GRID
-        ),
-        tokenizer=words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=words.chat_template,
-    )
-    return config, processor
-
-
-def llava_onevision() -> tuple[Any, Any]:
-    words = _words("<video>")
-    config = hf.LlavaOnevisionConfig(
-        vision_config=tiny(hf.SiglipVisionConfig),
-        text_config=wrapped.text(hf.Qwen2Config, words),
-        image_token_id=3,
-        video_token_id=4,
-        image_grid_pinpoints=GRID,
-    )
-    processor = hf.LlavaOnevisionProcessor(
-        image_processor=hf.LlavaOnevisionImageProcessor(size=SIZE, image_grid_pinpoints=GRID),
-        tokenizer=words,
-        video_processor=hf.LlavaOnevisionVideoProcessor(size=SIZE),
-        num_image_tokens=4,
-        vision_feature_select_strategy="full",
-        chat_template=words.chat_template,
-    )
-    return config, processor
-
-
-LLAVA: dict[str, Callable[[], tuple[Any, Any]]] = {
-    made.__name__: made for made in (llava, llava_next, llava_onevision)
-}
-BUILDERS = {**LLAVA, **wrapped.BUILDERS}
 # What a prompt holds for an image, as the family's own template writes it.
 MARKS = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "<|vision_start|><|image_pad|><|vision_end|>"),
@@ -95,6 +22,7 @@ MARKS = {
     "instructblip": "",
     "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
 }
+BUILDERS = {name: wrapped.BUILDERS[name] for name in MARKS}
 FINAL_NORMS = ("language_model.norm", "text_model.norm", "language_model.model.norm")
 
 
@@ -125,7 +53,7 @@ class Tiny:
     def of(cls, name: str) -> Tiny:
         config, processor = BUILDERS[name]()
         torch.manual_seed(0)
-        kind = config.architectures[0] if config.architectures else _class_of(config)
+        kind = config.architectures[0] if config.architectures else wrapped.class_of(config)
         model = getattr(hf, kind)(config).eval()
         with torch.no_grad():  # large enough that every token matters to the others
             for name_, parameter in model.named_parameters():
@@ -174,10 +102,6 @@ class Tiny:
         plain = [state[0] for state in states[:-1]]
         plain[1 : 1 + len(deep)] = inputs_of[: len(deep)]
         return torch.stack([*plain, inputs_of[-1]])
-
-
-def _class_of(config: Any) -> str:
-    return type(config).__name__.replace("Config", "ForConditionalGeneration")
 
 
 def mixed_samples() -> list[Sample]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from lmms_topoprune import registry
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,6 +25,7 @@ def blocks(text: str) -> list[str]:
 @pytest.fixture
 def run(model_folder, tmp_path, monkeypatch):
     """Runs a page's examples in one namespace, on the tiny model instead of the embedded one."""
+    monkeypatch.setattr(registry, "_declared", dict(registry._declared))  # what they declare is theirs
 
     def run(page: str) -> dict[str, Any]:
         monkeypatch.chdir(tmp_path)

@@ -43,8 +43,7 @@ def remote(tmp_path, embedded_processor):
     return folder
 
 
-def test_a_plan_for_a_model_with_its_own_code(topoprune, remote, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_plan_for_a_model_with_its_own_code(topoprune, remote):
     wanted = ("plan", "--pretrained", remote, "--layers", "2", "--json")
     code, _, err = topoprune(*wanted)
     assert code == 2 and "pass --trust-remote-code to run it" in err and "Traceback" not in err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness.wrapped import tokenizer
+from families.tiny import tokenizer
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,

@@ -1,10 +1,13 @@
-"""Shrink any configuration class of transformers to a model that runs in milliseconds."""
+"""Shrink any configuration class of transformers to a model that runs in milliseconds, and its tokenizer."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 LAYERS = 6
 
@@ -53,3 +56,59 @@ def _token_ids(known: dict[str, Any]) -> dict[str, int]:
     special = [key for key in known if key.endswith(("_token_id", "_token_index"))]
     ids = {key: 100 + number for number, key in enumerate(special)}
     return ids | {key: token for key, token in (("pad_token_id", 0), ("bos_token_id", 1)) if key in ids}
+
+
+PAD, END, BEGIN = "<pad>", "</s>", "<s>"
+TURNS = (
+    "{% for message in messages %}{{ message['role'] }}: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}\n{% endfor %}assistant:"
+)
+
+
+def tokenizer(
+    *special: str, image: str = "", named: dict[str, str] | None = None, whole: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """One token a byte, and the special ones; the chat template writes `image` for an image.
+
+    With `whole`, tokens that are words of the vocabulary, a space comes before every text, as with Llama's.
+    """
+    names = [PAD, END, BEGIN, *special, *whole]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*names, *alphabet])}
+    backend = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not whole)
+    if whole:
+        words = Regex("|".join(map(re.escape, whole)))
+        backend.normalizer = normalizers.Prepend(" ")
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(words, "isolated"), backend.pre_tokenizer]
+        )
+    backend.decoder = decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=END,
+        bos_token=BEGIN,
+        **({"extra_special_tokens": named} if named else {"additional_special_tokens": list(special)}),
+        model_max_length=4096,
+        padding_side="left",
+    )
+    made.chat_template = TURNS.replace("IMAGE", image)
+    return made
+
+
+def text(kind: type, words: PreTrainedTokenizerFast, **given: Any) -> Any:
+    """The configuration of a decoder for that tokenizer."""
+    return tiny(
+        kind,
+        layers=LAYERS,
+        vocab_size=len(words),
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        max_position_embeddings=4096,
+        **given,
+    )

@@ -6,11 +6,13 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from loguru import logger
+from transformers import LlamaConfig
 
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.families import registered
-from lmms_topoprune.harness.arguments import completed, parameters, parse, place, take_options
+from lmms_topoprune.harness.arguments import choose_dtype, completed, parameters, parse, place, take_options
 
 
 class Base:
@@ -103,7 +105,7 @@ def test_a_file_of_families_among_the_arguments_is_told_where_it_goes():
         (
             "cosine_pruned_llava",
             {"sparsity": 0.01},
-            "sparsity is 0.01, which is less than half a layer",
+            "sparsity is 0.01, which is less than half of one of",
         ),
         ("dense_llava", {}, None),
         ("random_pruned_llava", {"sparsity": 0.2}, None),
@@ -115,3 +117,22 @@ def test_a_pruned_model_without_anything_pruned_says_so(load, capfd, name, argum
     logger.remove(sink)
     warned = capfd.readouterr().err
     assert (sentence or "deletes nothing") in warned if sentence else "deletes nothing" not in warned
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "width", "found"),
+    [
+        ({"avx512_bf16": True}, 4096, torch.bfloat16),
+        ({"amx_bf16": True}, 1024, torch.bfloat16),
+        ({"amx_bf16": True}, 960, torch.float32),
+        ({"avx512_f": True}, 4096, torch.float32),
+        ({}, 4096, torch.float32),
+    ],
+)
+def test_auto_on_a_cpu_depends_on_processor_and_model(capabilities, width, found, tmp_path, monkeypatch):
+    LlamaConfig(hidden_size=width).save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    given = {"pretrained": str(tmp_path)}
+    assert choose_dtype("auto", "cpu", given, {"dtype": "auto"}) == given["dtype"] == found
+    assert choose_dtype("auto", "cuda", given, {"dtype": "auto"}) is None
+    assert choose_dtype("float16", "cpu", {}, {}) == torch.float16

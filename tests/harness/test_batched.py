@@ -10,13 +10,13 @@ from lmms_eval import models
 
 from lmms_topoprune.errors import GenerationError
 from lmms_topoprune.harness import batched
-from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.compat import video_readers_optional
 
 KINDS = ("simple", "chat")
 
 
 def llava_hf(kind: str, folder: Any) -> Any:
-    with decord_optional():
+    with video_readers_optional():
         original = models.get_model("llava_hf", force_simple=kind == "simple")
     return original(pretrained=str(folder), device="cpu", device_map="cpu", dtype="float32")
 

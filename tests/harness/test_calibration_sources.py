@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wrapped
+from families import wrapped
 from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import wrapped
-from lmms_eval import models
 from lmms_eval.api.instance import Instance
 
 from lmms_topoprune.errors import GenerationError
@@ -99,19 +96,3 @@ def test_a_failure_advises_nothing_that_cannot_help(load, asked, monkeypatch):
     with pytest.raises(GenerationError, match="ZeroDivisionError") as end:
         likelihoods(lm, asked.docs[:1])
     assert "on_error" not in str(end.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2_vl", "gemma3", "idefics2", "internvl_hf"])
-def test_every_family_computes_likelihoods(family: str, tmp_path: Path, asked: Any) -> None:
-    folder = wrapped.save(family, tmp_path / family)
-    name = f"topopruned_{family.removesuffix('_hf')}"
-    lm = models.get_model(name)(pretrained=str(folder), layers="2", self_test=False, device_map="cpu")
-    lm._batch_size = 3
-    lm.batch_size_per_gpu = 3
-    docs = [dict(doc, images=doc["images"][:1]) for doc in asked.docs[:3]]
-    found = likelihoods(lm, docs)
-    for number, doc in enumerate(docs):
-        for index, choice in enumerate(CHOICES):
-            expected = plain(lm, doc, choice)
-            assert found[number * len(CHOICES) + index][0] == pytest.approx(expected, abs=2e-3)

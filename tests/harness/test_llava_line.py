@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from calibration.vision_families import LLAVA
+from families import wrapped
 from lmms_eval import models
 
-from lmms_topoprune.harness.compat import decord_optional
+from lmms_topoprune.harness.compat import video_readers_optional
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ SIZES = ((56, 56), (112, 56), (56, 112), (64, 48))
 @pytest.fixture(scope="module", params=FAMILIES)
 def family_folder(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
-    config, processor = LLAVA[request.param]()
+    config, processor = wrapped.BUILDERS[request.param]()
     config.text_config.sliding_window = None  # so that the last token sees all others
     torch.manual_seed(0)
     model = getattr(hf, type(config).__name__.replace("Config", "ForConditionalGeneration"))(config)
@@ -79,7 +79,7 @@ def test_the_logits_of_a_batch_are_those_of_single_requests(family_folder: Path,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_dense_reference_answers_like_llava_hf(kind: str, family_folder: Path, shapes: Any) -> None:
-    with decord_optional():
+    with video_readers_optional():
         original = models.get_model("llava_hf", force_simple=kind == "simple")
     theirs = original(pretrained=str(family_folder), device="cpu", device_map="cpu", dtype="float32")
     ours = models.get_model("dense_llava", force_simple=kind == "simple")(pretrained=str(family_folder))

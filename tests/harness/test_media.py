@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-import wrapped
+from families import wrapped
 from lmms_eval import models
 from lmms_eval.api.instance import Instance
 from PIL import Image

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import wrapped
-from lmms_eval import models
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils
 
@@ -19,7 +16,7 @@ from lmms_topoprune._util.cache import Cache, listing
 from lmms_topoprune.pipeline import Planner, calibrate
 
 FEW = {"samples": 8, "k": "3", "calibration_batch": 8}
-PRUNE = {"sparsity": 0.34, **FEW}
+PRUNE = {"sparsity": 0.34, "criterion": "topology", **FEW}
 
 
 safe_open = modeling_utils.safe_open
@@ -114,6 +111,14 @@ def test_other_sparsities_and_rules_load_lean_from_the_same_scores(load, passes)
     for changes in ({"seed": 1}, {"samples": 9}, {"token": "ret"}, {"k": "4"}, {"dtype": "bfloat16"}):
         assert load("topopruned_llava", **{**PRUNE, **changes}).partial_load.plan is None
     assert len(passes) == 6
+
+
+def test_what_trials_settled_loads_lean_the_second_time(load, passes):
+    given = {**FEW, "criterion": "block_influence", "drop": 2, "trials": 2, "point_count": 16}
+    first, second = (load("topopruned_llava", **given) for _ in range(2))
+    assert first.partial_load.plan is None and second.partial_load.plan is not None and passes == [1]
+    assert second.plan.hash == first.plan.hash and len(second.plan.dropped) == 2
+    assert second.plan.trials == first.plan.trials and len(second.plan.trials) == 2
 
 
 @pytest.mark.parametrize("given", [{"layers": "1-2+4"}, {"criterion": "random", "sparsity": 0.34}])
@@ -217,18 +222,3 @@ def test_device_maps_apply_to_the_lean_model(load, asked, device_map):
     assert first.partial_load.plan is None and second.partial_load.plan is not None
     requests = asked.requests("chat")
     assert asked.ask(second, requests) == asked.ask(first, requests)
-
-
-@pytest.mark.parametrize("family", sorted(wrapped.BUILDERS))
-def test_every_family_loads_lean(family: str, tmp_path: Path) -> None:
-    name = "internvl" if family == "internvl_hf" else family
-    # lmms-eval's glm4v takes the mixture of experts unless the name says "Flash".
-    folder = wrapped.save(family, tmp_path / f"{family}-Flash")
-    given = {"pretrained": str(folder), "device": "cpu", "self_test": False, **FEW}
-    create: Callable[..., Any] = models.get_model(f"topopruned_{name}")
-    options = {"sparsity": 0.17, "protect_first": 2, "protect_last": 1}
-    first, second = create(**given, **options), create(**given, **options)
-    assert second.plan.hash == first.plan.hash
-    assert first.partial_load.plan is None and second.partial_load.plan is not None
-    a, b = first.network.state_dict(), second.network.state_dict()
-    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import newer
 import numpy as np
 import pytest
 import support
-import wrapped
+from accelerate import Accelerator
+from families import wrapped
+from families.tiny import LAYERS
 from lmms_eval import models
 from PIL import Image
 from support import SUPPORT, Support
-from test_likelihood import likelihoods
+from test_likelihood import CHOICES, likelihoods, plain
 from test_media import film, films  # noqa: F401  a fixture
+from transformers import AutoProcessor
 
 from lmms_topoprune.errors import TopopruneError
+from lmms_topoprune.surgery import export
+from lmms_topoprune.surgery.export_folder import renumber_quantization
+from lmms_topoprune.surgery.locate import layers_path
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 # Where a task does not say it, some wrappers draw tokens.
@@ -24,8 +31,12 @@ SETTINGS = {"max_new_tokens": 8, "until": ["\n\n"], "temperature": 0}
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 GIVEN = {
     "gemma4": {"max_soft_tokens": 70},
+    **{name: {"max_frames_num": 2} for name in ("aria", "phi4_multimodal")},
     **{name: {"min_pixels": 32 * 32, "max_pixels": 64 * 64} for name in QWEN},
 }
+# They run only with an image, which not every embedded sample has.
+IMAGES_ONLY = ("llama_vision", "instructblip")
+PLAIN = ("qwen2_vl", "gemma3", "idefics2", "internvl", "video_llava", "phi4_multimodal", "qwen2_5_omni")
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +50,39 @@ def docs() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
+def pictures(docs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration set of eight images."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(8):
+        docs[number % 3]["images"][0].rotate(40 * number).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
         if name not in made:
             place = tmp_path_factory.mktemp(f"{name}-Flash")  # lmms-eval's glm4v looks at it
-            made[name] = wrapped.save(name, place, newer.BUILDERS | newer.SHOWING)
+            made[name] = wrapped.save(name, place, wrapped.BUILDERS | wrapped.SHOWING)
         return made[name]
 
     return folder
 
 
+@contextmanager
+def one_of_two() -> Iterator[None]:
+    """Within this block accelerate says that another process runs beside this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accelerator, "num_processes", property(lambda _: 2))
+        yield
+
+
 def create(row: Support, kind: str, folder: Path, criterion: str = "dense", **more: Any) -> Any:
     found = models.get_model(f"{criterion}_{row.name}", force_simple=kind == "simple")
     assert found.is_simple == (kind == "simple")
-    return found(pretrained=str(folder), **GIVEN.get(row.name, {}), **more)
-
-
-def _pruned(row: Support) -> dict[str, Any]:
-    """Two families run only with an image, which not every sample of the embedded set has."""
-    return (
-        {"layers": "3"} if row.name in ("llama_vision", "instructblip") else {"sparsity": 0.2, "samples": 8}
-    )
+    return found(pretrained=str(folder), device="cpu", **GIVEN.get(row.name, {}), **more)
 
 
 def test_the_documented_table_is_what_the_tests_try() -> None:
@@ -74,40 +95,75 @@ CASES = [pytest.param(row, kind, id=f"{row.name}-{row.made}-{kind}") for row in 
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "kind"), CASES)
 def test_a_family_does_what_the_table_says(
-    row: Support, kind: str, folders: Any, docs: Any, asked: Any, request: Any
+    row: Support, kind: str, folders: Any, docs: Any, asked: Any, pictures: Path, tmp_path: Path, request: Any
 ) -> None:
-    questions = type(asked)(docs)
-    lm = create(row, kind, folders(row.made))
+    questions, dense = type(asked)(docs), folders(row.made)
+    lm = create(row, kind, dense)
     single = questions.ask(lm, questions.requests(kind, SETTINGS))
-    alone = likelihoods(lm, docs)
-    two = [{"question": "Are they alike?", "images": docs[0]["images"] + docs[1]["images"]}]
-    several = type(asked)(two)
+    alone = _likelihoods(lm, docs)
+    if row.name in PLAIN:
+        computed = [plain(lm, doc, choice) for doc in docs for choice in CHOICES]
+        assert alone == pytest.approx(computed, abs=2e-3)
+    _several_images(row, kind, lm, docs, asked)
+    _videos(row, kind, lm, request.getfixturevalue("film"))
+    with one_of_two():
+        batched = create(row, kind, dense, batch_size=3)
+    if row.batch:
+        assert questions.ask(batched, questions.requests(kind, SETTINGS)) == single
+        assert _likelihoods(batched, docs) == pytest.approx(alone, abs=2e-3)
+    else:
+        with pytest.raises(TopopruneError):
+            questions.ask(batched, questions.requests(kind, SETTINGS))
+    given = {"sparsity": 0.2, "samples": 8}
+    if row.name in IMAGES_ONLY:
+        given["calibration"] = str(pictures)
+    pruned = create(row, kind, dense, "topopruned", **given)
+    answers = questions.ask(pruned, questions.requests(kind, SETTINGS))
+    assert len(pruned.plan.dropped) == 1 and len(answers) == 3
+    assert pruned.network.config.get_text_config().num_hidden_layers == LAYERS - 1
+    assert str(pruned.network.dtype) == "torch.float32" and pruned.answers.total == 3
+    assert _likelihoods(pruned, docs) != alone
+    _renumbered(pruned)
+    if row.repair:
+        pruned = create(row, kind, dense, "topopruned", repair="linear", **given)
+        answers = questions.ask(pruned, questions.requests(kind, SETTINGS))
+    else:
+        with pytest.raises(TopopruneError):
+            create(row, kind, dense, "topopruned", repair="linear", **given)
+    processor = AutoProcessor.from_pretrained(dense)  # the wrapper's may be worded for its own use
+    folder = export(pruned.network, processor, pruned.plan, tmp_path / "Flash", source=str(dense))
+    exported = create(row, kind, folder)
+    assert questions.ask(exported, questions.requests(kind, SETTINGS)) == answers
+    assert _likelihoods(exported, docs) == pytest.approx(_likelihoods(pruned, docs), abs=2e-3)
+
+
+def _likelihoods(lm: Any, docs: list[dict[str, Any]]) -> list[float]:
+    return [value for value, _ in likelihoods(lm, docs)]
+
+
+def _several_images(row: Support, kind: str, lm: Any, docs: Any, asked: Any) -> None:
+    several = type(asked)([{"question": "Are they alike?", "images": docs[0]["images"] + docs[1]["images"]}])
     if row.images:
         assert len(several.ask(lm, several.requests(kind, SETTINGS))) == 1
     else:
         with pytest.raises(TopopruneError):
             several.ask(lm, several.requests(kind, SETTINGS))
-    shown = request.getfixturevalue("film")
+
+
+def _videos(row: Support, kind: str, lm: Any, shown: Path) -> None:
     lm.task_dict = {"tiny": {"test": [{}]}}
     if row.video:
         assert len(lm.generate_until(films(kind, shown))) == 1
     else:
         with pytest.raises(TopopruneError):
             lm.generate_until(films(kind, shown))
-    if row.batch:
-        batched = create(row, kind, folders(row.made), batch_size=3)
-        assert questions.ask(batched, questions.requests(kind, SETTINGS)) == single
-        together = likelihoods(batched, docs)
-        assert [value for value, _ in together] == pytest.approx([value for value, _ in alone], abs=2e-3)
-    else:
-        with pytest.raises(TopopruneError):
-            questions.ask(
-                create(row, kind, folders(row.made), batch_size=3), questions.requests(kind, SETTINGS)
-            )
-    pruned = create(row, kind, folders(row.made), "topopruned", **_pruned(row))
-    assert (
-        len(pruned.plan.dropped) == 1 and len(questions.ask(pruned, questions.requests(kind, SETTINGS))) == 3
-    )
-    assert pruned.network.config.get_text_config().num_hidden_layers == wrapped.LAYERS - 1
-    assert str(pruned.network.dtype) == "torch.float32" and pruned.answers.total == 3
-    assert [value for value, _ in likelihoods(pruned, docs)] != [value for value, _ in alone]
+
+
+def _renumbered(pruned: Any) -> None:
+    """What a quantized folder says of the last layer holds for the last one left."""
+    path, modules = layers_path(pruned.network), [name for name, _ in pruned.network.named_modules()]
+    last = f"{path}.{LAYERS - 2}."
+    part = next(name for name in modules if name.startswith(last)).removeprefix(last)
+    settings = {"modules_to_not_convert": [f"{path}.{LAYERS - 1}.{part}"]}
+    found = renumber_quantization(settings, path, pruned.plan.kept, modules)
+    assert found == {"modules_to_not_convert": [f"{last}{part}"]}

@@ -12,8 +12,8 @@ import pytest
 import standins
 import torch
 import transformers as hf
-from families.tiny import tiny
-from harness import wrapped
+from families import qwen_line, wrapped
+from families.tiny import text, tiny, tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +22,10 @@ SCRIPT = SOURCE / "benchmarks" / "lvlm.py"
 
 
 def llava() -> tuple[hf.LlavaConfig, hf.LlavaProcessor]:
-    words = wrapped.tokenizer("<image>", image="<image>\n", named={"image_token": "<image>"})
+    words = tokenizer("<image>", image="<image>\n", named={"image_token": "<image>"})
     config = hf.LlavaConfig(
         vision_config=tiny(hf.CLIPVisionConfig, image_size=28, patch_size=14).to_dict(),
-        text_config=wrapped.text(hf.LlamaConfig, words).to_dict(),
+        text_config=text(hf.LlamaConfig, words).to_dict(),
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
     side = {"height": 28, "width": 28}
@@ -41,11 +41,11 @@ def llava() -> tuple[hf.LlavaConfig, hf.LlavaProcessor]:
 
 
 def llava_next() -> tuple[hf.LlavaNextConfig, hf.LlavaNextProcessor]:
-    words = wrapped.tokenizer("<image>", image="<image>\n", named={"image_token": "<image>"})
+    words = tokenizer("<image>", image="<image>\n", named={"image_token": "<image>"})
     grid = [[28, 56], [56, 28]]
     config = hf.LlavaNextConfig(
         vision_config=tiny(hf.CLIPVisionConfig, image_size=28, patch_size=14).to_dict(),
-        text_config=wrapped.text(hf.MistralConfig, words, sliding_window=None).to_dict(),
+        text_config=text(hf.MistralConfig, words, sliding_window=None).to_dict(),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=grid,
     )
@@ -63,7 +63,7 @@ def llava_next() -> tuple[hf.LlavaNextConfig, hf.LlavaNextProcessor]:
     return config, processor
 
 
-BUILDERS = {"llava": llava, "llava_next": llava_next, "qwen2_5_vl": wrapped.qwen2_5_vl}
+BUILDERS = {"llava": llava, "llava_next": llava_next, "qwen2_5_vl": qwen_line.qwen2_5_vl}
 
 
 @pytest.fixture(scope="module")

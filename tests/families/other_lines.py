@@ -1,54 +1,62 @@
-"""Tiny random models and processors of the newer families, beside those in wrapped.py."""
+"""Tiny random models and processors of families with a line of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import transformers as hf
-import wrapped
-from calibration.vision_families import LLAVA
-from families.tiny import tiny
-from wrapped import LAYERS, QWEN, QWEN_IMAGE, ROPE, text, tokenizer
+
+from families.tiny import LAYERS, text, tiny, tokenizer
 
 SMALL = {"height": 28, "width": 28}
 ALTERNATING = ["sliding_attention", "full_attention"] * (LAYERS // 2)
 
 
-def qwen3_5() -> tuple[Any, Any]:
-    words = tokenizer(*QWEN, image=QWEN_IMAGE)
-    start, end, image, film = (words.convert_tokens_to_ids(name) for name in QWEN)
-    linear = {
-        "linear_num_value_heads": 4,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "head_dim": 16,
-        "layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2,
+def internvl_hf() -> tuple[Any, Any]:
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
     }
-    config = hf.Qwen3_5Config(
-        text_config=text(hf.Qwen3_5TextConfig, words, rope_parameters=ROPE, **linear).to_dict(),
-        vision_config=tiny(
-            hf.Qwen3_5VisionConfig,
-            depth=2,
-            hidden_size=32,
-            num_heads=4,
-            spatial_merge_size=2,
-            patch_size=16,
-            out_hidden_size=32,
-            num_position_embeddings=16,
-        ).to_dict(),
-        image_token_id=image,
-        video_token_id=film,
-        vision_start_token_id=start,
-        vision_end_token_id=end,
+    words = tokenizer(*named.values(), image="<IMG_CONTEXT>\n", named=named)
+    config = hf.InternVLConfig(
+        vision_config=tiny(hf.InternVLVisionConfig, image_size=[28, 28], patch_size=[14, 14]).to_dict(),
+        text_config=text(hf.Qwen2Config, words).to_dict(),
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=1,
+        downsample_ratio=0.5,
     )
-    sizes = {"patch_size": 16, "merge_size": 2}
-    processor = hf.Qwen3VLProcessor(
-        image_processor=hf.Qwen2VLImageProcessor(**sizes),
+    processor = hf.InternVLProcessor(
+        image_processor=hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}),
         tokenizer=words,
-        video_processor=hf.Qwen3VLVideoProcessor(**sizes),
+        video_processor=hf.InternVLVideoProcessor(size={"height": 28, "width": 28}),
+        image_seq_length=1,
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def gemma3() -> tuple[Any, Any]:
+    named = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    words = tokenizer(*named.values(), image="<start_of_image>", named=named)
+    config = hf.Gemma3Config(
+        text_config=text(hf.Gemma3TextConfig, words).to_dict(),
+        vision_config=tiny(hf.SiglipVisionConfig, image_size=56, patch_size=14).to_dict(),
+        mm_tokens_per_image=4,
+        boi_token_index=3,
+        eoi_token_index=4,
+        image_token_index=5,
+        eos_token_id=1,
+    )
+    processor = hf.Gemma3Processor(
+        image_processor=hf.Gemma3ImageProcessor(size={"height": 56, "width": 56}),
+        tokenizer=words,
+        image_seq_length=4,
         chat_template=words.chat_template,
     )
     return config, processor
@@ -93,6 +101,95 @@ def gemma4() -> tuple[Any, Any]:
         tokenizer=words,
         video_processor=hf.Gemma4VideoProcessor(**patches),
         chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def idefics2() -> tuple[Any, Any]:
+    words = tokenizer("<image>", "<fake_token_around_image>", "<end_of_utterance>", image="<image>")
+    config = hf.Idefics2Config(
+        text_config=text(hf.MistralConfig, words, sliding_window=4096).to_dict(),
+        vision_config=tiny(type(hf.Idefics2Config().vision_config), image_size=56, patch_size=14).to_dict(),
+        perceiver_config={
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 4,
+            "hidden_size": 32,
+            "resampler_head_dim": 8,
+            "num_key_value_heads": 2,
+            "hidden_act": "silu",
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        pad_token_id=0,
+    )
+    processor = hf.Idefics2Processor(
+        image_processor=hf.Idefics2ImageProcessor(size={"shortest_edge": 28, "longest_edge": 56}),
+        tokenizer=words,
+        image_seq_len=4,
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def llama_vision() -> tuple[Any, Any]:
+    words = tokenizer("<|image|>", "<|python_tag|>", image="<|image|>")
+    layers = {
+        "num_hidden_layers": LAYERS,
+        "cross_attention_layers": [2],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    config = hf.MllamaConfig(
+        vision_config=tiny(
+            type(hf.MllamaConfig().vision_config),
+            image_size=28,
+            patch_size=14,
+            num_hidden_layers=2,
+            num_global_layers=1,
+            intermediate_layers_indices=[0, 1],
+            vision_output_dim=96,
+            max_num_tiles=4,
+            supported_aspect_ratios=[[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
+        ).to_dict(),
+        text_config=dict(
+            layers,
+            vocab_size=len(words),
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+            rope_parameters=rope,
+            max_position_embeddings=512,
+        ),
+        image_token_index=words.convert_tokens_to_ids("<|image|>"),
+    )
+    processor = hf.MllamaProcessor(
+        image_processor=hf.MllamaImageProcessor(size={"height": 28, "width": 28}, max_image_tiles=4),
+        tokenizer=words,
+        chat_template=words.chat_template,
+    )
+    return config, processor
+
+
+def instructblip() -> tuple[Any, Any]:
+    words = tokenizer("<image>")
+    kind = hf.InstructBlipConfig
+    config = kind(
+        vision_config=tiny(type(kind().vision_config), image_size=28, patch_size=14).to_dict(),
+        qformer_config=tiny(
+            type(kind().qformer_config), encoder_hidden_size=32, vocab_size=len(words)
+        ).to_dict(),
+        text_config=text(hf.LlamaConfig, words).to_dict(),
+        num_query_tokens=4,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    processor = hf.InstructBlipProcessor(
+        image_processor=hf.BlipImageProcessor(size={"height": 28, "width": 28}),
+        tokenizer=words,
+        qformer_tokenizer=tokenizer("<image>"),
+        num_query_tokens=4,
     )
     return config, processor
 
@@ -243,31 +340,48 @@ def smolvlm() -> tuple[Any, Any]:
     return config, processor
 
 
-def llava_onevision() -> tuple[Any, Any]:
-    return LLAVA["llava_onevision"]()
+def fuyu() -> tuple[Any, Any]:
+    """Its processor takes off the space that real tokenizers put before a text."""
+    words = tokenizer(whole=("|SPEAKER|", "|NEWLINE|", "<0x04>"))
+    words.chat_template = None
+    config = hf.FuyuConfig(
+        text_config=text(hf.PersimmonConfig, words).to_dict(),
+        patch_size=14,
+        num_channels=3,
+        image_token_id=words.convert_tokens_to_ids("|SPEAKER|"),
+        architectures=["FuyuForCausalLM"],
+    )
+    image = hf.FuyuImageProcessor(size={"height": 56, "width": 56}, patch_size={"height": 14, "width": 14})
+    return config, hf.FuyuProcessor(image_processor=image, tokenizer=words)
 
 
-MADE = (llava_onevision, qwen3_5, gemma4, mistral3_vl, llama4_scout, lfm2_5_vl, aria, paligemma, smolvlm)
-BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {made.__name__: made for made in MADE}
-BUILDERS |= {name: made for name, made in (wrapped.BUILDERS | LLAVA).items() if name not in BUILDERS}
-# What the templates write for a video.
-FILMS = {
-    "llava_onevision": "<video>",
-    "qwen3_5": "<|vision_start|><|video_pad|><|vision_end|>",
-    "gemma4": "<|video|>",
-    "qwen2_vl": "<|vision_start|><|video_pad|><|vision_end|>",
-    "qwen2_5_vl": "<|vision_start|><|video_pad|><|vision_end|>",
-    "qwen3_vl": "<|vision_start|><|video_pad|><|vision_end|>",
-    "internvl_hf": "<video>\n",
-    "glm4v": "<|begin_of_video|><|video|><|end_of_video|>",
-}
-
-
-def _showing_films(name: str) -> tuple[Any, Any]:
-    config, processor = BUILDERS[name]()
-    here, there = "{% elif part['type'] == 'text' %}", "{% elif part['type'] == 'video' %}"
-    processor.chat_template = processor.chat_template.replace(here, there + FILMS[name] + here)
+def phi4_multimodal() -> tuple[Any, Any]:
+    named = {"image_token": "<|endoftext10|>", "audio_token": "<|endoftext11|>"}
+    words = tokenizer(*named.values(), image="<|endoftext10|>", named=named)
+    kind = hf.Phi4MultimodalConfig
+    config = text(
+        kind,
+        words,
+        vision_config=tiny(
+            type(kind().vision_config),
+            image_size=448,  # the processor counts 256 tokens for it, whatever its size
+            crop_size=448,
+            image_token_id=words.convert_tokens_to_ids("<|endoftext10|>"),
+        ).to_dict(),
+        audio_config=tiny(
+            type(kind().audio_config),
+            num_blocks=1,
+            ext_pw_out_channel=32,
+            depthwise_separable_out_channel=32,
+            nemo_conv_channels=32,
+            audio_token_id=words.convert_tokens_to_ids("<|endoftext11|>"),
+        ).to_dict(),
+        architectures=["Phi4MultimodalForCausalLM"],
+    )
+    processor = hf.Phi4MultimodalProcessor(
+        image_processor=hf.Phi4MultimodalImageProcessor(dynamic_hd=1),
+        audio_processor=hf.Phi4MultimodalFeatureExtractor(),
+        tokenizer=words,
+        chat_template=words.chat_template,
+    )
     return config, processor
-
-
-SHOWING: dict[str, Callable[[], tuple[Any, Any]]] = {name: partial(_showing_films, name) for name in FILMS}
