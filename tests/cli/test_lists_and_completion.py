@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[int, str, tuple[str, ...]]] = {
             "export --plan nowhere -o out",
             "plan --sparsity 0.3 --calibration nowhere",
             "score --calibration nowhere",
-            "sweep --calibration nowhere -o out",
+            "sweep --calibration nowhere -o log",
         ),
     ),
     "an output below a file": (
@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[int, str, tuple[str, ...]]] = {
             "report nowhere -o file/x.html",
             "leaderboard nowhere -o file/x.md",
             "publish nowhere -o file/x.json",
-            "regress nowhere --junit file/x --baseline y",
+            "regress nowhere --junit file/x --baseline nowhere",
         ),
     ),
     "a hub out of reach": (
