@@ -20,6 +20,7 @@ CHOICES = {
     "on_error": ("raise", "record"),
 }
 NO_REPAIR = NO_HEALING = "none"
+AUTO = "auto"
 HEALING_METHODS = ("lora", "full")
 HEALING_LEAST = {"steps": 1, "rank": 1, "batch": 1, "check_every": 1, "patience": 0}
 PEAK = {"lora": 5e-4, "full": 5e-5}
@@ -30,7 +31,9 @@ LEAST = {
     "seed": 0,
     "protect_first": 0,
     "protect_last": 0,
+    "trials": 0,
 }
+MOST_TRIALS = 10_000  # as many as a plan file holds
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
@@ -57,7 +60,13 @@ class PruningOptions:
     `dataclasses.replace` keeps what there is, also under another criterion.
 
     Attributes:
-        sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go.
+        sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go; "auto" for as many
+            as `tolerance` allows.
+        drop: how many layers to drop instead.
+        parameters: how many the whole model may have instead, such as 5.5e9; no more layers go than have to.
+        tolerance: how much worse sparsity="auto" may make the model: by how many nats the loss of a
+            calibration token may rise, such as 0.1, or which share of the dense model's answers may change,
+            such as 5%.
         layers: an explicit list such as "3-5+9" instead of a criterion.
         plan: a plan file to reuse instead of a criterion.
         criterion: a name that `topoprune criteria` lists, "reverse:NAME", "package.module:function" or
@@ -84,6 +93,8 @@ class PruningOptions:
         protect_first: how many layers at the front are never dropped.
         protect_last: how many layers at the end are never dropped.
         protect_massive: layers that write massive activations are never dropped.
+        trials: how many sets of layers are tried at most: those that several criteria propose, then swaps of
+            single layers; the loss on the first 64 calibration samples without them decides.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
             without training, on the same calibration samples.
         heal: training steps on the dense model's own answers, such as "200", or settings of HealingOptions
@@ -92,10 +103,13 @@ class PruningOptions:
         self_test: check a pruned model before it is evaluated.
     """
 
-    sparsity: float = 0.0
+    sparsity: float | str = 0.0
+    drop: int | None = None
+    parameters: float | None = None
+    tolerance: str = "0.1"
     layers: str | None = None
     plan: str | None = None
-    criterion: str = "topology_angle_influence"
+    criterion: str = "zigzags"
     selection: str = "auto"
     dimension: int = _own(1)
     k: str = _own("5")
@@ -116,6 +130,7 @@ class PruningOptions:
     protect_first: int = _own(1)
     protect_last: int = _own(1)
     protect_massive: bool = _own(False)
+    trials: int = _own(0)
     repair: str = "none"
     heal: str = "none"
     on_error: str = "raise"
@@ -128,12 +143,17 @@ class PruningOptions:
                 object.__setattr__(self, name, value)
         for field in fields(self):
             self._check_type(field.name, str(field.type))
-        if not 0 <= self.sparsity < 1:
-            raise OptionError(f"sparsity is {self.sparsity}; allowed: 0 <= sparsity < 1")
+        if self.sparsity != AUTO and not 0 <= self.share < 1:
+            raise OptionError(f"sparsity is {self.sparsity}; allowed: 0 <= sparsity < 1, or auto")
+        if self.drop is not None and self.drop < 1:
+            raise OptionError(f"drop is {self.drop}; allowed: whole numbers from 1")
+        if self.parameters is not None and not 0 < self.parameters < math.inf:
+            raise OptionError(f"parameters is {self.parameters}; allowed: numbers above 0, such as 5.5e9")
+        _ = self.allowed_rise
         if self.layers is not None:
             parse_layers(self.layers)
-        given = [n for n in ("layers", "plan") if getattr(self, n) is not None]
-        if self.sparsity > 0:
+        given = [n for n in ("drop", "parameters", "layers", "plan") if getattr(self, n) is not None]
+        if self.sparsity != 0:
             given.insert(0, "sparsity")
         if len(given) > 1:
             raise OptionError(f"{' and '.join(given)} are given together; pass one of them")
@@ -151,6 +171,8 @@ class PruningOptions:
         for name, low in LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
+        if self.trials > MOST_TRIALS:
+            raise OptionError(f"trials is {self.trials}; allowed: whole numbers from 0 to {MOST_TRIALS}")
         if not 0 <= self.image_share <= 1:
             raise OptionError(f"image_share is {self.image_share}; allowed: 0 <= image_share <= 1")
         name = "samples" if self.points == "samples" else "point_count"
@@ -171,7 +193,7 @@ class PruningOptions:
     def _check_type(self, name: str, wanted: str) -> None:
         """Accept what a command line or model_args can hand over, and nothing looser."""
         value, kind = getattr(self, name), wanted.split(" ")[0]
-        if value is None and "None" in wanted:
+        if (value is None and "None" in wanted) or (name == "sparsity" and value == AUTO):
             return
         try:
             object.__setattr__(self, name, _as(kind, value))
@@ -188,9 +210,39 @@ class PruningOptions:
                 f"k is {shown(self.k)}; allowed: a whole number or several joined by +, such as 5+10"
             ) from None
 
+    @property
+    def share(self) -> float:
+        """The sparsity as a number; 0 where there is none to begin with."""
+        return 0.0 if self.sparsity == AUTO else float(self.sparsity)
+
+    @property
+    def says_how_many(self) -> bool:
+        """Whether a number of layers is asked for, in whichever way."""
+        return self.sparsity != 0 or self.drop is not None or self.parameters is not None
+
+    @property
+    def allowed_rise(self) -> tuple[str, float]:
+        """What `tolerance` speaks of, "loss" or "answers", and how much of it, in nats or as a share.
+
+        Raises:
+            OptionError: it is neither.
+        """
+        text = self.tolerance.strip()
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        share = text.endswith("%")
+        if not (0 <= value <= 100 if share else 0 <= value < math.inf):
+            raise OptionError(
+                f"tolerance is {shown(self.tolerance)}; allowed: a rise of the loss from 0, such as 0.1, or "
+                "a share of the answers from 0% to 100%"
+            )
+        return ("answers", value / 100) if share else ("loss", value)
+
     def drop_count(self, layers: int) -> int:
-        """How many of `layers` decoder layers go: round(sparsity * layers), half to even."""
-        return round(self.sparsity * layers)
+        """How many of `layers` decoder layers go: round(sparsity * layers), half to even, or `drop`."""
+        return round(self.share * layers) if self.drop is None else self.drop
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

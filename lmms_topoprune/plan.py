@@ -64,7 +64,9 @@ class PruningPlan:
         versions: versions of Python and of the packages that took part.
         stages: stage name -> {"seconds": ..., "peak_bytes": ...}; "heal" has steps, tokens and losses too.
         trials: every measured set of layers of a plan that was settled by the loss, in order: {"by": the
-            criterion that proposed it, or "swap", "dropped": its layers, "loss": of the calibration tokens}.
+            criterion that proposed it, or "swap", "dropped": its layers, "loss": mean of the calibration
+            tokens}. Besides "kept": share of the dense model's answers that stay, "how": the settings, or the
+            layers that were swapped, "also": others that proposed the same layers.
     """
 
     model: str
@@ -137,10 +139,16 @@ class PruningPlan:
     def __str__(self) -> str:
         repair = f"{self.repair['method']} repair, " if self.repair else ""
         repair += f"{self.heal['steps']} steps of healing, " if self.heal else ""
+        tried = f"best of {len(self.trials)} trials, " if self.trials else ""
         return (
             f"{self.criterion}: drop {len(self.dropped)} of {self.layers} layers "
-            f"({format_layers(self.dropped)}), {repair}plan {self.hash}"
+            f"({format_layers(self.dropped)}), {tried}{repair}plan {self.hash}"
         )
+
+    @property
+    def winner(self) -> Mapping[str, Any] | None:
+        """The trial that decided; None without trials."""
+        return min(self.trials, key=lambda trial: float(trial["loss"]), default=None)
 
     def with_stages(self, **stages: Mapping[str, float]) -> PruningPlan:
         return replace(self, stages={**self.stages, **stages})

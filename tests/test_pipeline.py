@@ -146,7 +146,13 @@ def test_a_sparsity_that_cannot_be_met_is_refused_before_calibration(model, monk
 
 def test_too_few_samples_for_k_are_refused(model, embedded_processor, samples):
     with pytest.raises(InputError, match="k is '5', but there are only 4 calibration samples"):
-        make_plan(model, embedded_processor, PruningOptions(sparsity=0.3), name="tiny", samples=samples[:4])
+        make_plan(
+            model,
+            embedded_processor,
+            PruningOptions(sparsity=0.3, criterion="topology"),
+            name="tiny",
+            samples=samples[:4],
+        )
 
 
 def test_layers_by_hand(model):

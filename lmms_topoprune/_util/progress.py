@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Advance(Protocol):
     """Moves a bar on."""
 
-    def __call__(self, steps: int, note: str = "", /) -> None:
+    def __call__(self, steps: float, note: str = "", /) -> None:
         """By so many steps, with a note behind the bar."""
 
 
@@ -33,7 +33,7 @@ def progress_bar(title: str, total: int, shown: bool = True, stays: bool = True)
     with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=not stays) as bar:
         task = bar.add_task(title, total=total, note="")
 
-        def advance(steps: int, note: str = "", /) -> None:
+        def advance(steps: float, note: str = "", /) -> None:
             bar.update(task, advance=steps, note=note)
 
         yield advance

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ ANSWER_TOKENS = 16
 # and greedy search measures it some hundred times.
 MAX_TEXTS = 64
 IGNORE = -100
+NO_TOKEN = "the calibration texts hold no token whose loss could be measured"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,52 @@ class Text:
     Attributes:
         inputs: what the model takes, with input_ids (B, T).
         labels: (B, window), the ids to predict, IGNORE elsewhere.
+        answered: each row is one answer; else every token stands for itself.
     """
 
     inputs: Any
     labels: torch.Tensor
+    answered: bool = False
 
     @property
     def window(self) -> int:
         return self.labels.shape[1]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicts of some texts.
+
+    Attributes:
+        loss: summed negative log-likelihood of the tokens that count.
+        tokens: how many these are.
+        kept: answers whose every token the whole model would choose as well; of a text that is no answer, its
+            tokens of which that is so.
+        answers: how many could be kept.
+    """
+
+    loss: float = 0.0
+    tokens: int = 0
+    kept: int = 0
+    answers: int = 0
+
+    @classmethod
+    def total(cls, parts: Iterable[Predictions]) -> Predictions:
+        """The sum; it is the same in every order of the parts.
+
+        Raises:
+            InputError: there is no token to predict.
+        """
+        parts = list(parts)
+        tokens, kept, answers = (sum(getattr(p, n) for p in parts) for n in ("tokens", "kept", "answers"))
+        if tokens == 0:
+            raise InputError(NO_TOKEN)
+        return cls(math.fsum(part.loss for part in parts), tokens, kept, answers)
+
+    @property
+    def mean(self) -> float:
+        """Mean negative log-likelihood of a token."""
+        return self.loss / self.tokens
 
 
 @dataclass
@@ -68,9 +108,16 @@ class LossOracle:
     progress: bool = False
 
     @classmethod
-    def of(cls, model: Any, prompter: Prompter, samples: Sequence[Sample], batch_size: int) -> LossOracle:
-        """Word the first MAX_TEXTS samples, and let the model answer those with an image or a video."""
-        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size))
+    def of(
+        cls,
+        model: Any,
+        prompter: Prompter,
+        samples: Sequence[Sample],
+        batch_size: int,
+        share: slice = slice(None),
+    ) -> LossOracle:
+        """On the first MAX_TEXTS samples; arguments as for `answered_texts`, `share` for `chosen`."""
+        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share))
 
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""
@@ -172,6 +219,64 @@ class LossOracle:
         for layer, losses in found.items():
             self.measured[frozenset([*skipped, layer])] = _mean(losses), seconds
 
+    def predictions(self, advance: Callable[[int], None] = lambda count: None) -> list[Predictions]:
+        """Of the model as it is now, text by text; ask for `whole` before it is changed."""
+        whole, found = self.whole, []
+        with evaluation_mode(self.model), torch.no_grad():
+            for text, choices in zip(self.texts, whole, strict=True):
+                found.append(self._compared(text, choices))
+                advance(1)
+        return found
+
+    def predictions_without(
+        self, sets: Sequence[Collection[int]], advance: Callable[[int], None] = lambda count: None
+    ) -> list[list[Predictions]]:
+        """Of the model without each of these sets of layers, text by text.
+
+        Every set is run from its first missing layer on; what comes before is kept for one batch at a time:
+        L x B x T x d numbers. Where layers hand on more than hidden states, all of it runs each time.
+
+        Args:
+            sets: none of them empty.
+            advance: told how many of the len(sets) x len(texts) measurements are new.
+        """
+        whole, layers = self.whole, list(decoder_layers(self.model))
+        found: list[list[Predictions]] = [[] for _ in sets]
+        if not sets:
+            return found
+        with evaluation_mode(self.model), torch.no_grad():
+            for text, choices in zip(self.texts, whole, strict=True):
+                replay = None
+                if self._is_repeatable:
+                    replay = Replay.of(layers, partial(self._logits, text))
+                for missing, results in zip(sets, found, strict=True):
+                    with (
+                        replay.without(min(missing), missing)
+                        if replay
+                        else identity_layers(self.model, missing)
+                    ):
+                        results.append(self._compared(text, choices))
+                    advance(1)
+        return found
+
+    @cached_property
+    def whole(self) -> list[torch.Tensor]:
+        """The first choices (B, window - 1) of the model at every text, as it is when this is first asked."""
+        with evaluation_mode(self.model), torch.no_grad():
+            return [self._logits(text)[:, :-1].argmax(-1) for text in self.texts]
+
+    def _compared(self, text: Text, choices: torch.Tensor) -> Predictions:
+        logits, targets = self._judged(text)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        counted = targets != IGNORE
+        same = logits.argmax(-1) == choices.to(logits.device)
+        if text.answered:
+            asked = counted.any(1)
+            same, counted_ones = (same | ~counted).all(1) & asked, asked
+        else:
+            same, counted_ones = same & counted, counted
+        return Predictions(loss.item(), int(counted.sum()), int(same.sum()), int(counted_ones.sum()))
+
     def _trials(self, text: Text, skipped: Collection[int]) -> Callable[[int], AbstractContextManager[None]]:
         """A context without `skipped` and one more layer, by that layer."""
         if not self._is_repeatable:
@@ -183,9 +288,13 @@ class LossOracle:
     def _is_repeatable(self) -> bool:
         return is_repeatable(list(decoder_layers(self.model)), lambda: self._logits(self.texts[0]))
 
-    def _loss(self, text: Text) -> tuple[torch.Tensor, int]:
+    def _judged(self, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, window - 1, vocabulary) and the ids they should predict, IGNORE where none counts."""
         logits = self._logits(text)[:, :-1].float()
-        targets = text.labels[:, 1:].to(logits.device)
+        return logits, text.labels[:, 1:].to(logits.device)
+
+    def _loss(self, text: Text) -> tuple[torch.Tensor, int]:
+        logits, targets = self._judged(text)
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
         return loss, int((targets != IGNORE).sum())
 
@@ -223,7 +332,7 @@ def answered_texts(
 def _mean(found: Sequence[tuple[float, int]]) -> float:
     tokens = sum(count for _, count in found)
     if tokens == 0:
-        raise InputError("the calibration texts hold no token whose loss could be measured")
+        raise InputError(NO_TOKEN)
     return sum(loss for loss, _ in found) / tokens
 
 
@@ -248,7 +357,7 @@ def _answered(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
     extended["attention_mask"] = torch.cat([inputs["attention_mask"], real.long()], 1)
     # One position before the answer predicts its first token.
     labels = torch.cat([torch.full_like(prompt[:, :1], IGNORE), answer.masked_fill(~real, IGNORE)], 1)
-    return Text(type(inputs)(extended), labels)
+    return Text(type(inputs)(extended), labels, answered=True)
 
 
 def _up_to_end(answer: torch.Tensor, end: int | None) -> torch.Tensor:

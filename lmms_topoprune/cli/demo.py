@@ -8,7 +8,7 @@ import click
 
 from lmms_topoprune.cli import options
 
-CRITERIA = "topology_angle_influence,topology,cosine,block_influence"
+CRITERIA = "zigzags,topology,cosine,block_influence"
 
 
 @click.command()

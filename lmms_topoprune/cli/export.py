@@ -73,7 +73,11 @@ def command(
     from lmms_topoprune.surgery.export import export
 
     figures = read_object(Path(figures_file)) if figures_file else None
-    lean = None if plan.repair else load_lean(pretrained, plan, dtype or "auto", device, trust_remote_code)
+    lean = (
+        None
+        if plan.changes_weights
+        else load_lean(pretrained, plan, dtype or "auto", device, trust_remote_code)
+    )
     model, processor = lean or _dense(plan_file, plan, pretrained, dtype, device, trust_remote_code)
     more = {"overwrite": overwrite, "merge_adapter": merge_adapter}
     folder = export(model, processor, plan, output, figures, source=pretrained, **more)
@@ -100,7 +104,9 @@ def _dense(
     from lmms_topoprune.pipeline import apply_plan
 
     # A repair belongs to the weights as `topoprune plan` loads them, and is fitted to these.
-    model, processor = load(pretrained, dtype or (None if plan.repair else "auto"), device, trust_remote_code)
+    model, processor = load(
+        pretrained, dtype or (None if plan.changes_weights else "auto"), device, trust_remote_code
+    )
     planner = planner_for(pretrained).use(model, processor)
     planner.plan(PruningOptions(plan=plan_file))  # it is for this model
     apply_plan(model, processor, plan, calibrations=planner.sets, progress=True)

@@ -16,6 +16,7 @@ from lmms_topoprune import registry
 from lmms_topoprune._util.packaged import task_names
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import (
+    AUTO,
     CHOICES,
     NO_REPAIR,
     HealingOptions,
@@ -93,6 +94,20 @@ def _repairs() -> tuple[str, ...]:
     return (NO_REPAIR, *registry.repair_names())
 
 
+class _Share(click.ParamType):
+    """A number, or a word in its place."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        return AUTO if value == AUTO else float(click.FLOAT.convert(value, param, ctx))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(AUTO)] if AUTO.startswith(incomplete) else []
+
+
 CRITERION = _Named(registry.criterion_names, files=True)
 REPAIR = _Named(_repairs, files=True)
 TASKS = _Named(task_names)
@@ -101,6 +116,7 @@ MODELS = _Named(_listed)
 COMPLETED: dict[str, click.ParamType] = {
     "criterion": CRITERION,
     "repair": REPAIR,
+    "sparsity": _Share(),
     "plan": _Named(tuple, files=True),
     "calibration": _Named(lambda: ("embedded",), files=True),
     **{name: _Named(lambda allowed=allowed: allowed) for name, allowed in CHOICES.items()},  # type: ignore[misc]

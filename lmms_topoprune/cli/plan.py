@@ -20,7 +20,9 @@ def command(**arguments: Any) -> None:
     """Decide which layers go and write that to a plan file.
 
     The model reads the calibration samples once; the criterion scores its layers; the selection drops
-    round(sparsity * L) of them. A plan is a small JSON file with everything that decided it, and is used by
+    round(sparsity * L) of them, or as many as --drop, --parameters or --sparsity auto say. With --trials the
+    loss picks among the proposals of several criteria. A plan is a small JSON file with everything that
+    decided it, and is used by
 
     \b
       topoprune eval --model_args pretrained=embedded,plan=plan.json ...
@@ -29,6 +31,8 @@ def command(**arguments: Any) -> None:
     \b
     Examples:
       topoprune plan --sparsity 0.3 -o plan.json
+      topoprune plan --drop 8 --trials 32 -o plan.json
+      topoprune plan --sparsity auto --tolerance 0.05 --trials 16 -o plan.json
       topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
       topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25
     """
@@ -37,6 +41,7 @@ def command(**arguments: Any) -> None:
     wanted = PruningOptions(**options.given(arguments))
     options.check_output(arguments["output"])
     from lmms_topoprune.cli.loading import load, planner_for
+    from lmms_topoprune.pipeline.checks import why_nothing_goes
 
     name = arguments["pretrained"]
     planner = planner_for(name)
@@ -51,20 +56,13 @@ def command(**arguments: Any) -> None:
         return
     click.echo(str(plan))
     if not plan.dropped and wanted.criterion != "dense":
-        click.echo(_suggestion(wanted.sparsity, plan.layers), err=True)
+        click.echo(f"WARNING: no layer would go: {why_nothing_goes(wanted, plan.layers)}", err=True)
     if plan.scores is not None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):
             click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
     if output:
         click.echo(f"Plan written to {output}.")
-
-
-def _suggestion(sparsity: float, layers: int) -> str:
-    least = f"--sparsity {max(0.3, round(1 / layers, 3)):g}"
-    if sparsity:
-        return f"No layer would go: sparsity is {sparsity}, less than half of one of {layers}; try {least}."
-    return f"No layer would go: sparsity is 0; pass {least}, or --layers 3-5+9 to choose them yourself."
 
 
 def _write(plan: Any, path: Path) -> None:

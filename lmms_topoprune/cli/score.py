@@ -15,7 +15,7 @@ from lmms_topoprune.cli import options
 @click.command()
 @click.option(
     "--criteria",
-    default="topology_angle_influence,topology,cosine,block_influence",
+    default="zigzags,topology,cosine,block_influence",
     show_default=True,
     type=options.CRITERION,
     help="Joined by commas.",
@@ -27,7 +27,7 @@ from lmms_topoprune.cli import options
     "are: further criteria then need no pass.",
 )
 @options.model
-@options.pruning("layers", "plan", "criterion", "on_error", "self_test")
+@options.pruning("drop", "parameters", "tolerance", "layers", "plan", "criterion", "on_error", "self_test")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Score every layer by several criteria, with one calibration pass.

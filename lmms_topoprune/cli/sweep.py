@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError
+from lmms_topoprune.sweep.grid import OF_GRID
 
 if TYPE_CHECKING:
     from lmms_topoprune.sweep.recipe import Recipe
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", required=False, type=options.PATH)
 @click.option(
     "--criteria",
-    default="topology_angle_influence,cosine",
+    default="zigzags,cosine",
     show_default=True,
     type=options.CRITERION,
     help="Criteria, joined by commas.",
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--hf-hub-log-args", help="lmms-eval's: push results, such as push_results_to_hub=True.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
 @options.model
-@options.pruning("sparsity", "layers", "plan", "criterion", "seed", "repair", "heal", "on_error", "self_test")
+@options.pruning(*OF_GRID, "repair", "heal")
 @options.as_json
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
@@ -67,7 +68,7 @@ def command(**arguments: Any) -> None:
 
     \b
     Example:
-      topoprune sweep --criteria topology,cosine,random \\
+      topoprune sweep --criteria zigzags,cosine,random \\
           --sparsities 0.1,0.2,0.3 --seeds 0,1,2 -o runs/sweep
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html

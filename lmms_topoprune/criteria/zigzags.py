@@ -1,7 +1,8 @@
 """Both zigzags over depth together: a layer goes that neither misses.
 
 Intersections follow which tokens are neighbors of which (cosine), unions where the cloud as a whole goes
-(Euclidean). The combination by rank is this project's own.
+(Euclidean). Both are averaged over three k, since none is best everywhere. The combination by rank is this
+project's own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lmms_topoprune.selection import Floats, LayerScores, layer_values
     builds_on=(intersections.score, unions.score),
     parameters=("k", "dimension"),
     selection="rank",
-    defaults=unions.TOKENS,
+    defaults={**unions.TOKENS, "k": "7+10+15"},
 )
 def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
     """The mean of a layer's ranks by both; the higher, the less both miss it."""

@@ -124,19 +124,11 @@ def _check_criterion(model: Registered, given: Any) -> None:
 
 
 def _refuse_pruning(model: Registered, options: PruningOptions) -> None:
-    for name, unset in (("sparsity", 0.0), ("layers", None), ("plan", None), ("criterion", DENSE)):
+    nothing = dict.fromkeys(("drop", "parameters", "layers", "plan"))
+    for name, unset in {"sparsity": 0.0, **nothing, "criterion": DENSE}.items():
         value = getattr(options, name)
         if value != unset:
             raise OptionError(f"{name} is {shown(value)}; {model.name} deletes nothing, so leave it out")
-
-
-def why_nothing_goes(options: PruningOptions) -> str:
-    """What a user may have forgotten whose plan drops no layer."""
-    if options.plan is not None or options.layers is not None:
-        return "the given plan or list of layers is empty"
-    if options.sparsity > 0:
-        return f"sparsity is {options.sparsity}, which is less than half a layer; pass a larger one"
-    return "sparsity is 0; pass sparsity=0.3 or another share of the layers, or evaluate the dense model"
 
 
 def place(arguments: dict[str, Any], allowed: dict[str, Any]) -> tuple[str, str | torch.dtype | None]:

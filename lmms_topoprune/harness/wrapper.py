@@ -32,6 +32,7 @@ from lmms_topoprune.harness.partial_load import PartialLoad
 from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
+from lmms_topoprune.pipeline.checks import why_nothing_goes
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
@@ -155,7 +156,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.partial_load.remember(self._plan)
         if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
-                f"{self.registered.name} deletes nothing: {sorting.why_nothing_goes(self.options)}"
+                f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan.layers)}"
             )
         if self.options.self_test:
             with measured(self.stages, "self_test"):
@@ -172,7 +173,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         with self._changing():
             apply_plan(
                 model, processor, self._plan, calibrations=self.planner.sets, ranks=ranks,
-                batch_size=self.options.calibration_batch, progress=True,
+                batch_size=self.options.calibration_batch, progress=True, sums=self.planner.sums,
             )  # fmt: skip
 
     @contextmanager

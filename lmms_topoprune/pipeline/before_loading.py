@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import transformers
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.calibrate import points_read
 from lmms_topoprune.pipeline.plans import plan_from, versions
 from lmms_topoprune.pipeline.scores import from_cache, score_key, unsampled
+from lmms_topoprune.pipeline.trials import known_trials
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.surgery import decoder_layers, undeletable
+from lmms_topoprune.surgery import decoder_layers, layer_sizes, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 # Files of a checkpoint that make the processor: tokenizer, templates, settings, code.
@@ -80,10 +81,15 @@ def known_plan(
     layers = DecoderLayers(len(decoder_layers(dense)), frozenset(undeletable(dense)))
     if options.plan is not None and checks.load_plan(options.plan, layers.count, name).changes_weights:
         return None
-    explicit, reads = checks.is_explicit(options), registry.get(options.criterion).needs_samples
+    explicit = checks.is_explicit(options)
+    reads = bool(options.trials) or registry.get(options.criterion).needs_samples
     facts = None if explicit or not reads else cache.get(keys.calibration)
     if not explicit:
-        options = checks.resolved(options)
+        if options.sparsity == AUTO:
+            return None  # it is found by the loss
+        sizes, total = layer_sizes(dense)
+        free = [sizes[i] for i in layers.droppable(options.protect_first, options.protect_last)]
+        options = checks.resolved(checks.counted(options, layers.count, free, total))
         if checks.drops_nothing(options, layers.count) or (reads and facts is None):
             return None
     fingerprint = cache.get(keys.weights) or checkpoint.fingerprint
@@ -93,10 +99,19 @@ def known_plan(
         given: dict[str, Any] = {"name": name, "layers": layers.count, "versions": versions()}
         return checks.explicit_plan(options, fingerprint=fingerprint, **given)
     checks.check_budget(options, layers.count, layers.undeletable)
-    found = unsampled(layers, options) if not reads else None
-    if facts is not None and (entry := cache.get(key := score_key(fingerprint, facts, options))):
+    found = None if registry.get(options.criterion).needs_samples else unsampled(layers, options)
+    if (
+        found is None
+        and facts is not None
+        and (entry := cache.get(key := score_key(fingerprint, facts, options)))
+    ):
         found = from_cache(entry, key)
-    return None if found is None else plan_from(dense, options, name, found, layers, fingerprint)
+    if found is None:
+        return None
+    plan = plan_from(dense, options, name, found, layers, fingerprint)
+    if not options.trials:
+        return plan
+    return known_trials(replace(plan, calibration=plan.calibration or facts or {}), cache)
 
 
 def remember(plan: PruningPlan, keys: Keys, cache: Cache) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.overlay import check_linear_maps
-from lmms_topoprune.options import HealingOptions, PruningOptions
+from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.surgery import decoder_layers
 from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized
@@ -24,12 +25,12 @@ def resolved(options: PruningOptions) -> PruningOptions:
     criterion = registry.get(options.criterion)
     selection = options.selection
     if selection == "auto":
-        free = criterion.selection_without_sparsity if options.sparsity == 0 else None
+        free = None if options.says_how_many else criterion.selection_without_sparsity
         selection = free or criterion.selection
-    if selection == "threshold" and options.sparsity > 0:
+    if selection == "threshold" and options.says_how_many:
         raise OptionError(
-            f"selection is 'threshold' and sparsity is {options.sparsity}, but a threshold finds the number "
-            "of layers by itself; pass eps instead of sparsity, or another selection"
+            f"selection is 'threshold' and {_asked(options)}, but a threshold finds the number "
+            "of layers by itself; pass eps instead, or another selection"
         )
     state = criterion.state if options.state == "auto" else options.state
     return replace(options, selection=selection, state="auto" if state == "none" else state)
@@ -44,13 +45,85 @@ def drops_nothing(options: PruningOptions, layers: int | None) -> bool:
     """Whether no layer can go by these resolved options; `layers` is None where nobody knows their number."""
     if options.selection == "threshold":
         return False
-    return options.sparsity == 0 if layers is None else options.drop_count(layers) == 0
+    if options.sparsity == AUTO or options.parameters is not None or layers is None:
+        return not options.says_how_many
+    return options.drop_count(layers) == 0
+
+
+def counted(options: PruningOptions, layers: int, sizes: Sequence[int], total: int) -> PruningOptions:
+    """The options with a sparsity instead of a number of layers or of parameters.
+
+    Args:
+        options: what is asked for.
+        layers: of the decoder.
+        sizes: parameters of each layer that may go.
+        total: of the whole model.
+
+    Raises:
+        OptionError: the model cannot become so small, or has not that many layers.
+    """
+    count = options.drop
+    if options.parameters is not None:
+        count, left = 0, float(total)
+        for size in sorted(sizes):  # whichever layers go, these are the smallest
+            if left <= options.parameters:
+                break
+            count, left = count + 1, left - size
+        if left > options.parameters:
+            raise OptionError(
+                f"parameters is {options.parameters:g}, but the model has {total:g} and keeps {left:g} "
+                f"without the {len(sizes)} layers that may go; allowed: from {left:g}"
+            )
+    if count is None:
+        return options
+    if count >= layers:
+        raise OptionError(
+            f"drop is {count}, but the model has {layers} decoder layers; allowed: 1 to {layers - 1}"
+        )
+    return replace(options, sparsity=count / layers, drop=None, parameters=None)
+
+
+def why_nothing_goes(options: PruningOptions, layers: int) -> str:
+    """What a user may have forgotten whose plan drops no layer."""
+    if is_explicit(options):
+        return "the given plan or list of layers is empty"
+    if options.sparsity == AUTO:
+        return (
+            f"dropping a single layer costs more than tolerance={options.tolerance} allows; pass a larger "
+            "one, or drop=1"
+        )
+    if options.parameters is not None:
+        return "the whole model has no more parameters than that; pass fewer"
+    least = f"sparsity={max(0.3, round(1 / layers, 3)):g}"
+    if options.share > 0:
+        return (
+            f"sparsity is {options.sparsity}, which is less than half of one of {layers} layers; pass {least}"
+        )
+    return (
+        f"sparsity is 0; pass {least}, drop={max(1, round(0.3 * layers))}, sparsity=auto or layers=3-5+9, or "
+        "evaluate the dense model"
+    )
+
+
+def _asked(options: PruningOptions) -> str:
+    """What was asked for, as a sentence begins."""
+    for name in ("drop", "parameters"):
+        if getattr(options, name) is not None:
+            return f"{name} is {getattr(options, name):g}"
+    return f"sparsity is {options.sparsity}"
 
 
 def check_budget(
-    options: PruningOptions, layers: int, forbidden: frozenset[int], massive: frozenset[int] = frozenset()
+    options: PruningOptions,
+    layers: int,
+    forbidden: frozenset[int],
+    massive: frozenset[int] = frozenset(),
+    asked: str | None = None,
 ) -> None:
-    """Refuse to drop more layers than may go, as far as it is known which these are."""
+    """Refuse to drop more layers than may go, as far as it is known which these are.
+
+    `asked` is how they were asked for, if not by these options.
+    """
     inner = range(options.protect_first, layers - options.protect_last)
     free = len(set(inner) - forbidden - massive)
     count = options.drop_count(layers)
@@ -61,7 +134,7 @@ def check_budget(
         if massive:
             reasons.append(f"protect_massive ({len(massive)} layers write massive activations)")
         raise OptionError(
-            f"sparsity is {options.sparsity}, which drops {count} of {layers} layers, but "
+            f"{asked or _asked(options)}, which drops {count} of {layers} layers, but "
             f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
         )
 
@@ -72,7 +145,7 @@ def check_drops(options: PruningOptions, layers: int) -> None:
     Raises:
         OptionError: names the sparsity.
     """
-    if options.sparsity and not options.drop_count(layers):  # a threshold has sparsity 0
+    if options.share and not options.drop_count(layers):  # a threshold has sparsity 0
         raise OptionError(
             f"sparsity is {options.sparsity}, which drops 0 of {layers} layers; "
             f"allowed: sparsity above {0.5 / layers:.4f} (dense is added by itself)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune._util.progress import progress_bar
+from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.calibration_set import (
     Asked,
     CalibrationSet,
@@ -29,16 +30,19 @@ from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.heal.apply import check_machine, check_weights
 from lmms_topoprune.heal.apply import check_samples as check_healed_samples
-from lmms_topoprune.options import HealingOptions, PruningOptions
+from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_healing, with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
+from lmms_topoprune.pipeline.proposals import proposed, proposers
 from lmms_topoprune.pipeline.scores import Scorer
+from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
+from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.surgery import decoder_layers, fingerprint, refusals, undeletable
+from lmms_topoprune.surgery import decoder_layers, fingerprint, layer_sizes, refusals, undeletable
 from lmms_topoprune.surgery.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,7 @@ class Planner:
         progress: show calibration bars.
         states: a folder where hidden states are looked up and kept between runs.
         calibrations: draws the samples; to be shared with whoever repairs by the same ones.
+        sums: what passes for repairs that were tried found; to be shared likewise.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Planner:
     progress: bool = False
     states: Path | None = None
     calibrations: CalibrationSets | None = None
+    sums: KnownSums = field(default_factory=KnownSums)
     _keys: Keys | None = None
 
     def use(self, model: Any, processor: Any, ranks: Ranks | None = None) -> Planner:
@@ -167,6 +173,7 @@ class Planner:
                 PruningPlan(self.name, "", layers, parse_layers(options.layers), "given")
         elif layers is not None and not checks.drops_nothing(resolved(options), layers):
             checks.check_budget(resolved(options), layers, forbidden)
+            self._counted(options)
 
     def _check_calibration(self, options: PruningOptions, layers: int | None, draw: bool) -> None:
         """Refuse samples that are evaluated, or too few."""
@@ -209,7 +216,7 @@ class Planner:
     def _reads_samples(self, options: PruningOptions, layers: int | None) -> bool:
         if checks.is_explicit(options) or checks.drops_nothing(resolved(options), layers):
             return False
-        return registry.get(options.criterion).needs_samples
+        return bool(options.trials) or registry.get(options.criterion).needs_samples
 
     def plan_before_loading(
         self, options: PruningOptions, checkpoint: Checkpoint, setting: Any, ranks: Ranks | None = None
@@ -274,21 +281,77 @@ class Planner:
         Raises:
             OptionError, InputError: as `plan`.
         """
-        scored = []
+        asked = [self._counted(options) for options in wanted]
+        made = iter(self._settled_plans([o for o in asked if o.sparsity != AUTO], always_scored))
+        return [self._largest(o) if o.sparsity == AUTO else next(made) for o in asked]
+
+    def _counted(self, options: PruningOptions) -> PruningOptions:
+        """The options with a sparsity for a number of layers or of parameters, once the model is there."""
+        if self.model is None or (options.drop is None and options.parameters is None):
+            return options
+        checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
+        sizes, total = layer_sizes(self.model)
+        free = self.layers.droppable(options.protect_first, options.protect_last)
+        return checks.counted(options, self.layers.count, [sizes[layer] for layer in free], total)
+
+    def _settled_plans(self, wanted: Sequence[PruningOptions], always_scored: bool) -> list[PruningPlan]:
+        """One plan for each; all of them say how many layers go."""
+        scored, tried = [], []
         for options in wanted:
             if checks.is_explicit(options):
                 continue
-            if always_scored or not checks.drops_nothing(resolved(options), self.layers.count):
+            drops = not checks.drops_nothing(resolved(options), self.layers.count)
+            if always_scored or drops:
                 checks.check_budget(resolved(options), self.layers.count, self.layers.undeletable)
                 scored.append(options)
-        self.scorer.score(scored)
-        found, known = [], set(scored)
-        shown = self.progress and len(wanted) >= MANY
+            tried += [options] if options.trials and drops else []
+        self.scorer.score(scored, [o for options in tried for o in proposers(options)])
+        found, known, settled = [], set(scored), set(tried)
+        shown = self.progress and len(wanted) >= MANY and not tried  # trials have a bar of their own
         with progress_bar("choosing layers", len(wanted), shown, stays=False) as advance:
             for options in wanted:
-                found.append(self._finished(self._plan(options, options in known), options))
+                plan = self._plan(options, options in known)
+                found.append(self._finished(plan, options, options in settled))
                 advance(1)
         return found
+
+    def _largest(self, options: PruningOptions) -> PruningPlan:
+        """The plan that drops as many layers as the tolerance allows: the number is found by halving.
+
+        A number is too large if the best of its trials is; without trials the rule's own set is measured.
+        """
+        count, rises, best = self.layers.count, dict[str, float](), None
+        low, high = 0, len(self.layers.droppable(options.protect_first, options.protect_last))
+        while low < high:
+            middle = (low + high + 1) // 2 if best else 1
+            each = replace(options, sparsity=middle / count, trials=max(1, options.trials))
+            plan = self.plan(each)
+            if best is None and options.protect_massive:
+                high -= len(self.scorer.known(each).massive)
+            rises[str(middle)] = rise = round(self._rise(plan, options), 6)
+            if rise > options.allowed_rise[1]:
+                high = middle - 1
+            else:
+                low, best = middle, plan
+        if best is None:
+            best = unscored_plan(resolved(options), self.name, count, self.fingerprint)
+        told = {"tolerance": options.tolerance, "rises": rises}
+        return replace(best, parameters={**best.parameters, **told})
+
+    def _rise(self, plan: PruningPlan, options: PruningOptions) -> float:
+        """How much worse the trial that decided is than the dense model, in what the tolerance speaks of."""
+        found = plan.winner
+        if found is None:
+            raise ValueError("the plan has no trials; allowed: plans that were settled")
+        if options.allowed_rise[0] == "answers":
+            return 1 - float(found["kept"])
+        return float(found["loss"]) - self._losses(plan, options).dense.mean
+
+    def _losses(self, plan: PruningPlan, options: PruningOptions) -> Losses:
+        return Losses(
+            self.model, self.processor, plan, self.calibration(options), options.calibration_batch,
+            self.sets, self.sums, self.cache, self.ranks,
+        )  # fmt: skip
 
     def dense(self) -> PruningPlan:
         """The plan that drops nothing."""
@@ -296,12 +359,12 @@ class Planner:
 
     def similarity(self, options: PruningOptions) -> list[list[float]] | None:
         """(S, S) similarity of states behind a plan that was made here; None for scores of single layers."""
-        found = self.scorer.known(options).scores
+        found = self.scorer.known(self._counted(options)).scores
         return found.values.tolist() if isinstance(found, PairScores) else None
 
     def barcodes(self, options: PruningOptions) -> list[Mapping[str, Any]]:
         """The barcodes behind a plan that was made here, as criteria.topology.for_report describes them."""
-        return list(self.scorer.known(options).scores.barcodes)
+        return list(self.scorer.known(self._counted(options)).scores.barcodes)
 
     def states_file(self, options: PruningOptions) -> Path | None:
         """Where the hidden states behind such a plan are kept; None for nowhere, or if it reads none."""
@@ -316,13 +379,35 @@ class Planner:
         about = (self.name, self.scorer.known(options), self.layers, self.fingerprint, self._refused)
         return self.ranks.first(lambda: plan_from(self.model, resolved(options), *about))
 
-    def _finished(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
-        """With the repair and healing that are asked for, and a mark if it was made by what is evaluated."""
+    def _finished(self, plan: PruningPlan, options: PruningOptions, tried: bool) -> PruningPlan:
+        """Repaired as is asked for, settled, healed, and with a mark if it was made by what is evaluated."""
         if options.repair != "none" and plan.dropped:
             plan = with_repair(plan, self.processor, options, lambda: self.calibration(options))
+        if tried and plan.dropped:
+            plan = self._settled(plan, options)
         if options.healing and plan.dropped:
             plan = with_healing(plan, self.processor, options, lambda: self.calibration(options))
         return marked(plan, self.asked)
+
+    def _settled(self, plan: PruningPlan, options: PruningOptions) -> PruningPlan:
+        """The plan with the layers that trials find best; looked up and kept like scores."""
+        plan = replace(plan, calibration=plan.calibration or self.scorer.described(options))
+        if (known := self.ranks.first(lambda: known_trials(plan, self.cache))) is not None:
+            return known
+        stages: Stages = {}
+        with measured(stages, "trials"):
+            losses = self._losses(plan, options)
+            others = proposers(replace(options, sparsity=plan.sparsity))[1:]  # a threshold finds a sparsity
+            found = [(other, self.scorer.known(other)) for other in others if self.scorer.is_known(other)]
+            own = (options, self.scorer.known(options))
+            asked = self.ranks.first(lambda: proposed(self.model, plan, own, found, self.layers))
+            shown = self.progress and self.ranks.rank == 0
+            with progress_bar("trying sets of layers", options.trials, shown) as advance:
+                settled = settle(plan, *asked, losses, options.trials, advance)
+        settled = settled.with_stages(**stages)
+        if self.ranks.rank == 0:
+            keep_trials(plan, settled, self.cache)
+        return settled
 
 
 def make_plan(

@@ -121,6 +121,8 @@ def parameters(options: PruningOptions) -> dict[str, Any]:
         names.append("state")
     if options.protect_massive:
         names.append("protect_massive")
+    if options.trials:
+        names.append("trials")
     return {**score_parameters(options), **{n: getattr(options, n) for n in names}}
 
 

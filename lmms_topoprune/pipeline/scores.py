@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,10 +26,13 @@ from lmms_topoprune.criteria.scoring import (
     scores_from_json,
     scores_to_json,
 )
+from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, points_read, states_read
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.selection import LayerScores, PairScores
+
+log = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
 KEPT = "scores and massive layers"
@@ -78,6 +82,7 @@ class Scorer:
     progress: bool
     states: Path | None = None
     passes: int = 0
+    _spare: set[str] = field(default_factory=set)
     _scored: dict[str, Scored] = field(default_factory=dict)
     _described: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
@@ -85,10 +90,20 @@ class Scorer:
         """The scores that `score` found before."""
         return self._scored[_name(options)]
 
-    def score(self, wanted: Sequence[PruningOptions]) -> None:
-        """Find the scores of all; options with the same samples and prompts share one pass."""
+    def is_known(self, options: PruningOptions) -> bool:
+        """Whether `score` found them before."""
+        return _name(options) in self._scored
+
+    def score(self, wanted: Sequence[PruningOptions], spare: Sequence[PruningOptions] = ()) -> None:
+        """Find the scores of all; options with the same samples and prompts share one pass.
+
+        Args:
+            wanted: what has to be scored.
+            spare: scored along with these, and left out where the samples do not allow it.
+        """
         groups: dict[Key, list[PruningOptions]] = {}
-        for options in wanted:
+        self._spare = {*map(_name, spare)} - {*map(_name, wanted)}
+        for options in [*wanted, *(o for o in spare if self._has_samples(o))]:
             if not registry.get(options.criterion).needs_samples:
                 self._scored.setdefault(_name(options), unsampled(self.layers, options))
                 continue
@@ -101,6 +116,13 @@ class Scorer:
                     # Another process may have been faster while this one waited.
                     if lacking := self._look_up(lacking):
                         self._collect(lacking)
+
+    def _has_samples(self, options: PruningOptions) -> bool:
+        try:
+            check_samples(options, len(self.calibration(options)))
+        except InputError:
+            return False
+        return True
 
     def calibration(self, options: PruningOptions) -> CalibrationSet:
         """The calibration set that the options ask for."""
@@ -213,11 +235,23 @@ class Scorer:
                 continue
             own, before = dict(stages), reused()
             with measured(own, "score"):
-                scores = self.ranks.first(lambda options=options: score(found, resolved(options)))  # type: ignore[misc]
+                scores = self.ranks.first(lambda options=options: self._scores(found, options))  # type: ignore[misc]
+            if scores is None:
+                continue
             # Every plan tells what it would have cost alone.
             own["score"]["seconds"] = round(own["score"]["seconds"] + reused() - before, 3)
             massive = self.ranks.first(lambda: () if found.norms is None else found.norms.massive)
             self._keep(options, Scored(scores, self._cache_key(options)[2], own, massive))
+
+    def _scores(self, found: Measurements, options: PruningOptions) -> LayerScores | PairScores | None:
+        """None where too few tokens were found for what could be done without."""
+        try:
+            return score(found, resolved(options))
+        except InputError as error:
+            if _name(options) not in self._spare:
+                raise
+            log.info("%s proposes nothing: %s", options.criterion, error)
+            return None
 
     def _keep(self, options: PruningOptions, found: Scored) -> None:
         if self.ranks.rank == 0:
@@ -230,6 +264,10 @@ class Scorer:
         """The calibration set as it would be described for this criterion alone, and the rest."""
         read = states_read(resolved(options), [options.criterion])
         return score_key(self.fingerprint, self._describe(options, read), options)
+
+    def described(self, options: PruningOptions) -> dict[str, Any]:
+        """What a plan says about the calibration set that its trials alone read."""
+        return self._describe(options, ())
 
     def _describe(self, options: PruningOptions, states: tuple[str, ...]) -> dict[str, Any]:
         """What a plan says about the calibration set; all prompts are hashed once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -22,20 +23,27 @@ class Trial:
         by: the criterion that proposed it, or "swap".
         dropped: its layers.
         loss: of the calibration tokens.
+        told: who proposed it with which settings, and who else did; or which layers were swapped.
     """
 
     number: int
     by: str
     dropped: tuple[int, ...]
     loss: float
+    told: str
 
 
 def trials_of(plan: PruningPlan) -> list[Trial]:
     """What the plan recorded; nothing for a plan without trials."""
     return [
-        Trial(number, entry["by"], tuple(entry["dropped"]), entry["loss"])
+        Trial(number, entry["by"], tuple(entry["dropped"]), entry["loss"], _told(entry))
         for number, entry in enumerate(plan.trials, start=1)
     ]
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    also = "; ".join(["", *entry.get("also", ())])
+    return f"{entry['by']} {entry.get('how', '')}".strip() + also
 
 
 def trial_figures(plans: Mapping[str, PruningPlan], names: Mapping[str, int]) -> list[Figure]:
@@ -51,7 +59,7 @@ def _figure(label: str, trials: Sequence[Trial], numbers: Mapping[str, int]) -> 
     name, best = f"Trials of {label}", min(trials, key=lambda trial: trial.loss)
     proposers = {by: numbers[by] for by in dict.fromkeys(trial.by for trial in trials)}
     rows = [
-        [str(t.number), t.by, format_layers(t.dropped), f"{t.loss:.4f}", "won" if t is best else ""]
+        [str(t.number), t.told, format_layers(t.dropped), f"{t.loss:.4f}", "won" if t is best else ""]
         for t in trials
     ]
     return Figure(

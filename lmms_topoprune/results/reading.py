@@ -294,12 +294,16 @@ def _is_plan(path: Path) -> bool:
     return "plan" in path.name and path.is_file() and SCHEMA.encode() in files.read_bytes(path)[:4096]
 
 
+COUNTS = ("drop", "parameters", "layers")
+"""Options that ask for a number of layers in another way than sparsity does."""
+
+
 def _asks_to_prune(results: Mapping[str, Any]) -> bool:
     config = results.get("config", {})
     arguments, model = parse_model_args(config.get("model_args")), registered().get(config.get("model"))
-    if model is not None and model.criterion != "dense" and not {"sparsity", "layers"} & set(arguments):
+    if model is not None and model.criterion != "dense" and not {"sparsity", *COUNTS} & set(arguments):
         return True  # a criterion that finds the number of layers by itself
-    return arguments.get("sparsity", "0") not in ("0", "0.0") or bool({"layers", "plan"} & set(arguments))
+    return arguments.get("sparsity", "0") not in ("0", "0.0") or bool({"plan", *COUNTS} & set(arguments))
 
 
 def _label(results: Mapping[str, Any], plan: PruningPlan | None) -> str:

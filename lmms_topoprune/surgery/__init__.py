@@ -4,7 +4,13 @@ from lmms_topoprune.surgery.delete import Deletion, delete_layers, refusal, refu
 from lmms_topoprune.surgery.export import export
 from lmms_topoprune.surgery.fingerprint import fingerprint
 from lmms_topoprune.surgery.load import load_pruned
-from lmms_topoprune.surgery.locate import decoder_layers, identity_layers, layers_path, text_config
+from lmms_topoprune.surgery.locate import (
+    decoder_layers,
+    identity_layers,
+    layer_sizes,
+    layers_path,
+    text_config,
+)
 from lmms_topoprune.surgery.self_test import self_test
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "export",
     "fingerprint",
     "identity_layers",
+    "layer_sizes",
     "layers_path",
     "load_pruned",
     "refusal",

@@ -74,6 +74,15 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return locate(model).layers
 
 
+def layer_sizes(model: PreTrainedModel) -> tuple[list[int], int]:
+    """Parameters of each decoder layer, and of the whole model; those of four bits are counted one by one."""
+
+    def size(module: nn.Module) -> int:
+        return sum(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1) for p in module.parameters())
+
+    return [size(layer) for layer in decoder_layers(model)], size(model)
+
+
 def layers_path(model: PreTrainedModel) -> str:
     """The name of the decoder's layer list, such as "model.language_model.layers"."""
     return locate(model).path

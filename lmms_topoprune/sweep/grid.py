@@ -13,7 +13,10 @@ from lmms_topoprune.options import PruningOptions
 
 DENSE = "dense"
 THRESHOLD = "threshold"
-OF_GRID = ("sparsity", "layers", "plan", "criterion", "seed", "on_error", "self_test")
+OF_GRID = (
+    "sparsity", "drop", "parameters", "tolerance", "layers", "plan", "criterion", "seed", "on_error",
+    "self_test",
+)  # fmt: skip
 """Options that belong to the grid, or to single runs, and not to a variant of a criterion."""
 
 
@@ -113,7 +116,7 @@ class Grid:
             if name not in PruningOptions.names():
                 raise unknown("option", name, PruningOptions.names())
         for sparsity in self.sparsities:
-            if not 0 < sparsity < 1:
+            if not (isinstance(sparsity, float | int) and 0 < sparsity < 1):
                 raise OptionError(
                     f"sparsity is {sparsity}; allowed: 0 < sparsity < 1 (dense is added by itself)"
                 )

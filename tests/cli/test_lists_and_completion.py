@@ -77,9 +77,9 @@ def test_a_shell_completes_values(words, expected):
 
 def test_a_plan_that_drops_nothing_suggests(topoprune, model_folder):
     code, _, err = topoprune("plan", "--pretrained", model_folder)
-    assert code == 0 and "No layer would go: sparsity is 0; pass --sparsity 0.3" in err
+    assert code == 0 and "WARNING: no layer would go: sparsity is 0; pass sparsity=0.3" in err
     _, _, err = topoprune("plan", "--pretrained", model_folder, "--sparsity", "0.01", "--criterion", "last_n")
-    assert "sparsity is 0.01, less than half of one of 6" in err
+    assert "sparsity is 0.01, which is less than half of one of 6" in err
     _, _, err = topoprune("plan", "--pretrained", model_folder, "--criterion", "dense")
     assert "No layer" not in err
 
@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[int, str, tuple[str, ...]]] = {
             "export --plan nowhere -o out",
             "plan --sparsity 0.3 --calibration nowhere",
             "score --calibration nowhere",
-            "sweep --calibration nowhere -o out",
+            "sweep --calibration nowhere -o log",
         ),
     ),
     "an output below a file": (
@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[int, str, tuple[str, ...]]] = {
             "report nowhere -o file/x.html",
             "leaderboard nowhere -o file/x.md",
             "publish nowhere -o file/x.json",
-            "regress nowhere --junit file/x --baseline y",
+            "regress nowhere --junit file/x --baseline nowhere",
         ),
     ),
     "a hub out of reach": (

@@ -105,7 +105,7 @@ def test_a_file_of_families_among_the_arguments_is_told_where_it_goes():
         (
             "cosine_pruned_llava",
             {"sparsity": 0.01},
-            "sparsity is 0.01, which is less than half a layer",
+            "sparsity is 0.01, which is less than half of one of",
         ),
         ("dense_llava", {}, None),
         ("random_pruned_llava", {"sparsity": 0.2}, None),

@@ -16,7 +16,7 @@ from lmms_topoprune._util.cache import Cache, listing
 from lmms_topoprune.pipeline import Planner, calibrate
 
 FEW = {"samples": 8, "k": "3", "calibration_batch": 8}
-PRUNE = {"sparsity": 0.34, **FEW}
+PRUNE = {"sparsity": 0.34, "criterion": "topology", **FEW}
 
 
 safe_open = modeling_utils.safe_open
@@ -111,6 +111,14 @@ def test_other_sparsities_and_rules_load_lean_from_the_same_scores(load, passes)
     for changes in ({"seed": 1}, {"samples": 9}, {"token": "ret"}, {"k": "4"}, {"dtype": "bfloat16"}):
         assert load("topopruned_llava", **{**PRUNE, **changes}).partial_load.plan is None
     assert len(passes) == 6
+
+
+def test_what_trials_settled_loads_lean_the_second_time(load, passes):
+    given = {**FEW, "criterion": "block_influence", "drop": 2, "trials": 2, "point_count": 16}
+    first, second = (load("topopruned_llava", **given) for _ in range(2))
+    assert first.partial_load.plan is None and second.partial_load.plan is not None and passes == [1]
+    assert second.plan.hash == first.plan.hash and len(second.plan.dropped) == 2
+    assert second.plan.trials == first.plan.trials and len(second.plan.trials) == 2
 
 
 @pytest.mark.parametrize("given", [{"layers": "1-2+4"}, {"criterion": "random", "sparsity": 0.34}])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlavaProcessor, PreTrainedModel
 
 from lmms_topoprune.calibration.loss import answered_texts
@@ -16,7 +17,7 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.apply import check_weights, heal, split
 from lmms_topoprune.heal.distillation import Outcome, Seams, dense_again, loss_of
-from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay
+from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay, check_linear_maps
 from lmms_topoprune.options import HealingOptions
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint
 
@@ -156,6 +157,25 @@ def test_the_loss_is_zero_between_equals_and_counts_what_it_says() -> None:
     assert float(loss.divergence) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-5)
     assert float(loss.seam) == pytest.approx(6) and loss.seam_tokens == 6  # |2x - x|^2 / |x|^2 = 1 a token
     assert float(loss.mean(0.5)) == pytest.approx(float(loss.divergence) / 5 + 0.5)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_half_precision_is_healed_and_stays(
+    method: str, tiny_llava: Make, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+) -> None:
+    model = tiny_llava(layers=4).bfloat16()
+    with delete_layers(model, {1, 2}) as deletion:
+        found = heal(deletion, embedded_processor, samples[:16], replace(FEW, steps=1, method=method))
+        assert 0 <= found["loss_after"] <= found["loss_before"]
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_layers_that_peft_cannot_update_are_refused() -> None:
+    """Weights are not looked at, so this is asked before any is loaded."""
+    with torch.device("meta"):
+        check_linear_maps(nn.ModuleList([nn.Sequential(nn.Linear(4, 4))]))
+        with pytest.raises(SurgeryError, match="LayerNorm has no linear map that peft can update"):
+            check_linear_maps(nn.ModuleList([nn.LayerNorm(4)]))
 
 
 def test_seams_lie_behind_every_cut(tiny_llava: Make) -> None:

@@ -110,7 +110,7 @@ def test_bands_and_names_of_the_lines():
 
 def test_trials_show_every_proposal_and_the_winner():
     recorded = (
-        {"by": "topology", "dropped": [3, 4], "loss": 2.3},
+        {"by": "topology", "how": "path", "dropped": [3, 4], "loss": 2.3, "also": ["unions k=7, rank"]},
         {"by": "cosine", "dropped": [5, 6], "loss": 2.2},
         {"by": "swap", "dropped": [3, 6], "loss": 2.1},
         {"by": "swap", "dropped": [4, 6], "loss": 2.4},
@@ -119,6 +119,7 @@ def test_trials_show_every_proposal_and_the_winner():
         {"run": folders.plan(trials=recorded), "other": folders.plan()}, {"cosine": 0, "topology": 1}
     )
     rows = [list(row) for row in figure.table.rows]
+    assert rows[0][1] == "topology path; unions k=7, rank"
     assert rows[2] == ["3", "swap", "3+6", "2.1000", "won"] and [row[-1] for row in rows].count("won") == 1
     assert figure.legend == {"topology": 1, "cosine": 0, "swap": 2}  # criteria look as elsewhere
     assert "4 trials; swap proposed the winner, 3+6" in figure.caption
