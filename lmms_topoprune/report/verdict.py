@@ -105,6 +105,8 @@ TOLERANCE = 0.05
 """Share of the quality over chance that may be lost."""
 FLOOR = "random"
 """The criterion that the others have to beat."""
+BLIND = (FLOOR, "uniform", "last_n")
+"""Criteria that look at no model; of equal ones another one is named."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ class Reach:
     smallest: Group
 
     @property
-    def order(self) -> tuple[float, float]:
-        """What the best comes first by: layers dropped, then quality kept."""
+    def order(self) -> tuple[float, bool, float]:
+        """What the best comes first by: layers dropped, whether it looks at the model, quality kept."""
+        blind = self.criterion.split(" ")[0] in BLIND
         if self.largest is None:
-            return (0.0, -self.smallest.kept)
-        return (-self.largest.sparsity, -self.largest.kept)
+            return (0.0, blind, -self.smallest.kept)
+        return (-self.largest.sparsity, blind, -self.largest.kept)
 
 
 def within(group: Group, tolerance: float) -> bool:

@@ -75,6 +75,7 @@ class Recipe:
         if self.limit is not None and type(self.limit) not in (int, float):
             raise OptionError(f"limit is {shown(self.limit)}; allowed: a number")
         object.__setattr__(self, "limit", questions(self.limit))
+        object.__setattr__(self, "include_path", _plain(self.include_path))
         models = self.models if isinstance(self.models, Sequence) and self.models else [self.models]
         object.__setattr__(self, "models", tuple(map(_model, models)))
         _ = self.grid
@@ -164,7 +165,7 @@ def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:
 
 def _model(told: Any) -> dict[str, Any]:
     """A model of the recipe with the registered name of its dense model under `model`."""
-    told = {"pretrained": told} if isinstance(told, str) else told
+    told = {"pretrained": told} if isinstance(told, (str, Path)) else told
     if not isinstance(told, Mapping):
         raise OptionError(
             f"model is {shown(told)}; allowed: a mapping such as {{model: llava, pretrained: x}}"
@@ -173,7 +174,12 @@ def _model(told: Any) -> dict[str, Any]:
 
 
 def _without_model(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in told.items() if name != "model"}
+    return {str(name): _plain(value) for name, value in told.items() if name != "model"}
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, which YAML and model_args can hold."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def dense_model(name: str) -> str:

@@ -32,7 +32,7 @@ def run(model_folder, tmp_path, monkeypatch):
         monkeypatch.setenv("MPLBACKEND", "agg")
         names: dict[str, Any] = {"__name__": "__main__"}
         for block in blocks((ROOT / page).read_text(encoding="utf-8")):
-            block = block.replace("model_path()", repr(str(model_folder)))
+            block = block.replace("model_path()", f"__import__('pathlib').Path({str(model_folder)!r})")
             exec(compile(block, page, "exec"), names)
         return names
 

@@ -51,6 +51,11 @@ def test_the_furthest_comes_first_and_of_equal_ones_the_better():
     assert [reach.criterion for reach in reaches(found, 0.05)] == ["c", "b", "a"]
 
 
+def test_of_equal_ones_one_that_looks_at_the_model_is_named():
+    found = [group("uniform", 4, 0.97, 1.0), group("cosine", 4, 0.96, 0.99), group("last_n", 2, 0.99, 1.0)]
+    assert [reach.criterion for reach in reaches(found, 0.05)] == ["cosine", "uniform", "last_n"]
+
+
 def test_a_random_run_is_never_named_the_best():
     found = [group("random", 6, 0.96, 1.0), group("cosine", 4, 0.97, 1.0)]
     text = said(found)

@@ -84,3 +84,12 @@ def test_a_mistake_is_one_sentence(write, text, sentence):
 def test_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file or directory"):
         Recipe.load(tmp_path / "none.yaml")
+
+
+def test_a_path_is_as_good_as_text(tmp_path):
+    """As `model_path()` and `tasks_path()` give it."""
+    recipe = Recipe(models=[{"pretrained": tmp_path / "model"}], include_path=tmp_path)  # type: ignore[arg-type]
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert recipe.models[0]["pretrained"] == str(tmp_path / "model")
+    assert Recipe(models=[tmp_path]).models[0]["pretrained"] == str(tmp_path)  # type: ignore[list-item]
