@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmms_topoprune.cli import options
 
-CRITERIA = "zigzags,topology,cosine,block_influence"
+if TYPE_CHECKING:
+    from lmms_topoprune.comparison.side_by_side import Comparison
+
+CRITERIA = "zigzags,block_influence,cosine,uniform,random"
+QUESTIONS = 100
+"""A task, unless --limit says otherwise: about a minute on two cores."""
+TOLERANCE = 0.1
+"""Share of the quality over chance that the verdict lets go: so few questions do not show less."""
 
 
 @click.command()
@@ -20,7 +30,7 @@ CRITERIA = "zigzags,topology,cosine,block_influence"
     help="Criteria, joined by commas.",
 )
 @click.option(
-    "--sparsity", default="0.3", show_default=True, help="Share of layers to drop; several by commas."
+    "--sparsity", default="0.25,0.5", show_default=True, help="Share of layers to drop; several by commas."
 )
 @options.evaluated
 @click.option("--samples", type=int, help="Calibration samples.  [default: 512]")
@@ -38,19 +48,61 @@ CRITERIA = "zigzags,topology,cosine,block_influence"
 def command(**arguments: Any) -> None:
     """See it work: the embedded model, dense and pruned, in one table.
 
-    lmms-eval evaluates a small trained vision-language model that ships with this package: whole, and
-    with 30 % of its decoder layers dropped as four criteria would have it. Nothing is downloaded. It
-    takes a few minutes on two CPU cores; called again it shows the finished table at once.
+    lmms-eval asks a small trained vision-language model that ships with this package: whole, and with a
+    quarter and with half of its decoder layers dropped, by the default, by two baselines, evenly spaced and
+    at random. 100 questions a task unless --limit says otherwise. Nothing is downloaded. It takes about a
+    minute on two CPU cores; called again it shows the finished table at once.
 
     \b
     Examples:
       topoprune demo
-      topoprune demo --sparsity 0.1,0.3 --criteria topology,random -o runs/more
-      topoprune demo --limit 40 -o runs/quick       # a first look in a minute
+      topoprune demo --limit 1.0 -o runs/all        # every question
+      topoprune demo --sparsity 0.4 --criteria zigzags,random -o runs/more
       topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct \\
           -o runs/qwen
     """
     from lmms_topoprune.cli.sweep import finish, run
 
     sparsities = arguments.pop("sparsity")
-    finish(run(sparsities=sparsities, **arguments), arguments["as_json"], "What pruning costs")
+    arguments["limit"] = arguments["limit"] or QUESTIONS
+    folders = run(sparsities=sparsities, **arguments)
+    for folder, comparison in finish(folders, arguments["as_json"]).items():
+        _show(folder, comparison)
+
+
+def _show(folder: Path, comparison: Comparison) -> None:
+    """Quality kept beside speed and size, the verdict, and where the rest is."""
+    from lmms_topoprune.cli.report import write_report
+    from lmms_topoprune.cli.table import show_texts
+    from lmms_topoprune.comparison.columns import dropped, interval, percent
+    from lmms_topoprune.report.build import summary
+    from lmms_topoprune.sweep.run_folders import read_runs
+
+    dense = comparison.rows[0].cost
+
+    def share(own: Mapping[str, float], name: str, turned: bool = False) -> float:
+        if not (own.get(name) and dense.get(name)):
+            return math.nan
+        return dense[name] / own[name] if turned else own[name] / dense[name]
+
+    lines = [
+        [
+            row.label,
+            percent(row.overall.corrected, 0),
+            interval(row.overall.corrected_interval),
+            f"{share(row.cost, 'latency_seconds', turned=True):.2f}",
+            percent(share(row.cost, "parameters"), 0),
+            dropped(row),
+        ]
+        for row in comparison.rows
+    ]
+    head = ["model", "kept", "95 % interval", "speed", "size", "dropped layers"]
+    caption = (
+        "Kept: percent of the dense model's quality over chance. Speed: answers a second, dense is 1. "
+        "Size: percent of the parameters."
+    )
+    show_texts("What pruning costs", head, lines, caption)
+    runs = read_runs([folder])
+    write_report([folder], comparison, runs, folder / "report.html", "What pruning costs", TOLERANCE)
+    click.echo(summary(comparison, runs, TOLERANCE))
+    click.echo(f"\nReport: {folder / 'report.html'}\nPlans:  {folder / 'plans'}")

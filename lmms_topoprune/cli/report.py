@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lmms_topoprune.cli import options
+
+if TYPE_CHECKING:
+    from lmms_topoprune.comparison.side_by_side import Comparison
+    from lmms_topoprune.results.reading import Run
 
 
 @click.command()
@@ -49,21 +55,34 @@ def command(
     Example:
       topoprune report runs/sweep -o report.html
     """
-    from lmms_topoprune._util.files import write
     from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.report.build import report
-    from lmms_topoprune.sweep.folder import SweepFolder, sweeps_at
     from lmms_topoprune.sweep.run_folders import read_runs
 
     runs = read_runs(folders)
     comparison = compare(runs, dense=dense, reference=reference, force=force, every_seed=True)
+    write_report(folders, comparison, runs, output, title, tolerance / 100)
+    click.echo(
+        json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
+    )
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    comparison: Comparison,
+    runs: Sequence[Run],
+    output: str | Path,
+    title: str,
+    tolerance: float,
+) -> None:
+    """The page about runs; what criteria saw of the states is read from those folders that are sweeps."""
+    from lmms_topoprune._util.files import write
+    from lmms_topoprune.report.build import report
+    from lmms_topoprune.sweep.folder import SweepFolder, sweeps_at
+
     shapes = {
         name: shape
         for folder in folders
         for sweep in sweeps_at(folder)
         for name, shape in SweepFolder(sweep).shapes().items()
     }
-    write(Path(output), report(comparison, runs, title, shapes, tolerance / 100))
-    click.echo(
-        json.dumps({"report": output, "runs": len(runs)}) if as_json else f"Report written to {output}."
-    )
+    write(Path(output), report(comparison, runs, title, shapes, tolerance))

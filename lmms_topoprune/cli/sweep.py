@@ -14,6 +14,7 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.sweep.grid import OF_GRID
 
 if TYPE_CHECKING:
+    from lmms_topoprune.comparison.side_by_side import Comparison
     from lmms_topoprune.sweep.recipe import Recipe
 
 
@@ -93,7 +94,12 @@ def command(**arguments: Any) -> None:
     and options; what the command line says counts instead. Every sweep keeps its recipe beside its results:
     topoprune sweep runs/sweep/recipe.yaml -o runs/again repeats it.
     """
-    finish(run(**arguments), arguments["as_json"], "Sweep")
+    from lmms_topoprune.cli.table import show
+
+    folders = run(**arguments)
+    for folder, comparison in finish(folders, arguments["as_json"]).items():
+        show(comparison, "Sweep" if len(folders) == 1 else f"Sweep: {folder.name}")
+        click.echo(f"Results, plans and the table are in {folder}.")
 
 
 def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
@@ -196,9 +202,12 @@ def _executor(
     return Processes(session.opener, workers, device, logs)
 
 
-def finish(folders: list[Path], as_json: bool, title: str) -> None:
-    """Compare all that each folder holds, earlier commands' cells included; keep the table and show it."""
-    from lmms_topoprune.cli.table import show
+def finish(folders: list[Path], as_json: bool) -> dict[Path, Comparison]:
+    """Compare all that each folder holds, earlier commands' cells included, and keep the tables.
+
+    Returns:
+        What is to be shown; empty once it has been printed as JSON.
+    """
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import render, save
     from lmms_topoprune.sweep.run_folders import read_runs
@@ -207,10 +216,8 @@ def finish(folders: list[Path], as_json: bool, title: str) -> None:
     for folder, comparison in tables.items():
         for suffix in (".md", ".json", ".csv"):
             save(comparison, folder / f"comparison{suffix}")
-    if as_json:
-        texts = [render(comparison, "json") for comparison in tables.values()]
-        click.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]", nl=False)
-        return
-    for folder, comparison in tables.items():
-        show(comparison, title if len(folders) == 1 else f"{title}: {folder.name}")
-        click.echo(f"Results, plans and the table are in {folder}.")
+    if not as_json:
+        return tables
+    texts = [render(comparison, "json") for comparison in tables.values()]
+    click.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]", nl=False)
+    return {}

@@ -107,8 +107,7 @@ def report(
         shapes: criterion -> what it saw of the states.
         tolerance: share of the quality over chance that may be lost, for the verdict.
     """
-    own = {run.label: run for run in runs}
-    known = [own[label] for row in together(comparison) for label in row.runs if label in own]
+    known = _in_order(comparison, runs)
     found, names = groups(comparison), series(comparison)
     speed, size = speeds(found, known), verdict.sizes(found, known)
     reached = verdict.reaches(found, tolerance)
@@ -123,6 +122,18 @@ def report(
     ]
     summary = verdict.sentence(comparison, reached, speed, size, tolerance)
     return page(title, summary, [section for section in sections if section])
+
+
+def summary(comparison: Comparison, runs: Sequence[Run], tolerance: float = verdict.TOLERANCE) -> str:
+    """The verdict in words, as the report begins; the arguments are the report's."""
+    found, known = groups(comparison), _in_order(comparison, runs)
+    speed, size = speeds(found, known), verdict.sizes(found, known)
+    return verdict.sentence(comparison, verdict.reaches(found, tolerance), speed, size, tolerance)
+
+
+def _in_order(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
+    own = {run.label: run for run in runs}
+    return [own[label] for row in together(comparison) for label in row.runs if label in own]
 
 
 def _verdict(

@@ -26,13 +26,14 @@ def runs():
 def first(runs, topoprune, model_folder, output):
     """Exit code, output and errors of the demo's first run, for whichever test needs it first."""
     if not runs:
-        runs.append(demo(topoprune, model_folder, output))
+        runs.append(demo(topoprune, model_folder, output, "--json"))
     return runs[0]
 
 
-def demo(topoprune, model_folder, output):
+def demo(topoprune, model_folder, output, *more):
     options = ("--limit", 4, "--samples", 16, "--criteria", "topology,cosine,block_influence", "-o", output)
-    return topoprune("demo", "--pretrained", model_folder, "--batch-size", 4, *options, "--json")
+    options = ("--pretrained", model_folder, "--batch-size", 4, "--sparsity", 0.3, *options, *more)
+    return topoprune("demo", *options)
 
 
 def test_demo(first, output):
@@ -53,8 +54,10 @@ def test_demo(first, output):
 
 @pytest.mark.usefixtures("first")
 def test_demo_again_evaluates_nothing(topoprune, model_folder, output):
-    code, _, err = demo(topoprune, model_folder, output)
+    code, out, err = demo(topoprune, model_folder, output)
     assert code == 0 and "already evaluated" in err and "evaluated dense" not in err
+    assert "size" in out and "4 runs on 3 tasks" in out  # the verdict
+    assert (output / "report.html").stat().st_size > 10_000 and str(output / "plans") in out
 
 
 @pytest.mark.usefixtures("first")
