@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 
@@ -160,10 +160,20 @@ def _without_warnings() -> Iterator[None]:
     """What libraries warn of while they are imported would stand between the findings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    _lmms_eval_speaks(False)
     try:
         yield
     finally:
         logging.disable(before)
+        _lmms_eval_speaks(True)
+
+
+def _lmms_eval_speaks(aloud: bool) -> None:
+    """Switch its loguru messages, which may go to standard output."""
+    with suppress(ImportError):  # it comes with lmms-eval, which may be what is missing
+        from loguru import logger
+
+        (logger.enable if aloud else logger.disable)("lmms_eval")
 
 
 def _show(finding: Finding) -> None:
