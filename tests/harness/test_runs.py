@@ -112,7 +112,7 @@ def test_a_command_leaves_the_plan_beside_its_results(lmms_eval_command, folder,
         ("pretrained={folder},plan={mistakes}/seven.json", "is for 7 layers, but '.*' has 6"),
         ("pretrained={folder},sparsity=0.3,k=1.5", "k is '1.5'; allowed: a whole number or several"),
         (
-            "pretrained={folder},sparsity=0.3,calibration={mistakes}/few.jsonl",
+            "pretrained={folder},sparsity=0.3,criterion=topology,calibration={mistakes}/few.jsonl",
             "k is '5', but there are only 1 calibration samples",
         ),
         ("pretrained={folder},layers=99", "layer 99 does not exist; the model has layers 0 to 5"),
