@@ -80,11 +80,32 @@ def worth(ax: plt.Axes) -> None:
     ax.set(xlabel="rank correlation with what a layer is worth, SmolLM2", xlim=(0, 1))
 
 
+def clouds(ax: plt.Axes) -> None:
+    """Perplexity over the dense one's by sparsity, of rules of one pass; one seed, development texts."""
+    rows = {row[0]: row[1:4] for row in table("2026-11-29-tokens.md", "| rule | 10 % | 20 % | 30 % | layers")}
+    shown = ("zigzags", "topology_angle_influence (samples)", "relative_magnitude", "block_influence")
+    colors = ("#856800", "#0072b2", "#6b4fa0", "#c04a00")
+    ends = sorted((float(rows[name][2].split()[0]), name) for name in shown)
+    place = 0.0
+    for end, name in ends:
+        values, color = [float(cell.split()[0]) for cell in rows[name]], colors[shown.index(name)]
+        ax.plot(SHARES[:3], values, marker="o", ms=4, color=color)
+        place = max(end, place + 0.22)
+        ax.annotate(name, (30, place), (8, 0), textcoords="offset points", va="center", color=color)
+    ax.axhline(1, color="gray", lw=0.8, ls="--")
+    ax.set(xlabel="layers dropped (%)", ylabel="perplexity, dense = 1", xticks=SHARES[:3])
+
+
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(folder: Path) -> None:
     plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 9})
-    for draw, size in ((confirmation, (6.4, 3.2)), (repair, (6.4, 4.0)), (worth, (6.4, 2.0))):
+    for draw, size in (
+        (confirmation, (6.4, 3.2)),
+        (repair, (6.4, 4.0)),
+        (worth, (6.4, 2.0)),
+        (clouds, (6.4, 2.8)),
+    ):
         figure, ax = plt.subplots(figsize=size, layout="constrained")
         ax.spines[["top", "right"]].set_visible(False)
         draw(ax)
