@@ -197,7 +197,7 @@ def healing_told(plan: PruningPlan) -> str:
     text = (
         f"healed in {done.get('steps', asked['steps']):g} steps ({asked['method']}) by {asked.get('teacher')}"
     )
-    if "loss_after" not in done:
+    if not {"tokens", "loss_before", "loss_after"} <= done.keys():
         return text
     losses = f"{done['loss_before']:.4g} to {done['loss_after']:.4g}"
     return f"{text} on {done['tokens']:.0f} tokens; loss on held-out samples {losses}"

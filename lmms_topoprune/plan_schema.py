@@ -27,6 +27,11 @@ class Trial(BaseModel):
     by: str = Field(description="The criterion that proposed it, or `swap`.")
     dropped: Layers = Field(description="Its layers.")
     loss: FiniteFloat = Field(description="Loss of the calibration tokens.")
+    kept: FiniteFloat | None = Field(
+        default=None, description="Share of the dense model's answers that stay."
+    )
+    how: str = Field(default="", description="Settings of the criterion, or the layers that were swapped.")
+    also: list[str] = Field(default_factory=list, description="Others that proposed the same layers.")
 
 
 class PlanFile(BaseModel):

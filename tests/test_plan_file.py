@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan import PruningPlan, healing_told
 from lmms_topoprune.plan_schema import MOST_LAYERS, schema_text
 
 PUBLISHED = Path(__file__).parents[1] / "docs" / "plan.schema.json"
@@ -74,6 +74,10 @@ def test_trials_are_kept_and_are_no_part_of_the_plan_s_name(plan, tmp_path):
             {"trials": [{"by": "a", "dropped": [1], "loss": "2"}]},
             r"has trials\.0\.loss = '2', which should be a valid number",
         ),
+        (
+            {"trials": [{"by": "a", "dropped": [1], "loss": 2.0, "also": 5}]},
+            r"has trials\.0\.also = 5, which should be a valid list",
+        ),
         ({"layer": 7}, "has a field 'layer', which no plan has"),
         ({"criterion": "random"}, "was changed after it was saved: its hash does not match"),
     ],
@@ -82,6 +86,13 @@ def test_a_malformed_field_is_one_sentence(plan, tmp_path, fields, sentence):
     file = write(tmp_path / "plan.json", plan, **fields)
     with pytest.raises(InputError, match=f"^plan '.*plan.json' {sentence}$"):
         PruningPlan.load(file)
+
+
+def test_a_healing_that_lacks_a_figure_is_told_without_it():
+    facts = {"version": 1, "source": "x", "samples": 1, "seed": 0, "fingerprint": "y"}
+    heal = {"method": "lora", "steps": 3, "teacher": "dense", **facts}
+    plan = PruningPlan("tiny", "f" * 16, 6, (2,), "given", heal=heal, stages={"heal": {"loss_after": 1.0}})
+    assert healing_told(plan) == "healed in 3 steps (lora) by dense"
 
 
 def test_a_missing_field_is_named(plan, tmp_path):

@@ -70,8 +70,8 @@ def listing(cache: Cache) -> list[Entry]:
 def _about(path: Path) -> dict[str, Any]:
     """What an entry says of itself; a damaged one is found out when it is used."""
     try:
-        about = json.loads(path.read_bytes())["about"]
-    except (ValueError, KeyError, TypeError):
+        about = json.loads(files.read_bytes(path))["about"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {"kind": DAMAGED}
     return about if isinstance(about, dict) else {"kind": DAMAGED}
 

@@ -102,10 +102,11 @@ class SavedStates:
                 {name: HiddenStates(name, values) for name, values in states.items()},
                 TokenSums(means, about["tokens"]),
                 TokenNorms(*(tensors[NORM + name].numpy() for name in ("largest", "median"))),
-                about["calibration"],
-                *(about[name] for name in ("layers", "model", "fingerprint", "cost")),
+                dict(about["calibration"]),
+                *(about[name] for name in ("layers", "model", "fingerprint")),
+                {name: float(value) for name, value in dict(about["cost"]).items()},
             )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise InputError(
                 f"the hidden states in {shown(str(path))} cannot be read ({reason}); delete the file, and "

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from lmms_topoprune._util.escape import printable
 from lmms_topoprune.cli import options
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -62,7 +63,7 @@ def _text(cache: Any, found: list[Any], cleared: int | None) -> str:
     for entry in found:
         what = f"{entry.kind} ({entry.criterion})" if entry.criterion else entry.kind
         lines.append(f"  {_age(entry.age):>5}  {_bytes(entry.size):>8}  {what:<28}  {entry.model}".rstrip())
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _seconds(text: str | None) -> float:

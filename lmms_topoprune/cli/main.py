@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from lmms_topoprune._util.escape import printable
 from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
 from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
 
@@ -194,7 +195,7 @@ def _run(arguments: list[str]) -> int:
         if known is None:
             traceback.print_exc()
             return DEFECT
-        click.echo(f"topoprune: {known}", err=True)
+        click.echo(printable(f"topoprune: {known}"), err=True)  # it may name what others wrote
         return known.exit_code
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Percent of the quality over chance that may be lost, for the verdict.",
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
+@options.tasks_and_metric
 @options.as_json
 def command(
     folders: tuple[str, ...],
@@ -41,6 +42,8 @@ def command(
     reference: str | None,
     tolerance: float,
     force: bool,
+    tasks: str | None,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """One HTML file with plots and tables that opens anywhere.
@@ -58,7 +61,7 @@ def command(
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.sweep.run_folders import read_runs
 
-    runs = read_runs(folders)
+    runs = read_runs(folders, options.listed(tasks, "tasks") if tasks else (), metric)
     comparison = compare(runs, dense=dense, reference=reference, force=force, every_seed=True)
     write_report(folders, comparison, runs, output, title, tolerance / 100)
     click.echo(

@@ -40,6 +40,7 @@ def publish(
       topoprune publish runs/sweep -o ours.json
       topoprune leaderboard ours.json theirs.json
     """
+    from lmms_topoprune._util.escape import printable
     from lmms_topoprune._util.files import write
     from lmms_topoprune.comparison.across_models import published
 
@@ -47,7 +48,7 @@ def publish(
     write(Path(output), published(models))
     names = [model.name for model in models]
     told = {"published": output, "models": names}
-    click.echo(json.dumps(told) if as_json else f"{', '.join(names)} published in {output}.")
+    click.echo(json.dumps(told) if as_json else printable(f"{', '.join(names)} published in {output}."))
 
 
 def read_models(paths: Iterable[str], tasks: str | None, metric: str | None) -> list[Model]:

@@ -51,6 +51,9 @@ def regress(
     """
     if not 0 <= tolerance < 1:
         raise OptionError(f"tolerance is {tolerance}; allowed: 0 <= tolerance < 1")
+    # What lmms-eval reports without documents has no test, and a baseline file does not hold it.
+    tested = {name: scores for name, scores in run.tasks.items() if scores.units or name in baseline.tasks}
+    run = replace(run, tasks=tested)
     _check_same(baseline, run)
     pair = [replace(baseline, label=BASELINE), replace(run, label=RUN)]
     comparison = compare(pair, dense=BASELINE, force=True, seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,9 @@ def _by_family(metric: str, values: Sequence[Any]) -> tuple[Floats, str] | None:
     if (measure := re.search(r"(CIDEr|ROUGE_L|Bleu_[1-4])$", metric)) and _all_have(
         known, ("answer", "pred")
     ):
-        return _captions(measure[1], values), f"{measure[1]} of plain tokens"
+        with suppress(AssertionError, ArithmeticError, LookupError):  # an image that has no right caption
+            return _captions(measure[1], values), f"{measure[1]} of plain tokens"
+        return None
     for family in FAMILIES:
         if re.fullmatch(family.metric, metric) and _all_have(known, family.fields):
             try:

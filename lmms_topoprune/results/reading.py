@@ -177,8 +177,12 @@ def read_run(path: Path | str, tasks: Collection[str] = (), metric: str | None =
         return _run(path, results, tasks, metric)
 
 
-def check_whole(path: Path | str) -> None:
+def check_whole(path: Path | str, agreeing: bool = False) -> None:
     """Whether an evaluation is all there, whatever its scores may mean.
+
+    Args:
+        path: the results file, or a folder with one.
+        agreeing: also whether the samples agree with what the results file reports.
 
     Raises:
         CorruptFileError, InputError: a file is missing, cut short or no file of lmms-eval.
@@ -186,8 +190,22 @@ def check_whole(path: Path | str) -> None:
     path, results = _whole(path)
     with understood(path, "results file of lmms-eval"):
         for task in results["configs"]:
-            _columns(path, task, results)
+            rows = _columns(path, task, results)
+            if agreeing:
+                _agreeing(task, rows, results)
         _planned(path)
+
+
+def _agreeing(
+    task: str, rows: Samples, results: Mapping[str, Any], metric: str | None = None
+) -> dict[str, UnitScores] | str:
+    """The scores of a task, or why it has none; rows that contradict the results are damage."""
+    try:
+        return task_scores(task, rows, results, metric)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
+    except InputError as error:
+        return str(error)
 
 
 def _whole(path: Path | str) -> tuple[Path, dict[str, Any]]:
@@ -213,12 +231,11 @@ def _run(path: Path, results: dict[str, Any], tasks: Collection[str], metric: st
     scores: dict[str, UnitScores] = {}
     unscored: dict[str, str] = {}
     for task, rows in samples.items():
-        try:
-            scores |= task_scores(task, rows, results, metric)
-        except CorruptFileError as error:
-            raise CorruptFileError(f"{str(rows.path)!r}: {error.args[0]}", *error.args[1:]) from None
-        except InputError as error:
-            unscored[task] = str(error)
+        found = _agreeing(task, rows, results, metric)
+        if isinstance(found, str):
+            unscored[task] = found
+        else:
+            scores |= found
     if unscored and not scores:
         raise InputError(next(iter(unscored.values())))
     return Run(

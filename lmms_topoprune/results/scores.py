@@ -184,17 +184,20 @@ def _score(
     columns = {name: _taken(samples.columns[name], rows) for name in candidates if name in names}
     paired = [name for name in sorted(columns) if _in_pairs(columns[name])]
     suffix = f", filter {filter_name}" if filter_name else ""
-    if paired:
-        return replace(_pairs(task, columns, paired, level), task=task)
     key = str(config.get("score_key") or "score")
+    part = filter_name is None and len(rows) < len(samples)  # of filters that nobody can tell apart
+    if paired:
+        for name in paired:
+            values, how = numbers(name, columns[name], key) or (np.empty(0), "")
+            _check_reported(task, name, values, None if part else reported.get(name), how, config)
+        return replace(_pairs(task, columns, paired, level), task=task)
     found = {n: f for n, c in columns.items() if (f := numbers(n, c, key)) is not None}
     better = {n: f for n, f in found.items() if higher.get(n) is not False} or found
     if not better:
         return _aggregate(task, reported, higher, wanted, suffix)
     name = _preferred({n: int(np.isfinite(values).sum()) for n, (values, _) in better.items()})
     values, how = better[name]
-    told = None if filter_name is None and len(rows) < len(samples) else reported.get(name)
-    _check_reported(task, name, values, told, how, config)
+    _check_reported(task, name, values, None if part else reported.get(name), how, config)
     ids = samples.ids if len(rows) == len(samples) else [samples.ids[i] for i in rows]
     units, means = _by_document(ids, values, len(rows) == samples.documents)
     means, name, own_scale = _upward(name, means, higher.get(name) is False)

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from lmms_topoprune import registry
+from lmms_topoprune._util.escape import markdown, printable
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.plan import PruningPlan, format_layers, healing_told
@@ -68,7 +69,7 @@ def model_card(
         dense_card: README.md of the dense model, whose license is the pruned one's.
         absent: fields of config.json that were set to 0, since the layers they promise are not there.
     """
-    source = source or plan.model
+    source = printable(source or plan.model)
     title = f"{source.rstrip('/').split('/')[-1]} without {len(plan.dropped)} of its {plan.layers} layers"
     data = _metadata(source, title, multimodal, figures or {}, dense_card)
     parts = [
@@ -224,7 +225,7 @@ def _rows(figures: Figures) -> dict[str, Mapping[str, Any]]:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    cells = (map(markdown, line) for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 

@@ -250,7 +250,7 @@ class SweepFolder:
         """
         folder = self.evaluation(plan)
         try:
-            check_whole(folder)
+            check_whole(folder, agreeing=True)
             foreign = foreign_results(folder, plan, self.settings())
         except InputError as error:
             raise CorruptFileError(error.args[0], AGAIN) from None

@@ -196,6 +196,17 @@ def test_a_damaged_file_is_named(planner, file, damage):
     assert planner().plans(wanted("topology")) and SavedStates.load(file)
 
 
+@pytest.mark.parametrize("told", [{"cost": "x"}, {"cost": {"seconds": [1]}}, {"calibration": 3}])
+def test_what_a_file_says_of_itself_is_checked(file, told):
+    """The digest is of the numbers."""
+    with safe_open(file, "pt") as stored:
+        about = {**stored.metadata(), **{name: json.dumps(value) for name, value in told.items()}}
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    save_file(tensors, file, metadata=about)
+    with pytest.raises(InputError, match="cannot be read"):
+        SavedStates.load(file)
+
+
 def test_a_full_disk(planner, monkeypatch, tmp_path):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")

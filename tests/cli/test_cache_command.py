@@ -72,6 +72,19 @@ def test_it_clears_what_is_asked_for(cache, run, arguments, left):
     assert sorted(json.loads(p.read_bytes())["key"] for p in cache.entries()) == left
 
 
+@pytest.mark.parametrize("damage", ["deep", "pipe", "marked"])
+def test_hostile_files_are_listed_and_never_waited_for(cache, run, damage):
+    path = cache.folder / "0.json"
+    if damage == "pipe":
+        os.mkfifo(path)
+    else:
+        about = {"kind": "scores", "model": "\x1b[31mred\n::warning::x"}
+        path.write_text("[" * 10**5 if damage == "deep" else json.dumps({"about": about}))
+    code, said = run()
+    assert code == 0 and "\x1b" not in said.out and "\n::" not in said.out
+    assert sum("set aside" in line for line in said.out.splitlines()) == 1 + (damage == "deep")
+
+
 def test_a_mistake_and_an_absent_cache(run, monkeypatch):
     code, said = run("--older-than", "soon")
     assert code == 2 and "older-than is 'soon'; allowed: a number and s, m, h, d or w" in said.err

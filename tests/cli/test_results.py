@@ -44,6 +44,8 @@ def test_report(topoprune, runs):
     code, out, _ = topoprune("report", runs, "-o", runs / "report.html", "--json")
     assert code == 0 and json.loads(out)["runs"] == 2
     assert "topology 20 %" in (runs / "report.html").read_text()
+    assert topoprune("report", runs, "-o", runs / "report.html", "--tasks", "none")[0] == 2
+    assert topoprune("report", runs, "-o", runs / "report.html", "--tasks", "vqa", "--metric", "f1")[0] == 2
     before = (runs / "report.html").read_text()
     code, _, err = topoprune("report", runs, "-o", runs / "report.html" / "below.html")
     assert code == 2 and err.count("\n") == 1 and "cannot be written: its folder is a file" in err

@@ -94,6 +94,29 @@ def test_a_task_that_is_called_like_a_workflow_command(tmp_path, capsys):
         assert not any(line.startswith("::") for line in shown.splitlines())
 
 
+def test_names_in_errors_and_messages(tmp_path, capsys):
+    """What compare refuses, and what publish names, stand in one line."""
+    from lmms_topoprune.cli.main import main
+
+    scores, evil = {"t": folders.exact([1.0, 0.0] * 4)}, "a\n::warning::b\x1b[31m"
+    for name, plan in (
+        ("a", folders.plan((), "dense", model=evil)),
+        ("b", folders.plan((1,), "own", model=evil)),
+    ):
+        folders.write(tmp_path / name, scores, plan)
+    with pytest.raises(SystemExit) as end:
+        main(["publish", str(tmp_path), "-o", str(tmp_path / "p.json")])
+    assert end.value.code == 0
+    path = folders.write(tmp_path / "c", scores, folders.plan((2,), "own", model=evil))
+    path.write_text(path.read_text().replace('"t"', json.dumps(evil)))
+    next((tmp_path / "c").glob("*.jsonl")).rename(path.with_name(f"{folders.DATE}_samples_{evil}.jsonl"))
+    with pytest.raises(SystemExit) as end:
+        main(["compare", str(tmp_path)])
+    said = "".join(capsys.readouterr())
+    assert end.value.code == 2 and "\x1b" not in said and "warning" in said
+    assert not any(line.startswith("::") for line in said.splitlines())
+
+
 def test_numbers_lose_what_rounding_leaves(tmp_path):
     assert escape.number(0.1 + 0.2) == 0.3 and escape.number(1.0000000000000002) == 1.0
     scores = {"vqa": folders.exact([0.1, 0.2, 0.3] * 7)}

@@ -49,6 +49,15 @@ def test_a_handful_of_units_is_noise_however_alike(tmp_path):
         assert failed(baseline, run(tmp_path / f"b{count}", [0.0] * count)) == wrong
 
 
+def test_a_task_without_documents_does_not_keep_the_others_from_being_checked(tmp_path):
+    """A baseline file holds units; lmms-eval's own number of a judged task has none."""
+    judged = [folders.row(i, rating={"text": "fine"}) for i in range(8)]
+    run = read_run(folders.write(tmp_path, {"vqa": folders.exact([1.0] * 8), "judged": judged}))
+    save_baseline(run, tmp_path / "baseline.json")
+    checks, _ = regress(read_baseline(tmp_path / "baseline.json"), run)
+    assert [check.name for check in checks] == ["vqa", "overall"] and all(check.passed for check in checks)
+
+
 def test_an_improvement_passes(tmp_path):
     assert failed(run(tmp_path / "a", BAD), run(tmp_path / "b", GOOD)) == []
 

@@ -226,6 +226,14 @@ def test_the_numbers_of_a_figure_are_saved_as_csv(opened):
     assert page.said == []
 
 
+def test_no_cell_of_a_saved_table_is_a_formula(opened):
+    texts = ["=1+1", "+1|2", "-x", "@a", "-3.4", "+2", "topology"]
+    assert opened().evaluate("(texts) => texts.map(harmless)", texts) == [
+        *("'=1+1", "'+1|2", "'-x", "'@a"),
+        *("-3.4", "+2", "topology"),
+    ]
+
+
 def test_lost_answers_are_shown_with_their_picture_and_by_run(opened):
     page = opened()
     shown = page.locator(".card:visible")

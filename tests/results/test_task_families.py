@@ -198,6 +198,33 @@ def test_samples_that_contradict_the_results_are_damage(tmp_path):
         read_run(path)
 
 
+def test_pairs_that_contradict_the_results_are_damage(tmp_path):
+    """MME's form: both questions of an image are one unit, and their mean is what lmms-eval reports."""
+    path = folders.write(tmp_path, {"mme": folders.pairs([(1, 1), (1, 0)])})
+    results = json.loads(path.read_text())
+    results["configs"]["mme"] = {
+        "metric_list": [{"metric": "mme_perception_score", "aggregation": "mean_score"}]
+    }
+    results["results"]["mme"] = {"mme_perception_score,none": 0.75}
+    path.write_text(json.dumps(results))
+    assert read_run(path).tasks["mme"].score == pytest.approx((1 + 0.25) / 2)
+    samples = next(tmp_path.glob("*.jsonl"))
+    samples.write_text(samples.read_text().replace('"score": 0', '"score": 1'))
+    check_whole(path)
+    for read in (read_run, lambda path: check_whole(path, agreeing=True)):
+        with pytest.raises(InputError, match=r"is 1 in the samples, 0\.75 in the results"):
+            read(path)
+
+
+def test_an_image_without_a_right_caption_leaves_lmms_evals_own_number(tmp_path):
+    rows = [
+        folders.row(i, coco_CIDEr={"answer": answers, "pred": "a cup"})
+        for i, answers in enumerate((["a cup"], []))
+    ]
+    scores = read_run(folders.write(tmp_path, {"cap": rows})).tasks["cap"]
+    assert scores.units == () and scores.reported == 0.5
+
+
 def test_clusters_are_read_from_the_field_that_the_task_names(tmp_path):
     rows = [folders.row(i, accuracy={"score": float(i % 2), "image_id": f"image {i // 2}"}) for i in range(6)]
     path = folders.write(tmp_path, {"vqa": rows})

@@ -260,6 +260,12 @@ def test_the_card_tells_plan_figures_and_provenance() -> None:
     assert "2410.11042" in text
 
 
+def test_the_card_escapes_what_came_from_outside() -> None:
+    text = card(replace(PLAN, model="org/x\n# Buy"), figures={"A|B\n<img src=x>": {"pruned": 1}})
+    assert "\n# Buy" not in text and "<img" not in text.split("---", 2)[2]
+    assert r"| A\|B &lt;img src=x> | 1 |" in text
+
+
 def test_the_card_credits_only_the_method_that_was_used() -> None:
     text = card(replace(PLAN, criterion="random"), source="/home/me/models/dense", multimodal=False)
     assert "2410.11042" not in text and "Figures" not in text

@@ -102,6 +102,18 @@ def test_results_of_other_layers_are_evaluated_again(evaluator, swept):
     assert evaluated == [one.name] and len(reasons) == 1
 
 
+def test_samples_that_contradict_their_results_are_evaluated_again(evaluator, swept):
+    path = next((swept / "layers" / "3-4").rglob("*_results.json"))
+    results = json.loads(path.read_text())
+    results["configs"]["vqa"] = {"metric_list": [{"metric": "exact_match", "aggregation": "mean"}]}
+    results["results"]["vqa"] = {"exact_match,none": 0.123}
+    path.write_text(json.dumps(results))
+    with pytest.raises(InputError, match=r"0\.123 in the results; run the same sweep again, which mends it"):
+        read_runs([swept])
+    evaluated, reasons = again(evaluator, swept)
+    assert evaluated == ["3-4"] and "0.123 in the results" in reasons[0]
+
+
 def test_results_of_another_limit_are_evaluated_again(evaluator, swept, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     sweep(evaluator(), CHEAP, ["vqa"], other, limit=5)

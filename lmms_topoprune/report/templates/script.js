@@ -108,9 +108,11 @@ const drawing = (svg) => {
   copy.setAttribute("height", height);
   return new XMLSerializer().serializeToString(copy);
 };
+// No spreadsheet takes a cell for a formula; a number stays one.
+const harmless = (text) => (/^([=@\t\r]|[+-](?![\d.]+$))/.test(text) ? `'${text}` : text);
 const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 const csv = (table) =>
-  [...table.rows].map((row) => [...row.cells].map((cell) => quoted(cell.textContent)).join(",")).join("\n") + "\n";
+  [...table.rows].map((row) => [...row.cells].map((cell) => quoted(harmless(cell.textContent))).join(",")).join("\n") + "\n";
 all("[data-save]").forEach((button) =>
   button.addEventListener("click", () => {
     const figure = button.closest("figure");
