@@ -13,7 +13,7 @@ from lmms_topoprune.comparison.statistics import NONE, Draws, Floats, Interval
 from lmms_topoprune.results.scores import UnitScores
 
 LEVEL = 0.05
-"""Of the paired test: the one verdict of tables, report and regress."""
+"""Of the paired test of tables and regress; the report's verdict reads the interval."""
 Groups = Sequence[tuple[str, Sequence[int]]]
 """(label, places of its runs) of every row."""
 Three = tuple[int, int, int]

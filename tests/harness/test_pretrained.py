@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaConfig
 
 from lmms_topoprune._util.device import find_device
-from lmms_topoprune.errors import OptionError, whole_number
+from lmms_topoprune.cli.loading import load
+from lmms_topoprune.errors import InputError, OptionError, whole_number
 from lmms_topoprune.harness.pretrained import resolve, unloadable
 
 CODE = """
@@ -50,6 +53,45 @@ def test_code_is_run_where_it_is_trusted(own_code: tuple[Path, Path]) -> None:
     folder, marker = own_code
     AutoConfig.from_pretrained(resolve(str(folder)), trust_remote_code=True)
     assert marker.exists()
+
+
+class Payload:
+    """Pickled, it makes a file of this name when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def lying(told: bytes | dict[str, Any], length: int | None = None) -> bytes:
+    header = told if isinstance(told, bytes) else json.dumps(told).encode()
+    return (len(header) if length is None else length).to_bytes(8, "little") + header
+
+
+HEADERS = {
+    "longer than the file": lying(b"{}", 2**62),
+    "deep": lying(b"[" * 10**5),
+    "beyond the file": lying(
+        {"lm_head.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+    ),
+}
+
+
+@pytest.mark.parametrize("weights", [*HEADERS, "pickle"])
+def test_hostile_weights_end_in_one_sentence(weights: str, tmp_path: Path) -> None:
+    """Nothing that a pickle holds is run, and no header is believed."""
+    config = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2}
+    LlamaConfig(**config, num_attention_heads=1, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    marker = tmp_path / "ran"
+    if weights == "pickle":
+        (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"lm_head.weight": Payload(marker)}))
+    else:
+        (tmp_path / "model.safetensors").write_bytes(HEADERS[weights])
+    with pytest.raises(InputError, match="which transformers cannot load") as refused:
+        load(str(tmp_path), "float32", "cpu")
+    assert "\n" not in str(refused.value) and not marker.exists()
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "1.5", ""])

@@ -29,7 +29,7 @@ def test_a_fault_ends_as_promised(scene, name):
 
 
 def test_every_fault_is_in_the_table():
-    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    page = (Path(__file__).parents[2] / "research" / "2026-11-28-faults.md").read_text()
     assert [name for name in FAULTS if f"| {name} |" not in page] == []
     assert FAULTS["hub lost in the middle of a download"][1] is lost_hub
 
