@@ -56,7 +56,7 @@ def test_type_checkers_see_the_names(tmp_path: Path) -> None:
     file.write_text(
         "from lmms_topoprune import PruningOptions, make_plan, zigzag_barcode\n"
         "reveal_type(PruningOptions(sparsity=0.3).drop_count(10))\n"
-        "PruningOptions(sparsity='much')\n"
+        "PruningOptions(samples='many')\n"
     )
     heavy = "".join(
         f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "transformers", "numpy", "scipy")
@@ -65,7 +65,7 @@ def test_type_checkers_see_the_names(tmp_path: Path) -> None:
     settings.write_text(f"[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n{heavy}")
     out, _, _ = api.run(["--config-file", str(settings), "--cache-dir", str(tmp_path), str(file)])
     assert 'Revealed type is "int"' in out or 'Revealed type is "builtins.int"' in out
-    assert 'Argument "sparsity"' in out and "has no attribute" not in out
+    assert 'Argument "samples"' in out and "has no attribute" not in out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

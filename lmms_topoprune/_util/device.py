@@ -73,6 +73,6 @@ def cpu_dtype(width: int) -> torch.dtype:
     Args:
         width: of the decoder's hidden states.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
     multiplies = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if multiplies and width >= WIDE else torch.float32

@@ -103,7 +103,9 @@ class SavedStates:
                 TokenSums(means, about["tokens"]),
                 TokenNorms(*(tensors[NORM + name].numpy() for name in ("largest", "median"))),
                 dict(about["calibration"]),
-                *(about[name] for name in ("layers", "model", "fingerprint")),
+                about["layers"],
+                about["model"],
+                about["fingerprint"],
                 {name: float(value) for name, value in dict(about["cost"]).items()},
             )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
@@ -65,11 +66,19 @@ def barcodes(
 
     def make(keys: list[tuple[str, str, int, int]]) -> list[Barcode]:
         ks = [key[-1] for key in keys]
-        return zigzag_barcodes(states.points, ks=ks, through=through, metric=metric, dimensions=(dimension,))
+        tokens = options.points == "tokens" and metric == "cosine"
+        points = with_directions(states.points) if tokens else states.points
+        return zigzag_barcodes(points, ks=ks, through=through, metric=metric, dimensions=(dimension,))
 
     asked = [(through, metric, dimension, k) for k in options.ks]
     others = [(through, metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
     return {key[-1]: barcode for key, barcode in states.derived(asked, others, make).items()}
+
+
+def with_directions(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(S, N', d): the points (S, N, d) that are zero at no state; some models embed a few tokens as zero."""
+    kept = (np.abs(points).max(2) >= np.finfo(float).tiny).all(0)
+    return points if kept.all() else points[:, kept]
 
 
 def for_report(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[dict[str, Any], ...]:

@@ -38,7 +38,7 @@ from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
 from lmms_topoprune.pipeline.proposals import proposed, proposers
 from lmms_topoprune.pipeline.scores import Scorer
-from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, settle
+from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, largest, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.selection import PairScores
@@ -316,36 +316,18 @@ class Planner:
         return found
 
     def _largest(self, options: PruningOptions) -> PruningPlan:
-        """The plan that drops as many layers as the tolerance allows: the number is found by halving.
+        """The plan that drops as many layers as the tolerance allows."""
 
-        A number is too large if the best of its trials is; without trials the rule's own set is measured.
-        """
-        count, rises, best = self.layers.count, dict[str, float](), None
-        low, high = 0, len(self.layers.droppable(options.protect_first, options.protect_last))
-        while low < high:
-            middle = (low + high + 1) // 2 if best else 1
-            each = replace(options, sparsity=middle / count, trials=max(1, options.trials))
+        def settled(each: PruningOptions) -> tuple[PruningPlan, int]:
             plan = self.plan(each)
-            if best is None and options.protect_massive:
-                high -= len(self.scorer.known(each).massive)
-            rises[str(middle)] = rise = round(self._rise(plan, options), 6)
-            if rise > options.allowed_rise[1]:
-                high = middle - 1
-            else:
-                low, best = middle, plan
-        if best is None:
-            best = unscored_plan(resolved(options), self.name, count, self.fingerprint)
-        told = {"tolerance": options.tolerance, "rises": rises}
-        return replace(best, parameters={**best.parameters, **told})
+            return plan, len(self.scorer.known(each).massive) if options.protect_massive else 0
 
-    def _rise(self, plan: PruningPlan, options: PruningOptions) -> float:
-        """How much worse the trial that decided is than the dense model, in what the tolerance speaks of."""
-        found = plan.winner
-        if found is None:
-            raise ValueError("the plan has no trials; allowed: plans that were settled")
-        if options.allowed_rise[0] == "answers":
-            return 1 - float(found["kept"])
-        return float(found["loss"]) - self._losses(plan, options).dense.mean
+        count = self.layers.count
+        most = len(self.layers.droppable(options.protect_first, options.protect_last))
+        dense = lambda plan: self._losses(plan, options).dense.mean  # noqa: E731
+        found, told = largest(options, count, most, settled, dense)
+        best = found or unscored_plan(resolved(options), self.name, count, self.fingerprint)
+        return replace(best, parameters={**best.parameters, **told})
 
     def _losses(self, plan: PruningPlan, options: PruningOptions) -> Losses:
         return Losses(
@@ -408,28 +390,3 @@ class Planner:
         if self.ranks.rank == 0:
             keep_trials(plan, settled, self.cache)
         return settled
-
-
-def make_plan(
-    model: Any,
-    processor: Any,
-    options: PruningOptions,
-    *,
-    name: str,
-    samples: Sequence[Sample] | None = None,
-    readers: Mapping[str, Reader] | None = None,
-    progress: bool = True,
-    ranks: Ranks | None = None,
-    cache: Cache | None = None,
-) -> PruningPlan:
-    """`Planner.plan` for one plan of a loaded model; arguments as `Planner`.
-
-    Raises:
-        OptionError: the options contradict each other or ask for more layers than may go.
-        InputError: the model, the samples or a given plan cannot be used.
-    """
-    planner = Planner(
-        name, model, processor, readers=readers, samples=samples, progress=progress,
-        ranks=ranks or Ranks(), cache=Cache.default() if cache is None else cache,
-    )  # fmt: skip
-    return planner.plan(options)

@@ -19,6 +19,7 @@ from lmms_topoprune.calibration.calibration_set import CalibrationSet, Calibrati
 from lmms_topoprune.calibration.loss import MAX_TEXTS, LossOracle, Predictions
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.apply import apply_plan
 from lmms_topoprune.pipeline.proposals import SWAP, Layers, Proposal, swap_order
 from lmms_topoprune.plan import PruningPlan, format_layers, parse_layers
@@ -76,6 +77,51 @@ def settle(
         attempt(batch)
     best = min(tried, key=loss)
     return replace(plan, dropped=best.dropped, trials=tuple(_record(one, losses) for one in tried))
+
+
+def largest(
+    options: PruningOptions,
+    count: int,
+    most: int,
+    settled: Callable[[PruningOptions], tuple[PruningPlan, int]],
+    dense_loss: Callable[[PruningPlan], float],
+) -> tuple[PruningPlan | None, Mapping[str, Any]]:
+    """The plan that drops as many layers as the tolerance allows; the number is found by halving.
+
+    A number is too large if the best of its trials is; without trials the rule's own set is measured.
+
+    Args:
+        options: with the tolerance.
+        count: decoder layers of the model.
+        most: layers that may go.
+        settled: makes the plan under options, and says how many more layers it found that have to stay.
+        dense_loss: the dense model's loss on what the trials of a plan are measured on.
+
+    Returns:
+        The plan, None if not even one layer may go; and the tolerance with the rise at every number tried.
+    """
+    rises, best, low, high = dict[str, float](), None, 0, most
+    while low < high:
+        middle = (low + high + 1) // 2 if best else 1
+        plan, held = settled(replace(options, sparsity=middle / count, trials=max(1, options.trials)))
+        if best is None:
+            high -= held
+        rises[str(middle)] = rise = round(_rise(plan, options, dense_loss), 6)
+        if rise > options.allowed_rise[1]:
+            high = middle - 1
+        else:
+            low, best = middle, plan
+    return best, {"tolerance": options.tolerance, "rises": rises}
+
+
+def _rise(plan: PruningPlan, options: PruningOptions, dense_loss: Callable[[PruningPlan], float]) -> float:
+    """How much worse the trial that decided is than the dense model, in what the tolerance speaks of."""
+    found = plan.winner
+    if found is None:
+        raise ValueError("the plan has no trials; allowed: plans that were settled")
+    if options.allowed_rise[0] == "answers":
+        return 1 - float(found["kept"])
+    return float(found["loss"]) - dense_loss(plan)
 
 
 def known_trials(plan: PruningPlan, cache: Cache) -> PruningPlan | None:

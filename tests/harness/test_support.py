@@ -125,6 +125,8 @@ def test_a_family_does_what_the_table_says(
     assert _likelihoods(pruned, docs) != alone
     _renumbered(pruned)
     if row.repair:
+        if row.name == "llama4_scout":  # in front of its mixture-of-experts layers a map finds no place
+            given["criterion"] = "topology_angle_influence"
         pruned = create(row, kind, dense, "topopruned", repair="linear", **given)
         answers = questions.ask(pruned, questions.requests(kind, SETTINGS))
     else:

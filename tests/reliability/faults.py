@@ -278,14 +278,14 @@ def damaged_images(scene: Scene) -> None:
 def vanished_file(scene: Scene) -> None:
     pairs = write_images(scene.folder / "images", 4)
     arguments = f"pretrained={scene.model},sparsity=0.4,samples=4,k=3,calibration={pairs}"
-    whole = Path.read_text
+    whole = Path.open
 
-    def read_text(path: Path, *given: Any, **more: Any) -> str:
+    def opened(path: Path, *given: Any, **more: Any) -> Any:
         if path == pairs:  # it was seen, and goes before it is read
             path.unlink()
         return whole(path, *given, **more)
 
-    with patch.object(Path, "read_text", read_text):
+    with patch.object(Path, "open", opened):
         assert "cannot be read" in (sentence_of(lambda: scene.create(arguments)) or "")
     sample = Sample("What happens?", video=scene.folder / "gone.mp4")
     assert "gone.mp4" in (sentence_of(lambda: fingerprint([sample])) or "")

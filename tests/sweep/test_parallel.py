@@ -57,7 +57,8 @@ def finished(folder: Path) -> set[str]:
 
 def test_processes_give_what_one_process_gives(habits, swept):
     alone = swept(habits(), name="alone")
-    together = swept(habits(pause=0.2), Processes(habits(pause=0.2), 2), name="together")
+    # Long enough for the second process to have started before the first has answered everything.
+    together = swept(habits(pause=3.0), Processes(habits(pause=3.0), 2), name="together")
     assert finished(together) == CELLS
     assert content(together) == content(alone)
     at_work = {pid for _, pid in habits().started()} - {os.getpid()}

@@ -122,7 +122,7 @@ def test_a_finished_sweep_can_grow(evaluator, tmp_path):
 def test_the_table_holds_what_earlier_commands_evaluated(evaluator, tmp_path, capsys):
     sweep(evaluator(), CHEAP, ["vqa"], tmp_path)
     sweep(evaluator(), Grid(("last_n",), (0.17,)), ["vqa"], tmp_path)
-    finish([tmp_path], True, "Sweep")
+    assert finish([tmp_path], True) == {}
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "comparison.json").read_text())
     labels = {row["label"] for row in found["rows"]}
