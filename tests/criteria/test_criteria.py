@@ -404,3 +404,16 @@ def test_cka_is_the_papers_ratio_of_norms(hidden, states):
             assert found[i, j] == pytest.approx(expected, abs=1e-5)
     moved = HiddenStates("residual", hidden.values * 3 + 7)
     np.testing.assert_allclose(cka.score(moved, OPTIONS).values, found, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["intersections", "knn_overlap"])
+def test_a_token_that_is_zero_at_some_state_is_no_point_of_a_cosine_cloud(name):
+    """Some models embed a few tokens as zero, which has no direction."""
+    values = torch.randn(4, 30, 8, generator=torch.Generator().manual_seed(0))
+    values[0, 5] = 0
+    rest = torch.cat([values[:, :5], values[:, 6:]], 1)
+    options = PruningOptions(criterion=name, points="tokens", metric="cosine", k="3", dimension=0)
+    whole, without = (registry.get(name)(HiddenStates("residual", each), options) for each in (values, rest))
+    assert np.array_equal(whole.values, without.values)
+    with pytest.raises(InputError, match="sample 5 of state 0 is zero"):
+        registry.get(name)(HiddenStates("residual", values), replace(options, points="samples"))

@@ -79,8 +79,8 @@ def one_of_two() -> Iterator[None]:
         yield
 
 
-def create(row: Support, kind: str, folder: Path, criterion: str = "dense", **more: Any) -> Any:
-    found = models.get_model(f"{criterion}_{row.name}", force_simple=kind == "simple")
+def create(row: Support, kind: str, folder: Path, prefix: str = "dense", **more: Any) -> Any:
+    found = models.get_model(f"{prefix}_{row.name}", force_simple=kind == "simple")
     assert found.is_simple == (kind == "simple")
     return found(pretrained=str(folder), device="cpu", **GIVEN.get(row.name, {}), **more)
 
