@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 @click.option("--merge-adapter", is_flag=True, help="Add an adapter that the model carries to its weights.")
 @click.option(
     "--figures",
-    "figures_file",
+    "figures_from",
     type=options.PATH,
-    help="A JSON file with benchmark -> value, or -> {column: value}, for the model card.",
+    help="For the model card: a folder with results of this plan and of the dense model, or a JSON file with "
+    "benchmark -> value, or -> {column: value}.",
 )
 @options.model
 @options.as_json
@@ -38,7 +40,7 @@ def command(
     output: str,
     overwrite: bool,
     merge_adapter: bool,
-    figures_file: str | None,
+    figures_from: str | None,
     pretrained: str,
     dtype: str | None,
     device: str | None,
@@ -68,11 +70,10 @@ def command(
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
         )
-    from lmms_topoprune._util.malformed import read_object
     from lmms_topoprune.cli.loading import load_lean
     from lmms_topoprune.surgery.export import export
 
-    figures = read_object(Path(figures_file)) if figures_file else None
+    figures = _figures(Path(figures_from), plan) if figures_from else None
     lean = (
         None
         if plan.changes_weights
@@ -88,6 +89,34 @@ def command(
         click.echo(
             f"{kept['layers']} of {plan.layers} layers, {kept['parameters']:,} parameters, in {folder}."
         )
+
+
+def _figures(path: Path, plan: PruningPlan) -> Mapping[str, Any]:
+    """Benchmark -> figures: those of a JSON file, or the scores of this plan beside the dense model's."""
+    from lmms_topoprune._util.malformed import read_object
+    from lmms_topoprune.comparison.side_by_side import compare
+    from lmms_topoprune.errors import InputError
+    from lmms_topoprune.sweep.run_folders import read_runs
+
+    if not path.is_dir():
+        return read_object(path)
+    found = compare(read_runs([path]), every_seed=True)
+    dense, *others = found.rows
+    own = next((row for row in others if row.plan_hash == plan.hash), None)
+    if own is None:
+        raise InputError(
+            f"figures is {str(path)!r}, which holds no results of the plan {plan.hash}; allowed: a folder "
+            "with results of this plan and of the dense model"
+        )
+    factors = {task: 1 if task in found.own_scale else 100 for task in found.tasks}
+    return {
+        task: {
+            "metric": found.tasks[task],
+            "dense": round(factor * dense.cells[task].score, 2),
+            "pruned": round(factor * own.cells[task].score, 2),
+        }
+        for task, factor in factors.items()
+    }
 
 
 def _dense(

@@ -22,6 +22,7 @@ from lmms_topoprune.cli import options
 @click.option(
     "--save-baseline", type=options.PATH, help="Write RUN as a baseline file here, and compare nothing."
 )
+@options.tasks_and_metric
 @options.seed
 @options.as_json
 def command(
@@ -32,6 +33,8 @@ def command(
     junit_path: str | None,
     summary_path: str | None,
     save_baseline: str | None,
+    tasks: str | None,
+    metric: str | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -57,8 +60,9 @@ def command(
         raise OptionError(f"tolerance is {tolerance:g}; allowed: 0 <= tolerance < 100, in points")
     if junit_path and summary_path and Path(junit_path).resolve() == Path(summary_path).resolve():
         raise OptionError(f"summary is {summary_path!r}, where junit goes; allowed: another file")
+    chosen = options.listed(tasks, "tasks") if tasks else ()
     if save_baseline:
-        stored.save_baseline(read_run(run), save_baseline)
+        stored.save_baseline(read_run(run, chosen, metric), save_baseline)
         click.echo(
             json.dumps({"baseline": save_baseline}) if as_json else f"Baseline written to {save_baseline}."
         )
@@ -66,8 +70,8 @@ def command(
     if baseline is None:
         raise OptionError("baseline is missing; pass --baseline FILE, or --save-baseline FILE to make one")
     checks, table = regress(
-        stored.read_baseline(baseline),
-        read_run(run),
+        stored.read_baseline(baseline, chosen, metric),
+        read_run(run, chosen, metric),
         tolerance=tolerance / 100,
         same_plan=same_plan,
         seed=seed,

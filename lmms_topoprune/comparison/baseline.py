@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from lmms_topoprune._util.files import write
 from lmms_topoprune._util.malformed import checked, read_object, understood
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.plan_schema import problem
 from lmms_topoprune.results.reading import RESULTS, Run, read_run
@@ -43,32 +44,42 @@ def save_baseline(run: Run, path: Path | str) -> None:
     write(Path(path), json.dumps(value) + "\n")
 
 
-def read_baseline(path: Path | str) -> Run:
+def read_baseline(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> Run:
     """Read what `save_baseline` wrote, or any result folder of a single run.
 
+    Args:
+        path: the file or the folder.
+        tasks: the tasks to read; all by default.
+        metric: "metric" or "metric,filter" to score a folder's results by; a file has its own.
+
     Raises:
-        InputError: the file cannot be read, is cut short, damaged or of another schema.
+        InputError: the file cannot be read, is cut short, damaged, of another schema or without a task.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"baseline {str(path)!r} does not exist; --save-baseline makes one")
     if path.is_dir() or path.name.endswith(RESULTS):
-        return read_run(path)
+        return read_run(path, tasks, metric)
     value = read_object(path)
     schema = value.get("schema")
     if schema not in (SCHEMA, EARLIER):
         raise InputError(f"baseline {str(path)!r} is no file of `topoprune regress --save-baseline`")
     found = checked(_Baseline, value, path, "baseline")
+    for task in tasks:
+        if task not in found.tasks:
+            raise unknown("task", task, found.tasks)
+    left_out = [f" of {task}" for task in found.tasks if tasks and task not in tasks]
+    facts = {name: value for name, value in found.facts.items() if not name.endswith(tuple(left_out))}
     exam = ("documents of", "prompts of")
-    earlier = {f"earlier {n}": v for n, v in found.facts.items() if n.startswith(exam)}
-    kept = {n: v for n, v in found.facts.items() if not n.startswith(exam)} | earlier
+    earlier = {f"earlier {n}": v for n, v in facts.items() if n.startswith(exam)}
+    kept = {n: v for n, v in facts.items() if not n.startswith(exam)} | earlier
     with understood(path, "baseline"):
         return Run(
             path=path,
             label=found.label,
-            tasks={task: scores.unit_scores() for task, scores in found.tasks.items()},
+            tasks={t: scores.unit_scores() for t, scores in found.tasks.items() if not tasks or t in tasks},
             reported={},
-            facts=found.facts if schema == SCHEMA else kept,
+            facts=facts if schema == SCHEMA else kept,
             plan=_plan(found.plan),
             cost={},
         )

@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import folders
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune.cli import export
+from lmms_topoprune.cli.export import _figures
+from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import delete_layers, fingerprint
 
@@ -80,3 +83,15 @@ def test_without_a_model_it_is_the_plans_own(topoprune, half, plan, tmp_path):
     assert after["text_config"].pop("num_hidden_layers") == 4
     assert before["text_config"].pop("num_hidden_layers") == 6
     assert after == before
+
+
+def test_the_cards_figures_come_from_the_results_of_the_plan(tmp_path):
+    plan, other = folders.plan((3, 4)), folders.plan((5, 6))
+    scores = {"dense": ([1.0, 1.0, 1.0, 0.0], None), "pruned": ([1.0, 0.0, 1.0, 0.0], plan)}
+    for name, (exact, made) in scores.items():
+        more = {} if made is None else {"model": "topopruned_llava"}
+        folders.write(tmp_path / name, {"vqa": folders.exact(exact)}, made, **more)
+    found = _figures(tmp_path, plan)
+    assert found == {"vqa": {"metric": "exact_match", "dense": 75.0, "pruned": 50.0}}
+    with pytest.raises(InputError, match=f"holds no results of the plan {other.hash}"):
+        _figures(tmp_path, other)

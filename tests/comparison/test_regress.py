@@ -155,3 +155,17 @@ def test_junit_survives_strange_names(tmp_path):
     assert github_annotations([Check("a,b:c", False, "50 %\nnext")]) == (
         "::error title=a%2Cb%3Ac::50 %25%0Anext\n"
     )
+
+
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_chosen_tasks_alone_are_checked(tmp_path, in_a_file):
+    for name, second in (("before", GOOD), ("after", BAD)):
+        rows = {"vqa": folders.exact(GOOD), "other": folders.exact(second)}
+        folders.write(tmp_path / name, rows, folders.plan())
+    stored = tmp_path / ("baseline.json" if in_a_file else "before")
+    if in_a_file:
+        save_baseline(read_run(tmp_path / "before"), stored)
+    assert failed(read_baseline(stored), read_run(tmp_path / "after")) == ["other", "overall"]
+    assert failed(read_baseline(stored, ["vqa"]), read_run(tmp_path / "after", ["vqa"])) == []
+    with pytest.raises(OptionError, match="task is 'third'; allowed: other, vqa"):
+        read_baseline(stored, ["third"])
