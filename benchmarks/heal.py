@@ -1,11 +1,10 @@
 """What healing brings, apart from criterion and repair: pruned, repaired, healed, repaired then healed.
 
-    python benchmarks/heal.py text runs/smollm2 --sparsities 0.2,0.3,0.4 -o runs/heal/text.json
-    python benchmarks/heal.py tasks --pretrained runs/lvlm --heal steps=100 -o runs/heal/lvlm
+    python benchmarks/heal.py runs/smollm2 --sparsities 0.2,0.3,0.4 -o runs/heal/text.json
 
-`text` prints the perplexity of a language model in the folder that benchmarks/rule/smollm2.py makes, on other
-passages of the texts that were trained on and on texts that were not. `tasks` sweeps lmms-eval tasks and
-prints what is kept over chance. Both go on where they were interrupted, in the middle of a healing too.
+Printed is the perplexity of a language model in the folder that benchmarks/rule/smollm2.py makes, on other
+passages of the texts that were trained on and on texts that were not. It goes on where it was interrupted, in
+the middle of a healing too. On lmms-eval tasks `topoprune sweep --heal` makes the same comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import math
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from repair import Found, criteria_option, listed, passage_losses, show, shown, split
+from repair import criteria_option, listed, passage_losses, split
 
 from lmms_topoprune.options import HealingOptions
 from lmms_topoprune.plan import format_layers
@@ -31,12 +29,7 @@ TRAINED, UNSEEN = ("anarchism", "handbook"), ("jargon", "reference")
 """Texts whose passages are trained on, and texts of which nothing is."""
 
 
-@click.group()
-def main() -> None:
-    """Tables of healed models."""
-
-
-@main.command()
+@click.command()
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @criteria_option
 @click.option("--sparsities", default="0.2,0.3,0.4", show_default=True)
@@ -47,7 +40,7 @@ def main() -> None:
 @click.option("--tokens", default=64, show_default=True, help="Tokens of a sample.")
 @click.option("--evaluated", default=16, show_default=True, help="Passages of each text to evaluate on.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A JSON file.")
-def text(folder: Path, output: Path, **asked: Any) -> None:
+def main(folder: Path, output: Path, **asked: Any) -> None:
     """Perplexity of each model on passages of texts trained on and not, with what the healing took."""
     bench = _Texts.load(folder, output, asked["passages"], asked["tokens"], asked["evaluated"])
     wanted = [
@@ -157,60 +150,6 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
             + " |"
         )
     return "\n".join(lines)
-
-
-@main.command()
-@criteria_option
-@click.option("--sparsities", default="0.2,0.3,0.4", show_default=True)
-@click.option("--seeds", default="0", show_default=True)
-@click.option("--heal", default="steps=200", show_default=True)
-@click.option("--samples", default=256, show_default=True, help="Calibration samples.")
-@click.option("--tasks", default="topoprune", show_default=True)
-@click.option("--limit", type=int, help="Questions a task instead of all.")
-@click.option("--pretrained", default="embedded", show_default=True)
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
-def tasks(
-    criteria: str,
-    sparsities: str,
-    seeds: str,
-    heal: str,
-    samples: int,
-    tasks: str,
-    limit: int | None,
-    pretrained: str,
-    output: Path,
-) -> None:
-    """What is kept over chance (percent, 95 % interval)."""
-    from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.report.tables import save
-    from lmms_topoprune.sweep.recipe import Recipe, run_sweep
-    from lmms_topoprune.sweep.run_folders import distinct
-
-    recipe = Recipe(
-        models=[{"model": "llava", "pretrained": pretrained}],
-        criteria=listed(criteria),
-        sparsities=[float(part) for part in sparsities.split(",")],
-        seeds=[int(part) for part in seeds.split(",")],
-        repairs=["none", "linear"],
-        heals=["none", heal],
-        tasks=listed(tasks),
-        limit=limit,
-        options={"samples": samples},
-    )
-    comparison = compare(distinct(run_sweep(recipe, output)))
-    save(comparison, output / "comparison.json")
-    kept: Found = defaultdict(lambda: defaultdict(list))
-    for row in comparison.rows:
-        if row.label != comparison.dense:
-            column = (
-                " and ".join(filter(None, [row.repair and "repaired", row.heal and "healed"])) or "pruned"
-            )
-            cell, criterion = row.overall, row.criterion.split(" ")[0]
-            kept[criterion, round(row.sparsity, 2)][column].append(
-                f"{100 * cell.corrected:.1f} ({shown(cell.corrected_interval)})"
-            )
-    click.echo(f"dense {100 * comparison.rows[0].overall.score:.1f} %")
-    show(kept, ("pruned", "repaired", "healed", "repaired and healed"))
 
 
 if __name__ == "__main__":
