@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import jaccard_of, pairwise
+from lmms_topoprune.criteria.topology import cloud, jaccard_of, pairwise
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
@@ -33,7 +33,7 @@ def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    numbers = [_betti_numbers(states.points, k, options) for k in options.ks]
+    numbers = [_betti_numbers(cloud(states, options), k, options) for k in options.ks]
     return PairScores(np.mean([_ratio(each) for each in numbers], axis=0), "static")
 
 
@@ -59,7 +59,7 @@ def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     A feature then has to survive unrelated states in between, so what is left of the score does
     not come from following features through the depth.
     """
-    points = states.points
+    points = cloud(states, options)
     order = np.random.default_rng(options.seed).permutation(len(points))
     places = np.argsort(order)
     values = np.mean([jaccard_of(points[order], k, options) for k in options.ks], axis=0)

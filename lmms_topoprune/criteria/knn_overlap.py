@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import with_directions
+from lmms_topoprune.criteria.topology import cloud
 from lmms_topoprune.criteria.unions import TOKENS
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
@@ -28,9 +28,7 @@ from lmms_topoprune.topology import Neighbors
 )
 def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """The mean over points of |N_i n N_j| / k; the mean over several k."""
-    tokens = options.points == "tokens" and options.metric == "cosine"
-    points = with_directions(states.points) if tokens else states.points
-    near = Neighbors.of(points, max(options.ks), options.metric).near
+    near = Neighbors.of(cloud(states, options), max(options.ks), options.metric).near
     return PairScores(np.mean([_overlap(near[:, :, :k]) for k in options.ks], axis=0), "knn_overlap")
 
 

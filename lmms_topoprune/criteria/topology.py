@@ -66,17 +66,24 @@ def barcodes(
 
     def make(keys: list[tuple[str, str, int, int]]) -> list[Barcode]:
         ks = [key[-1] for key in keys]
-        tokens = options.points == "tokens" and metric == "cosine"
-        points = with_directions(states.points) if tokens else states.points
-        return zigzag_barcodes(points, ks=ks, through=through, metric=metric, dimensions=(dimension,))
+        return zigzag_barcodes(
+            cloud(states, options), ks=ks, through=through, metric=metric, dimensions=(dimension,)
+        )
 
     asked = [(through, metric, dimension, k) for k in options.ks]
     others = [(through, metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
     return {key[-1]: barcode for key, barcode in states.derived(asked, others, make).items()}
 
 
-def with_directions(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(S, N', d): the points (S, N, d) that are zero at no state; some models embed a few tokens as zero."""
+def cloud(states: HiddenStates, options: PruningOptions) -> NDArray[np.float32]:
+    """(S, N', d): the points that the metric can take.
+
+    Some models embed a few tokens as zero, which has no direction: of tokens, those that are zero at a state
+    are no points where the metric is "cosine". Samples are never left out.
+    """
+    points = states.points
+    if options.points != "tokens" or options.metric != "cosine":
+        return points
     kept = (np.abs(points).max(2) >= np.finfo(float).tiny).all(0)
     return points if kept.all() else points[:, kept]
 
