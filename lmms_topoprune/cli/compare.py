@@ -32,7 +32,7 @@ def command(
     outputs: tuple[str, ...],
     force: bool,
     every_seed: bool,
-    tasks: str | None,
+    tasks: tuple[str, ...],
     metric: str | None,
     rounds: int,
     seed: int,
@@ -59,9 +59,8 @@ def command(
     from lmms_topoprune.sweep.folder import shapes_below
     from lmms_topoprune.sweep.run_folders import read_runs
 
-    chosen = options.listed(tasks, "tasks") if tasks else ()
     comparison = compare(
-        read_runs(folders, chosen, metric),
+        read_runs(folders, tasks, metric),
         dense=dense,
         reference=reference,
         force=force,

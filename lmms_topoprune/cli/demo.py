@@ -13,6 +13,7 @@ from lmms_topoprune.cli import options
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
+    from lmms_topoprune.results.reading import Run
 
 CRITERIA = "zigzags,block_influence,cosine,uniform,random"
 QUESTIONS = 100
@@ -66,17 +67,16 @@ def command(**arguments: Any) -> None:
     sparsities = arguments.pop("sparsity")
     arguments["limit"] = arguments["limit"] or QUESTIONS
     folders = run(sparsities=sparsities, **arguments)
-    for folder, comparison in finish(folders, arguments["as_json"]).items():
-        _show(folder, comparison)
+    for folder, (runs, comparison) in finish(folders, arguments["as_json"]).items():
+        _show(folder, runs, comparison)
 
 
-def _show(folder: Path, comparison: Comparison) -> None:
+def _show(folder: Path, runs: list[Run], comparison: Comparison) -> None:
     """Quality kept beside speed and size, the verdict, and where the rest is."""
     from lmms_topoprune.cli.report import write_report
     from lmms_topoprune.cli.table import show_texts
     from lmms_topoprune.comparison.columns import dropped, interval, percent
     from lmms_topoprune.report.build import summary
-    from lmms_topoprune.sweep.run_folders import read_runs
 
     dense = comparison.rows[0].cost
 
@@ -102,7 +102,6 @@ def _show(folder: Path, comparison: Comparison) -> None:
         "Size: percent of the parameters."
     )
     show_texts("What pruning costs", head, lines, caption)
-    runs = read_runs([folder])
     write_report([folder], comparison, runs, folder / "report.html", "What pruning costs", TOLERANCE)
     click.echo(summary(comparison, runs, TOLERANCE))
     click.echo(f"\nReport: {folder / 'report.html'}\nPlans:  {folder / 'plans'}")

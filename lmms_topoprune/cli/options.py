@@ -247,10 +247,14 @@ def model(function: F) -> F:
 
 
 def tasks_and_metric(function: F) -> F:
-    """Adds --tasks and --metric, which choose what results are scored by."""
+    """Adds --tasks, names without commas, and --metric, which choose what results are scored by."""
     for option in (
         click.option("--metric", help='Score by this "metric" or "metric,filter".  [default: by the task]'),
-        click.option("--tasks", help="Only these tasks of the results, joined by commas."),
+        click.option(
+            "--tasks",
+            callback=lambda context, option, text: tuple(listed(text, "tasks")) if text else (),
+            help="Only these tasks of the results, joined by commas.",
+        ),
     ):
         function = option(function)
     return function

@@ -33,7 +33,7 @@ def command(
     junit_path: str | None,
     summary_path: str | None,
     save_baseline: str | None,
-    tasks: str | None,
+    tasks: tuple[str, ...],
     metric: str | None,
     seed: int,
     as_json: bool,
@@ -60,9 +60,8 @@ def command(
         raise OptionError(f"tolerance is {tolerance:g}; allowed: 0 <= tolerance < 100, in points")
     if junit_path and summary_path and Path(junit_path).resolve() == Path(summary_path).resolve():
         raise OptionError(f"summary is {summary_path!r}, where junit goes; allowed: another file")
-    chosen = options.listed(tasks, "tasks") if tasks else ()
     if save_baseline:
-        stored.save_baseline(read_run(run, chosen, metric), save_baseline)
+        stored.save_baseline(read_run(run, tasks, metric), save_baseline)
         click.echo(
             json.dumps({"baseline": save_baseline}) if as_json else f"Baseline written to {save_baseline}."
         )
@@ -70,8 +69,8 @@ def command(
     if baseline is None:
         raise OptionError("baseline is missing; pass --baseline FILE, or --save-baseline FILE to make one")
     checks, table = regress(
-        stored.read_baseline(baseline, chosen, metric),
-        read_run(run, chosen, metric),
+        stored.read_baseline(baseline, tasks, metric),
+        read_run(run, tasks, metric),
         tolerance=tolerance / 100,
         same_plan=same_plan,
         seed=seed,

@@ -42,7 +42,7 @@ def command(
     reference: str | None,
     tolerance: float,
     force: bool,
-    tasks: str | None,
+    tasks: tuple[str, ...],
     metric: str | None,
     as_json: bool,
 ) -> None:
@@ -61,7 +61,7 @@ def command(
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.sweep.run_folders import read_runs
 
-    runs = read_runs(folders, options.listed(tasks, "tasks") if tasks else (), metric)
+    runs = read_runs(folders, tasks, metric)
     comparison = compare(runs, dense=dense, reference=reference, force=force, every_seed=True)
     write_report(folders, comparison, runs, output, title, tolerance / 100)
     click.echo(

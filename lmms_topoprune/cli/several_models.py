@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.tasks_and_metric
 @options.as_json
 def publish(
-    folders: tuple[str, ...], output: str, tasks: str | None, metric: str | None, as_json: bool
+    folders: tuple[str, ...], output: str, tasks: tuple[str, ...], metric: str | None, as_json: bool
 ) -> None:
     """One small file of results, plans, fingerprints and versions, for other people's leaderboards.
 
@@ -51,15 +51,14 @@ def publish(
     click.echo(json.dumps(told) if as_json else printable(f"{', '.join(names)} published in {output}."))
 
 
-def read_models(paths: Iterable[str], tasks: str | None, metric: str | None) -> list[Model]:
+def read_models(paths: Iterable[str], tasks: tuple[str, ...], metric: str | None) -> list[Model]:
     """The models of published files and of result folders, files first."""
     from lmms_topoprune.comparison.across_models import is_published, models_of, read_published
     from lmms_topoprune.sweep.run_folders import distinct, every_run
 
     files = [Path(path) for path in paths if is_published(Path(path))]
     folders = [path for path in paths if not is_published(Path(path))]
-    chosen = options.listed(tasks, "tasks") if tasks else ()
-    runs = every_run(folders, chosen, metric) if folders else []
+    runs = every_run(folders, tasks, metric) if folders else []
     return [model for file in files for model in read_published(file)] + models_of(runs, distinct)
 
 
@@ -71,7 +70,11 @@ def read_models(paths: Iterable[str], tasks: str | None, metric: str | None) -> 
 @options.tasks_and_metric
 @options.as_json
 def leaderboard(
-    paths: tuple[str, ...], outputs: tuple[str, ...], tasks: str | None, metric: str | None, as_json: bool
+    paths: tuple[str, ...],
+    outputs: tuple[str, ...],
+    tasks: tuple[str, ...],
+    metric: str | None,
+    as_json: bool,
 ) -> None:
     """Several models side by side, by what each keeps of its own dense score.
 

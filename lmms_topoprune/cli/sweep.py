@@ -15,6 +15,7 @@ from lmms_topoprune.sweep.grid import OF_GRID
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
+    from lmms_topoprune.results.reading import Run
     from lmms_topoprune.sweep.recipe import Recipe
 
 
@@ -97,7 +98,7 @@ def command(**arguments: Any) -> None:
     from lmms_topoprune.cli.table import show
 
     folders = run(**arguments)
-    for folder, comparison in finish(folders, arguments["as_json"]).items():
+    for folder, (_, comparison) in finish(folders, arguments["as_json"]).items():
         show(comparison, "Sweep" if len(folders) == 1 else f"Sweep: {folder.name}")
         click.echo(f"Results, plans and the table are in {folder}.")
 
@@ -202,22 +203,23 @@ def _executor(
     return Processes(session.opener, workers, device, logs)
 
 
-def finish(folders: list[Path], as_json: bool) -> dict[Path, Comparison]:
+def finish(folders: list[Path], as_json: bool) -> dict[Path, tuple[list[Run], Comparison]]:
     """Compare all that each folder holds, earlier commands' cells included, and keep the tables.
 
     Returns:
-        What is to be shown; empty once it has been printed as JSON.
+        Every folder's runs and the table that is to be shown; empty once it has been printed as JSON.
     """
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.report.tables import render, save
     from lmms_topoprune.sweep.run_folders import read_runs
 
-    tables = {folder: compare(read_runs([folder])) for folder in folders}
-    for folder, comparison in tables.items():
+    runs = {folder: read_runs([folder]) for folder in folders}
+    tables = {folder: (found, compare(found)) for folder, found in runs.items()}
+    for folder, (_, comparison) in tables.items():
         for suffix in (".md", ".json", ".csv"):
             save(comparison, folder / f"comparison{suffix}")
     if not as_json:
         return tables
-    texts = [render(comparison, "json") for comparison in tables.values()]
+    texts = [render(comparison, "json") for _, comparison in tables.values()]
     click.echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]", nl=False)
     return {}

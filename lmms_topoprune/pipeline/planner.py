@@ -324,8 +324,9 @@ class Planner:
 
         count = self.layers.count
         most = len(self.layers.droppable(options.protect_first, options.protect_last))
-        dense = lambda plan: self._losses(plan, options).dense.mean  # noqa: E731
-        found, told = largest(options, count, most, settled, dense)
+        found, told = largest(
+            options, count, most, settled, lambda plan: self._losses(plan, options).dense.mean
+        )
         best = found or unscored_plan(resolved(options), self.name, count, self.fingerprint)
         return replace(best, parameters={**best.parameters, **told})
 
