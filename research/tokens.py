@@ -4,6 +4,8 @@
     python research/tokens.py runs/smollm2 runs/tokens --texts anarchism,handbook
     python research/tokens.py embedded runs/embedded --half confirmation --seeds 10,11,12 --judged 150
 
+A search costs many passes: give `--groups searches` a run, and fewer seeds, of its own; OUT is shared.
+
 On texts, passages to calibrate on come from the first half of a text's paragraphs, drawn by the seed, and
 passages to judge by from the second half, the same for all seeds. Printed is the perplexity over the dense
 model's (geometric mean), or what is kept over chance in percent.
@@ -17,6 +19,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,6 @@ from lmms_topoprune.surgery import fingerprint
 
 Floats = np.ndarray
 LENGTH, JUDGED, DRAWS = 64, 256, 2000
-REFERENCE = "block_influence"
 RULES: dict[str, Mapping[str, Any]] = {
     "zigzags": {"criterion": "zigzags"},
     "zigzags, k=10": {"criterion": "zigzags", "k": "10"},
@@ -58,15 +60,17 @@ RULES: dict[str, Mapping[str, Any]] = {
     "knn_overlap": {"criterion": "knn_overlap"},
     "cka": {"criterion": "cka"},
 }  # fmt: skip
-SLOW: dict[str, Mapping[str, Any]] = {
+FLOORS: dict[str, Mapping[str, Any]] = {
     "uniform": {"criterion": "uniform"},
     "last_n": {"criterion": "last_n"},
     "random": {"criterion": "random"},
-    "output_change": {"criterion": "output_change"},
+}
+SEARCHES: dict[str, Mapping[str, Any]] = {
     "greedy": {"criterion": "greedy"},
     "greedy, protected": {"criterion": "greedy", "protect_massive": True},
 }
-"""Those that read the loss, and those that lose so much that measuring it is a waste where it is dear."""
+MORE: dict[str, Mapping[str, Any]] = {"output_change": {"criterion": "output_change"}}
+GROUPS = {"rules": RULES, "floors": FLOORS, "more": MORE, "searches": SEARCHES}
 TOPOLOGY = ("zigzags", "intersections", "unions", "topology_angle_influence")
 
 
@@ -252,23 +256,27 @@ def row(
     }  # fmt: skip
 
 
-def table(bench: Bench, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[float]]) -> str:
-    """Markdown: a rule a line; in brackets how far it is from REFERENCE, with a 95 % interval."""
+def table(
+    bench: Bench, rows: Sequence[Mapping[str, Any]], found: Mapping[str, Sequence[float]], reference: str
+) -> str:
+    """Markdown: a rule a line; in brackets how far it is from the reference over the seeds that both have."""
     shares = sorted({r["sparsity"] for r in rows})
-    lines = ["| rule | " + " | ".join(f"{100 * s:g} %" for s in shares) + " | layers, first seed |"]
-    lines.append("|---|" + "---|" * (len(shares) + 1))
+    lines = ["| rule | seeds | " + " | ".join(f"{100 * s:g} %" for s in shares) + " | layers, first seed |"]
+    lines.append("|---|---:|" + "---|" * (len(shares) + 1))
     dense = np.array(found["none"])
-    units = {
-        (rule, share): np.array(
-            [found[r["dropped"]] for r in rows if (r["rule"], r["sparsity"]) == (rule, share)]
-        )
-        for rule in dict.fromkeys(r["rule"] for r in rows)
-        for share in shares
-    }
+    chosen: dict[tuple[str, float], dict[int, str]] = {}
+    for r in sorted(rows, key=itemgetter("seed")):
+        chosen.setdefault((r["rule"], r["sparsity"]), {})[r["seed"]] = r["dropped"]
     for rule in dict.fromkeys(r["rule"] for r in rows):
-        cells = [cell(bench, units[rule, share], units[REFERENCE, share], dense) for share in shares]
-        first = [next(r["dropped"] for r in rows if (r["rule"], r["sparsity"]) == (rule, s)) for s in shares]
-        lines.append(f"| {rule} | " + " | ".join(cells) + " | " + "; ".join(first) + " |")
+        cells, first, seeds = [], [], set()
+        for share in shares:
+            mine, other = chosen.get((rule, share), {}), chosen.get((reference, share), {})
+            both = sorted(mine.keys() & other.keys())
+            seeds |= set(both)
+            first.append(next(iter(mine.values()), "-"))
+            pair = [np.array([found[sets[seed]] for seed in both]) for sets in (mine, other)]
+            cells.append(cell(bench, pair[0], pair[1], dense) if both else "-")
+        lines.append(f"| {rule} | {len(seeds)} | " + " | ".join(cells) + " | " + "; ".join(first) + " |")
     return "\n".join(lines)
 
 
@@ -297,14 +305,19 @@ def cell(bench: Bench, mine: Floats, other: Floats, dense: Floats) -> str:
     "--judged", default=4, show_default=True, help="Passages a text, or documents a task, is judged by."
 )
 @click.option("--samples", default=96, show_default=True, help="To calibrate on.")
-@click.option("--slow", is_flag=True, help="Also what reads the loss, uniform, last n and random.")
+@click.option(
+    "--groups", default="rules", show_default=True, help="Of the rules: rules, floors, more, searches."
+)
+@click.option("--reference", default="block_influence", show_default=True, help="Rules are compared with it.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
 def main(
     folder: str, out: Path, texts: str | None, half: str | None, seeds: str, sparsities: str, count: int,
-    judged: int, samples: int, tried: int, slow: bool,
+    judged: int, samples: int, tried: int, groups: str,
+    reference: str,
 ) -> None:  # fmt: skip
     """Run, or go on with, one part of the protocol; OUT keeps all that was measured."""
     out.mkdir(parents=True, exist_ok=True)
+    rules = {name: rule for group in groups.split(",") for name, rule in GROUPS[group].items()}
     shares, rows = [float(s) for s in sparsities.split(",")], []
     bench: Bench
     if half:
@@ -312,13 +325,20 @@ def main(
     else:
         bench = Texts(Path(folder), out, (texts or "").split(","), judged, samples, tried)
     for seed in map(int, seeds.split(",")):
-        rows += plans(bench, seed, shares, count, {**RULES, **(SLOW if slow else {})})
+        rows += plans(bench, seed, shares, count, rules)
         click.echo(f"{time.strftime('%X')} seed {seed}: {len({r['dropped'] for r in rows})} sets of layers")
     found = {
         layers: bench.judged(layers) for layers in dict.fromkeys(["none", *(r["dropped"] for r in rows)])
     }
-    (out / "rows.json").write_text(json.dumps({"rows": rows, "found": found}, indent=1))
-    click.echo(table(bench, rows, found))
+    kept = out / "rows.json"
+    if kept.exists():  # of other seeds, sparsities and groups; a table is made of all
+        known = json.loads(kept.read_text())
+        key = itemgetter("rule", "sparsity", "seed")
+        mine = {key(row) for row in rows}
+        rows = [row for row in known["rows"] if key(row) not in mine] + rows
+        found = {**known["found"], **found}
+    kept.write_text(json.dumps({"rows": rows, "found": found}, indent=1))
+    click.echo(table(bench, rows, found, reference))
 
 
 if __name__ == "__main__":

@@ -116,4 +116,4 @@ def adamw(groups: list[tuple[nn.Module, float]]) -> Optimizer:
     described = [
         {"params": [p for p in module.parameters() if p.requires_grad], "lr": lr} for module, lr in groups
     ]
-    return Optimizer([torch.optim.AdamW(described, betas=(0.9, 0.98), weight_decay=0.0)])
+    return Optimizer([torch.optim.AdamW(described, betas=(0.9, 0.98), weight_decay=0.0, fused=True)])

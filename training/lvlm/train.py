@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from transformers import LlavaForConditionalGeneration
 
 from training.align import align
@@ -31,16 +32,19 @@ class Recipe:
         batch: scenes a step.
         context: tokens a scene, filled with as many questions as fit.
         decoder_lr, projector_lr: peak learning rates.
+        bfloat16: matrix products are done in it, by autocast; five times as fast as float32 on processors
+            with AVX-512 BF16 or AMX. The weights stay float32.
         seed: draws the projector, the scenes and the questions.
     """
 
     align: int = 300
     early: int = 400
     warmup: int = 30
-    batch: int = 4
+    batch: int = 8
     context: int = 128
     decoder_lr: float = 2e-4
-    projector_lr: float = 5e-4
+    projector_lr: float = 1e-3
+    bfloat16: bool = True
     seed: int = 0
 
 
@@ -76,7 +80,6 @@ def train(
     schedule = Schedule(steps, recipe.warmup, decay)
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
-    model.set_attn_implementation("eager")
     model.model.vision_tower.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(False)
     if newest(folder, schedule) is None:
@@ -91,9 +94,15 @@ def train(
     if compiled:
         for layer in model.model.language_model.layers:
             layer.compile()
+
+    def loss_at(step: int) -> torch.Tensor:
+        batch = batches.draw(step, EARLY if step < recipe.early else LATE)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            return loss_of(model, batch)
+
     batches = Batches(processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     run.train(
-        lambda step: loss_of(model, batches.draw(step, EARLY if step < recipe.early else LATE)),
+        loss_at,
         lambda: first_token_accuracy(model, processor, build.wording, per_cell),
         every=every,
         say=say,
