@@ -25,10 +25,6 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.plan import format_layers
 from lmms_topoprune.surgery import decoder_layers
 
-sys.path.append(str(Path(__file__).parents[2]))
-
-from training.embedded import build
-
 TASKS = Path(__file__).parents[2] / "tasks"
 TASK_NAMES = ("yesno", "vqa", "choice")  # as many documents of each
 BATCH = 16
@@ -247,7 +243,7 @@ def _words(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
 
 @dataclass
 class Vision(Target):
-    """A model of the embedded architecture on one half of the embedded tasks' documents."""
+    """A LLaVA on one half of the embedded tasks' documents."""
 
     documents: list[dict[str, Any]] = field(default_factory=list)
 
@@ -276,8 +272,10 @@ class Vision(Target):
         self.processor.tokenizer.padding_side = "right"
         for first in range(0, len(self.documents), BATCH):
             docs = self.documents[first : first + BATCH]
-            prompts = [build.turn(doc["question"], image=True) for doc in docs]
-            answers = [f" {doc['answer']}{build.END}" for doc in docs]
+            prompts = [self._prompt(doc["question"]) for doc in docs]
+            # Where the template does not end with a space or a line, the answer begins with one.
+            gap = "" if prompts[0][-1].isspace() else " "
+            answers = [f"{gap}{doc['answer']}{self.processor.tokenizer.eos_token}" for doc in docs]
             images = [image(doc) for doc in docs]
             inputs = self._encode(images, [p + a for p, a in zip(prompts, answers, strict=True)])
             places = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
@@ -286,6 +284,13 @@ class Vision(Target):
                 end = int(inputs["attention_mask"][row].sum())
                 places[row, end - count - 1 : end - 1] = True
             self.remember(inputs, places)
+
+    def _prompt(self, question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        prompt: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return prompt
 
     def _encode(self, images: list[Any], texts: list[str]) -> Any:
         return self.processor(images=images, text=texts, return_tensors="pt", padding=True)
