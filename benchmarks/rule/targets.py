@@ -264,7 +264,6 @@ class Vision(Target):
         return target
 
     def _remember_documents(self) -> None:
-
         sys.path.insert(0, str(TASKS))
         from hooks import image  # type: ignore[import-not-found]
 
