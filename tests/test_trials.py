@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.loss import IGNORE, LossOracle, Predictions
 from lmms_topoprune.calibration.prompts import Prompter
@@ -15,8 +17,10 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, trials
+from lmms_topoprune.pipeline.kept import Facts
 from lmms_topoprune.pipeline.proposals import PROPOSERS, Proposal, distinct, proposers, similarity, swap_order
-from lmms_topoprune.pipeline.trials import settle
+from lmms_topoprune.pipeline.scores import kept_scores
+from lmms_topoprune.pipeline.trials import known_trials, settle
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores
 from lmms_topoprune.surgery import delete_layers, identity_layers
@@ -231,6 +235,61 @@ def test_a_killed_search_goes_on_where_it_was(planner, tmp_path, monkeypatch):
     )
     found = planner(cache=Cache(tmp_path)).plan(OPTIONS)
     assert len(measured) == 12 - rounds[0] and found.trials == expected.trials
+
+
+VALUES = {"kind": "LayerScores", "name": "cosine", "values": [0.1, 0.2, 0.3]}
+COST = {"trials": {"seconds": 1.0, "peak_bytes": 5}}
+TRIAL = {"by": "cosine", "dropped": [1], "loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("scores", {"scores": VALUES, "stages": COST, "massive": [1]}, {"massive": ["first"]}),
+        ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"scores": {**VALUES, "values": [0.1]}}),
+        ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"scores": {**VALUES, "kind": "list"}}),
+        ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"stages": {"select": 3}}),
+        ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"dropped": [9]}),
+        ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"dropped": [0, 1]}),
+        ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"trials": [{"by": "cosine"}]}),
+        ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"trials": []}),
+        ("trials", {"1": [2.5, 10, 1, 2]}, {"1": [2.5, 0, 1, 2]}),
+        ("trials", {"1": [2.5, 10, 1, 2]}, {"1": [2.5, 10]}),
+        ("trials", {"1": [2.5, 10, 1, 2]}, {"the first": [2.5, 10, 1, 2]}),
+        (
+            "calibration",
+            {"source": "embedded", "samples": 8, "seed": 0, "fingerprint": "f", "token": "last"},
+            {"samples": "many"},
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_its_kind_is_set_aside(tmp_path, caplog, kind, right, wrong):
+    plan, key, cache = PruningPlan("tiny", "f" * 16, 3, (2,), "cosine"), [0, 1, {}], Cache(tmp_path)
+    read = {
+        "scores": lambda: kept_scores(cache, key, 3),
+        "settled plan": lambda: known_trials(plan, cache),
+        "trials": lambda: cache.get(key, trials._measured),
+        "calibration": lambda: cache.get(key, Facts.model_validate),
+    }[kind]
+    place = trials._settled_key(plan) if kind == "settled plan" else key
+    cache.put(place, right)
+    assert read() is not None and not caplog.text
+    for value in ({**right, **wrong}, [], "x", None, dict.fromkeys(right)):
+        caplog.clear()
+        cache.put(place, value)
+        assert read() is None and read() is None
+        assert caplog.text.count("set aside and computed again") == 1
+
+
+def test_malformed_entries_change_no_plan(planner, tmp_path, caplog):
+    expected = planner(cache=Cache(tmp_path)).plan(OPTIONS)
+    for path in Cache(tmp_path).entries():
+        entry = json.loads(path.read_text())
+        value = {name: [] for name in entry["value"]}
+        path.write_text(json.dumps({**entry, "value": value, "digest": files.digest(value)}))
+    found = planner(cache=Cache(tmp_path)).plan(OPTIONS)
+    assert found.hash == expected.hash and found.trials == expected.trials
+    assert "trials (cached)" not in found.stages and "damaged or foreign" in caplog.text
 
 
 def test_processes_share_the_texts(model, embedded_processor, samples):

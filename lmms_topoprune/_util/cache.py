@@ -6,12 +6,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -19,6 +19,7 @@ from lmms_topoprune._util import files
 from lmms_topoprune._util.lock import locked
 
 DAMAGED = "set aside"
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,13 @@ class Cache:
     def default(cls) -> Cache:
         return cls(default_folder())
 
-    def get(self, key: Any) -> Any:
-        """The value kept for that key, a JSON value, or None."""
+    def get(self, key: Any, read: Callable[[Any], Found]) -> Found | None:
+        """What is kept for that key, or None.
+
+        Args:
+            key: any JSON value.
+            read: makes what is wanted of the JSON value; one that it fails on is damaged, like half an entry.
+        """
         path = self._path(key)
         data = None if path is None else _read(path)
         if path is None or data is None:
@@ -135,8 +141,9 @@ class Cache:
                 and entry["key"] == key
                 and entry["digest"] == files.digest(entry["value"])
             ):
+                found = read(entry["value"])
                 _touch(path)
-                return entry["value"]
+                return found
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
         _set_aside(path)

@@ -15,8 +15,9 @@ from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.calibrate import points_read
+from lmms_topoprune.pipeline.kept import FINGERPRINT, Facts
 from lmms_topoprune.pipeline.plans import plan_from, versions
-from lmms_topoprune.pipeline.scores import from_cache, score_key, unsampled
+from lmms_topoprune.pipeline.scores import kept_scores, score_key, unsampled
 from lmms_topoprune.pipeline.trials import known_trials
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, layer_sizes, undeletable
@@ -83,7 +84,9 @@ def known_plan(
         return None
     explicit = checks.is_explicit(options)
     reads = bool(options.trials) or registry.get(options.criterion).needs_samples
-    facts = None if explicit or not reads else cache.get(keys.calibration)
+    facts = None
+    if not explicit and reads and (kept := cache.get(keys.calibration, Facts.model_validate)):
+        facts = kept.model_dump()
     if not explicit:
         if options.sparsity == AUTO:
             return None  # it is found by the loss
@@ -92,7 +95,7 @@ def known_plan(
         options = checks.resolved(checks.counted(options, layers.count, free, total))
         if checks.drops_nothing(options, layers.count) or (reads and facts is None):
             return None
-    fingerprint = cache.get(keys.weights) or checkpoint.fingerprint
+    fingerprint = cache.get(keys.weights, FINGERPRINT.validate_python) or checkpoint.fingerprint
     if fingerprint is None:
         return None
     if explicit:
@@ -100,12 +103,8 @@ def known_plan(
         return checks.explicit_plan(options, fingerprint=fingerprint, **given)
     checks.check_budget(options, layers.count, layers.undeletable)
     found = None if registry.get(options.criterion).needs_samples else unsampled(layers, options)
-    if (
-        found is None
-        and facts is not None
-        and (entry := cache.get(key := score_key(fingerprint, facts, options)))
-    ):
-        found = from_cache(entry, key)
+    if found is None and facts is not None:
+        found = kept_scores(cache, score_key(fingerprint, facts, options), layers.count)
     if found is None:
         return None
     plan = plan_from(dense, options, name, found, layers, fingerprint)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, points_read, states_read
 from lmms_topoprune.pipeline.checks import resolved
+from lmms_topoprune.pipeline.kept import KeptScores
 from lmms_topoprune.selection import LayerScores, PairScores
 
 log = logging.getLogger(__name__)
@@ -141,10 +143,8 @@ class Scorer:
         """Those whose scores are neither here nor in the cache, or whose states are to be on the disk."""
         asked = [options for options in members if _name(options) not in self._scored]
         keys = [self._cache_key(options) for options in asked]
-        found = self.ranks.first(lambda: [self.cache.get(key) for key in keys])
-        for options, key, entry in zip(asked, keys, found, strict=True):
-            if entry:
-                self._scored[_name(options)] = from_cache(entry, key)
+        found = self.ranks.first(lambda: [kept_scores(self.cache, key, self.layers.count) for key in keys])
+        self._scored |= {_name(o): scored for o, scored in zip(asked, found, strict=True) if scored}
         return [o for o in members if _name(o) not in self._scored or self._lacks_states(o)]
 
     def _lacks_states(self, options: PruningOptions) -> bool:
@@ -284,11 +284,19 @@ def score_key(fingerprint: str, calibration: Mapping[str, Any], options: Pruning
     return [KEPT, fingerprint, dict(calibration), options.criterion, score_parameters(resolved(options))]
 
 
-def from_cache(entry: Mapping[str, Any], key: list[Any]) -> Scored:
-    """Scores that an earlier run computed."""
+def kept_scores(cache: Cache, key: list[Any], layers: int) -> Scored | None:
+    """Scores of that many layers that an earlier run computed."""
+    return cache.get(key, partial(_read, key, layers))
+
+
+def _read(key: list[Any], layers: int, value: Any) -> Scored:
+    entry = KeptScores.model_validate(value)
+    scores = scores_from_json(entry.scores.model_dump())
+    if scores.layers != layers:
+        raise InputError(f"scores of {scores.layers} layers; the model has {layers}")
     # What they cost when they were computed; the name says that this run did not pay it.
-    paid = {f"{stage} (cached)": cost for stage, cost in entry["stages"].items()}
-    return Scored(scores_from_json(entry["scores"]), key[2], paid, tuple(entry["massive"]))
+    paid = {f"{stage} (cached)": cost for stage, cost in entry.stages.items()}
+    return Scored(scores, key[2], paid, tuple(entry.massive))
 
 
 def unsampled(layers: DecoderLayers, options: PruningOptions) -> Scored:

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -18,9 +18,10 @@ from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.loss import MAX_TEXTS, LossOracle, Predictions
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.apply import apply_plan
+from lmms_topoprune.pipeline.kept import MEASURED, Settled
 from lmms_topoprune.pipeline.proposals import SWAP, Layers, Proposal, swap_order
 from lmms_topoprune.plan import PruningPlan, format_layers, parse_layers
 from lmms_topoprune.repair.apply import announce
@@ -126,11 +127,15 @@ def _rise(plan: PruningPlan, options: PruningOptions, dense_loss: Callable[[Prun
 
 def known_trials(plan: PruningPlan, cache: Cache) -> PruningPlan | None:
     """What an earlier run settled on, beginning with that plan; None where nobody has."""
-    entry = cache.get(_settled_key(plan))
-    if entry is None:
-        return None
-    paid = {f"{stage} (cached)": cost for stage, cost in entry["stages"].items()}
-    found = replace(plan, dropped=tuple(entry["dropped"]), trials=tuple(entry["trials"]))
+    return cache.get(_settled_key(plan), partial(_as_settled, plan))
+
+
+def _as_settled(plan: PruningPlan, value: Any) -> PruningPlan:
+    entry = Settled.model_validate(value)
+    paid = {f"{stage} (cached)": cost for stage, cost in entry.stages.items()}
+    found = replace(plan, dropped=tuple(entry.dropped), trials=tuple(value["trials"]))
+    if len(found.dropped) != len(plan.dropped):
+        raise InputError(f"{len(found.dropped)} layers were settled on instead of {len(plan.dropped)}")
     return found.with_stages(**paid)
 
 
@@ -190,8 +195,7 @@ class Losses:
     def __post_init__(self) -> None:
         samples = self.calibration.prompt_fingerprint(self.processor)
         self.key = ["trials", self.plan.fingerprint, samples, MAX_TEXTS, dict(self.plan.repair)]
-        entry = self.ranks.first(lambda: self.cache.get(self.key)) or {}
-        self.known = {_layers(text): Predictions(*found) for text, found in entry.items()}
+        self.known = self.ranks.first(lambda: self.cache.get(self.key, _measured)) or {}
 
     @property
     def dense(self) -> Predictions:
@@ -254,6 +258,10 @@ class Losses:
         share = slice(self.ranks.rank, None, self.ranks.world)
         prompter = self.calibration.prompter(self.processor)
         return LossOracle.of(self.model, prompter, self.calibration.samples, self.batch_size, share)
+
+
+def _measured(value: Any) -> dict[Layers, Predictions]:
+    return {_layers(text): Predictions(*found) for text, found in MEASURED.validate_python(value).items()}
 
 
 def _layers(text: str) -> Layers:

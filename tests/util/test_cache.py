@@ -20,10 +20,10 @@ def cache(tmp_path):
 
 
 def test_what_was_put_is_found(cache):
-    assert cache.get(KEY) is None
+    assert cache.get(KEY, dict) is None
     cache.put(KEY, VALUE)
-    assert cache.get(KEY) == VALUE
-    assert cache.get([*KEY[:3], {"k": "6"}]) is None
+    assert cache.get(KEY, dict) == VALUE
+    assert cache.get([*KEY[:3], {"k": "6"}], dict) is None
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_a_damaged_entry_is_set_aside_and_computed_again(cache, damage, caplog):
             "too deep": "[" * 100_000,
         }[damage]
     )
-    assert cache.get(KEY) is None and "set aside" in caplog.text
+    assert cache.get(KEY, dict) is None and "set aside" in caplog.text
     assert cache.entries() == [] and len(list(cache.folder.glob("*.corrupt"))) == 1
     cache.put(KEY, VALUE)
-    assert cache.get(KEY) == VALUE
+    assert cache.get(KEY, dict) == VALUE
 
 
 def test_twenty_writers_and_readers_see_whole_entries_only(cache):
@@ -59,7 +59,7 @@ def test_twenty_writers_and_readers_see_whole_entries_only(cache):
         start.wait()
         for _ in range(5):
             cache.put(KEY, value)
-            found.append(cache.get(KEY))
+            found.append(cache.get(KEY, dict))
 
     threads = [threading.Thread(target=work) for _ in range(20)]
     for thread in threads:
@@ -75,9 +75,9 @@ def test_the_entries_used_longest_ago_go_first(tmp_path):
     for i in range(4):
         small.put([i], "x" * 400)
         os.utime(small.entries()[-1], (i, i))
-    small.get([1])
+    small.get([1], str)
     small.put([4], "x" * 400)
-    assert [i for i in range(5) if small.get([i])] == [1, 3, 4] or small.get([1])
+    assert [i for i in range(5) if small.get([i], str)] == [1, 3, 4] or small.get([1], str)
     assert sum(p.stat().st_size for p in small.entries()) <= 1500
 
 
@@ -97,9 +97,9 @@ def test_an_entry_that_may_not_be_read_is_computed_again_and_stays(cache, monkey
     with monkeypatch.context() as patch:
         for name in ("read_bytes", "is_file", "is_dir"):
             patch.setattr(type(cache.folder), name, refuse)
-        assert cache.get(KEY) is None and cache.entries() == []
+        assert cache.get(KEY, dict) is None and cache.entries() == []
     assert "cannot be read: Permission denied" in caplog.text
-    assert cache.get(KEY) == VALUE
+    assert cache.get(KEY, dict) == VALUE
 
 
 def test_a_full_disk_leaves_no_temporary_file(cache, monkeypatch, caplog):
@@ -140,7 +140,7 @@ def test_the_folder_follows_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("TOPOPRUNE_CACHE", str(tmp_path))
     assert default_folder() == tmp_path
     monkeypatch.setenv("TOPOPRUNE_CACHE", "off")
-    assert default_folder() is None and Cache.default().get(KEY) is None
+    assert default_folder() is None and Cache.default().get(KEY, dict) is None
     monkeypatch.delenv("TOPOPRUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr("sys.platform", "linux")

@@ -1,0 +1,52 @@
+"""What planning keeps in the cache, as pydantic models: an entry that holds something else is damaged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, TypeAdapter
+
+from lmms_topoprune.plan_schema import Layers, Trial
+
+Cost = dict[str, dict[str, int | FiniteFloat]]
+
+
+class Facts(BaseModel):
+    """What a plan says about its calibration set."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: str
+    samples: NonNegativeInt
+    seed: int
+    fingerprint: str
+
+
+class Scores(BaseModel):
+    """As criteria.scoring.scores_to_json has them."""
+
+    kind: Literal["LayerScores", "PairScores"]
+    name: str
+    values: list[FiniteFloat] | list[list[FiniteFloat]]
+    barcodes: list[dict[str, Any]] = []
+
+
+class KeptScores(BaseModel):
+    """Scores, what they cost, and layers that write massive activations."""
+
+    scores: Scores
+    stages: Cost
+    massive: Layers
+
+
+class Settled(BaseModel):
+    """What trials settled on."""
+
+    dropped: Layers
+    trials: Annotated[list[Trial], Field(min_length=1)]
+    stages: Cost
+
+
+FINGERPRINT = TypeAdapter(Annotated[str, Field(pattern="^[0-9a-f]{16}$")])
+MEASURED = TypeAdapter(dict[str, tuple[FiniteFloat, PositiveInt, NonNegativeInt, PositiveInt]])
+"""Layers -> the fields of Predictions."""
