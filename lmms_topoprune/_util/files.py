@@ -35,10 +35,8 @@ def write_all(texts: Mapping[Path, str | bytes]) -> None:
             {path: text.encode() if isinstance(text, str) else text for path, text in texts.items()}
         )
     except OSError as error:
-        # mkdir says this of a file where a folder is wanted.
-        reason = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(
-            f"{str(error.filename)!r} cannot be written: {reason}; nothing was changed"
+            f"{str(error.filename)!r} cannot be written: {error.strerror}; nothing was changed"
         ) from None
 
 
@@ -83,35 +81,48 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write all files or none: nothing is renamed before everything is on the disk.
+    """Write all files or none: nothing is made before all were looked at, or renamed before all are there.
 
     Raises:
         OSError: a file cannot be written; its `filename` is the one that was asked for.
     """
     drafts: dict[Path, Path] = {}
+    made: list[Path] = []
     path = Path()
     try:
+        for path in contents:
+            _check_place(path)
         for path, data in contents.items():
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            _draft(path, data, drafts)
+            _draft(path, data, drafts, made)
         for path, draft in drafts.items():
             draft.replace(path)
     except BaseException as error:
         for draft in drafts.values():
             with suppress(OSError):  # on a read-only disk even removing what is not there fails
                 draft.unlink()
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else uses it by now
+                folder.rmdir()
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
 
 
-def _draft(path: Path, data: bytes, drafts: dict[Path, Path]) -> None:
+def _check_place(path: Path) -> None:
+    """Raise OSError where a folder has that name, or a file the name of a folder above it."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not next(parent for parent in path.absolute().parents if parent.exists()).is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "its folder is a file")
+
+
+def _draft(path: Path, data: bytes, drafts: dict[Path, Path], made: list[Path]) -> None:
     """Write `data` to a temporary file beside `path`, which `drafts` knows by the name it will have.
 
-    A symbolic link stays one: what it points to is written.
+    A symbolic link stays one: what it points to is written. `made` takes the folders that were lacking.
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    made += reversed([parent for parent in path.parents if not parent.exists()])
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():  # a pipe or a device: to be written to, not replaced
         path.write_bytes(data)

@@ -55,10 +55,11 @@ def command(
       topoprune compare runs/sweep --reference "cosine 30 %" -o table.tex
     """
     from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.report.tables import PICTURES, render, save
+    from lmms_topoprune.report.tables import PICTURES, checked_targets, render, save
     from lmms_topoprune.sweep.folder import shapes_below
     from lmms_topoprune.sweep.run_folders import read_runs
 
+    checked_targets(outputs)
     comparison = compare(
         read_runs(folders, tasks, metric),
         dense=dense,

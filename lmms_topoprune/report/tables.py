@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,19 @@ def render(comparison: Comparison, form: str) -> str:
     return FORMATS[form](comparison)
 
 
+def checked_targets(paths: Iterable[Path | str]) -> list[Path]:
+    """The files that `save` can write, by their names.
+
+    Raises:
+        OptionError: a suffix is neither of SUFFIXES nor of PICTURES.
+    """
+    targets = [Path(path) for path in paths]
+    for path in targets:
+        if path.suffix not in (*SUFFIXES, *PICTURES):
+            raise unknown("output suffix", path.suffix, [*SUFFIXES, *PICTURES])
+    return targets
+
+
 def save(comparison: Comparison, *paths: Path | str, shapes: Mapping[str, Shape] | None = None) -> None:
     """Write the comparison in the forms that the suffixes name, into all files or none.
 
@@ -114,14 +127,11 @@ def save(comparison: Comparison, *paths: Path | str, shapes: Mapping[str, Shape]
         shapes: what criteria saw of the states, for figures.
 
     Raises:
-        OptionError: a suffix is neither of SUFFIXES nor of PICTURES.
+        OptionError: as `checked_targets`.
         MissingExtraError: a figure is asked for and matplotlib is not installed.
         InputError: a file cannot be written.
     """
-    targets = [Path(path) for path in paths]
-    for path in targets:
-        if path.suffix not in (*SUFFIXES, *PICTURES):
-            raise unknown("output suffix", path.suffix, [*SUFFIXES, *PICTURES])
+    targets = checked_targets(paths)
     write_all(
         {
             path: figure(comparison, path.suffix[1:], shapes)

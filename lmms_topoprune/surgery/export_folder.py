@@ -176,8 +176,8 @@ def _checked(folder: Path, overwrite: bool) -> Stamp | None:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """Tells a folder from another one, and whether an entry of it came, went or was written to."""
-    entries = ((entry.name, entry.lstat()) for entry in folder.iterdir())
+    """Tells a folder from another one, and whether anything below it came, went or was written to."""
+    entries = ((str(entry.relative_to(folder)), entry.lstat()) for entry in folder.rglob("*"))
     facts = frozenset((name, facts.st_ino, facts.st_mtime_ns) for name, facts in entries)
     return folder.stat().st_dev, folder.stat().st_ino, facts
 

@@ -196,6 +196,26 @@ def test_all_files_or_none(results, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a file", "kept.md", "run"]
 
 
+@pytest.mark.parametrize("reason", ["a file", "a full disk"])
+def test_no_new_folder_is_left_where_a_later_file_is_refused(tmp_path, monkeypatch, reason):
+    (tmp_path / "a file").write_text("as it was")
+    target = {"a file": tmp_path / "a file" / "b.csv", "a full disk": tmp_path / "b.csv"}[reason]
+    made = []
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        if reason == "a file":
+            mkdir = Path.mkdir
+            patch.setattr(Path, "mkdir", lambda self, *a, **k: made.append(self) or mkdir(self, *a, **k))
+        else:
+            patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="nothing was changed"):
+            write_all({tmp_path / "new" / "deep" / "a.md": "new", target: "new"})
+    assert not made and [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch):
     kept = tmp_path / "kept.md"
     kept.write_text("as it was")

@@ -32,12 +32,13 @@ def test_what_appeared_meanwhile_stays(before: str, tmp_path: Path) -> None:
     assert content(tmp_path) == {"out/theirs": "2"}
 
 
-def test_what_was_written_into_an_old_folder_meanwhile_stays(tmp_path: Path) -> None:
-    fill(tmp_path / "out", "old", "0")
+@pytest.mark.parametrize(("place", "name"), [("out", "theirs"), ("out", "old"), ("out/below", "old")])
+def test_what_was_written_into_an_old_folder_meanwhile_stays(tmp_path: Path, place: str, name: str) -> None:
+    fill(tmp_path / place, "old", "0")
     with pytest.raises(OptionError, match="meanwhile"), new_folder(tmp_path / "out", overwrite=True) as draft:
         fill(draft, "mine", "1")
-        fill(tmp_path / "out", "theirs", "2")
-    assert content(tmp_path) == {"out/old": "0", "out/theirs": "2"}
+        fill(tmp_path / place, name, "2")
+    assert content(tmp_path) == {f"{place}/old": "0", f"{place}/{name}": "2"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
