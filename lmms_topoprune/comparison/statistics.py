@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -95,7 +95,11 @@ def resample(
         even = np.allclose(shape, 1)
         size = (rounds, len(members))
         drawn = rng.standard_exponential(size) if even else rng.gamma(shape, size=size)
-        shares[:, members] = drawn * (total / drawn.sum(axis=1, keepdims=True))
+        drawn *= total / drawn.sum(axis=1, keepdims=True)
+        if len(members) == len(sums):
+            shares = drawn
+        else:
+            shares[:, members] = drawn
     if not len(clusters):
         return shares
     return shares[:, own] * (weights / sums[own])
@@ -213,7 +217,8 @@ def sign_flip_p(
     observed = abs(moved.sum()) - ROUNDING * np.abs(moved).sum()
     sizes, counts = _sizes(np.abs(moved))
     if noise is None and len(sizes) == 1:
-        return float(stats.binomtest(int((moved > 0).sum()), len(moved), 0.5).pvalue)
+        better = int((moved > 0).sum())
+        return min(1.0, 2 * float(special.bdtr(min(better, len(moved) - better), len(moved), 0.5)))
     if noise is None and len(moved) <= EXACT_UNITS:
         signs = 1 - 2 * ((np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1)
         return float((np.abs(signs @ moved) >= observed).mean())

@@ -213,10 +213,11 @@ def _by_arrow(path: Path, data: bytes, metrics: Iterable[str]) -> Samples | None
     options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     block = arrow_json.ReadOptions(block_size=max(1 << 20, len(data) + 1))
     try:
-        table = arrow_json.read_json(io.BytesIO(data), block, options).combine_chunks()
+        table = arrow_json.read_json(pa.BufferReader(data), block, options).combine_chunks()
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")) or table["doc_id"].null_count:
+    lines = np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")) + (not data.endswith(b"\n"))
+    if table.num_rows != lines or table["doc_id"].null_count:
         return None  # blank lines, or rows without a document: told apart row by row
     order = np.argsort(ids := table["doc_id"].to_numpy(), kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
