@@ -12,8 +12,6 @@ from lmms_topoprune.comparison import statistics
 from lmms_topoprune.comparison.statistics import NONE, Draws, Floats, Interval
 from lmms_topoprune.results.scores import UnitScores
 
-LEVEL = 0.05
-"""Of the paired test of tables and regress; the report's verdict reads the interval."""
 Groups = Sequence[tuple[str, Sequence[int]]]
 """(label, places of its runs) of every row."""
 Three = tuple[int, int, int]
@@ -44,11 +42,6 @@ class Cell:
     difference_interval: Interval
     p: float
     p_holm: float = float("nan")
-
-    @property
-    def worse(self) -> bool:
-        """Whether the score is below the reference's by more than noise."""
-        return self.difference < 0 and self.p_holm <= LEVEL
 
 
 @dataclass(frozen=True)

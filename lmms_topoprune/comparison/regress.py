@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 from lmms_topoprune._util import escape
 from lmms_topoprune.comparison.columns import interval, p_value, percent
 from lmms_topoprune.comparison.comparable import differences
-from lmms_topoprune.comparison.side_by_side import LEVEL, Cell, compare
+from lmms_topoprune.comparison.decisions import LEVEL, worse
+from lmms_topoprune.comparison.side_by_side import Cell, compare
+from lmms_topoprune.comparison.statistics import ROUNDING
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.results.settings import earlier_facts
@@ -89,13 +91,11 @@ def _with_earlier_facts(run: Run, baseline: Run) -> Run:
 
 
 def _check(name: str, cell: Cell, tolerance: float) -> Check:
-    noise = not cell.p <= LEVEL  # no test where there are no documents
-    # Rounding must not fail a drop of exactly the tolerance.
-    passed = cell.difference >= -tolerance - 1e-9 or noise
+    passed = not worse(cell, tolerance)
     change = f"{100 * cell.difference:+.1f} points, 95 % interval {interval(cell.difference_interval)}"
     if not passed:
         reason = f"worse than the tolerance of {percent(tolerance)} points and than noise"
-    elif cell.difference < -tolerance - 1e-9:
+    elif cell.difference < -tolerance - ROUNDING:
         reason = "lower than the tolerance allows, but within noise"
     else:
         reason = "within the tolerance"

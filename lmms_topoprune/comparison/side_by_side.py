@@ -11,7 +11,7 @@ import numpy as np
 from lmms_topoprune._util.escape import number
 from lmms_topoprune.comparison import statistics
 from lmms_topoprune.comparison.comparable import check_comparable, remarks
-from lmms_topoprune.comparison.paired import LEVEL, Cell, Groups, Table, Three, cell_of
+from lmms_topoprune.comparison.paired import Cell, Groups, Table, Three, cell_of
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.results.reading import Run, healing_text, seed_of, series, variant
 from lmms_topoprune.results.scores import UnitScores
@@ -45,7 +45,7 @@ def _share(task: str, rows: list[UnitScores]) -> list[UnitScores]:
     return [row.of(order) for row in rows]
 
 
-__all__ = ["LEVEL", "OVERALL", "Cell", "Comparison", "Row", "compare"]
+__all__ = ["OVERALL", "Cell", "Comparison", "Row", "compare"]
 
 OVERALL = "overall"
 MIN_ROUNDS = 100

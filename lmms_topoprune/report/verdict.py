@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lmms_topoprune.comparison.columns import percent
+from lmms_topoprune.comparison.decisions import within
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.groups import Group, by_criterion, together
@@ -88,7 +89,7 @@ def _cell(
         svg.rect(*place, "under"),
         svg.rect(*place, "heat", f"{group.name}: {kept_text(group)} %", fill_opacity=f"{shade:.2f}"),
     ]
-    if within(group, tolerance):
+    if within(group.interval, tolerance):
         parts.append(svg.rect(x + 2.5, y + 2.5, size - 5, height - 5, "outline"))
     ends, middle = group.interval, x + size / 2
     ranged = math.isfinite(ends.low) and size >= 44
@@ -126,11 +127,6 @@ class Reach:
         return (-self.largest.sparsity, blind, -self.largest.kept)
 
 
-def within(group: Group, tolerance: float) -> bool:
-    """Whether the whole interval stays above what the tolerance asks for."""
-    return group.interval.low >= 1 - tolerance
-
-
 def reaches(groups: Sequence[Group], tolerance: float) -> list[Reach]:
     """Every criterion, the one that goes furthest first.
 
@@ -141,7 +137,7 @@ def reaches(groups: Sequence[Group], tolerance: float) -> list[Reach]:
     for criterion, own in by_criterion(groups).items():
         largest = None
         for group in own:
-            if not within(group, tolerance):
+            if not within(group.interval, tolerance):
                 break
             largest = group
         found.append(Reach(criterion, largest, own[0]))
