@@ -97,11 +97,19 @@ class DenseFolder:
         if processor is not None and not same:
             processor.save_pretrained(target)
         for file in sorted(self.path.iterdir()):
-            if _is_code_or_license(file) or (same and _is_setting(file)):
+            if _is_license(file) or (same and _is_setting(file)):
                 shutil.copyfile(file, target / file.name)
+        for name in self._code():  # auto_map names modules in folders too, and these import their neighbors
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path / name, target / name)
         if same and (self.path / _TEMPLATES).is_dir():
             shutil.copytree(self.path / _TEMPLATES, target / _TEMPLATES, copy_function=shutil.copyfile)
         self._copy_generation(target)
+
+    def _code(self) -> list[Path]:
+        """The folder's Python files, by their places in it."""
+        found = (file.relative_to(self.path) for file in self.path.rglob("*.py") if file.is_file())
+        return sorted(file for file in found if not file.match("__pycache__/*") and not _hidden(file))
 
     def _copy_generation(self, target: Path) -> None:
         name = "generation_config.json"
@@ -224,8 +232,12 @@ def _is_setting(file: Path) -> bool:
     )
 
 
-def _is_code_or_license(file: Path) -> bool:
-    return file.is_file() and (file.suffix == ".py" or file.stem.upper().startswith(_LICENSES))
+def _hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
+
+
+def _is_license(file: Path) -> bool:
+    return file.is_file() and file.stem.upper().startswith(_LICENSES)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -141,6 +141,9 @@ def _write_model(
         save_model(model, draft, max_shard_size)
         saved: dict[str, Any] = json.loads((draft / "config.json").read_text(encoding="utf-8"))
         settings = saved.get("quantization_config")
+        if config is not None:
+            for copy in draft.glob("*.py"):  # of the code, flat; it stands where the dense folder has it
+                copy.unlink()
         config = saved if config is None else config
     if settings:
         modules = [name for name, _ in model.named_modules()]

@@ -168,19 +168,19 @@ def test_layers_that_config_json_promises_and_no_file_holds(tmp_path: Path) -> N
 CODE = Path(__file__).parent / "own_code"
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A model whose code lies in its folder."""
+@pytest.fixture(params=["", "parts/"])
+def own(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A model whose code lies in its folder, or in one below it."""
     folder = tmp_path / f"own_{tmp_path.name}"  # transformers keeps modules by this name
-    shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CODE, folder / request.param, ignore=shutil.ignore_patterns("__pycache__"))
     config = {
         "architectures": ["OwnForCausalLM"],
         "model_type": "own",
         "num_hidden_layers": 6,
         "dtype": "float32",
         "auto_map": {
-            "AutoConfig": "configuration_own.OwnConfig",
-            "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+            "AutoConfig": f"{request.param}configuration_own.OwnConfig",
+            "AutoModelForCausalLM": f"{request.param}modeling_own.OwnForCausalLM",
         },
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -194,15 +194,21 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
+def python_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
+
+
 def test_custom_code_travels(own: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    plan = plan_for(2, 3)
+    plan, code = plan_for(2, 3), python_files(own)
     model = load_pruned(own, plan, trust_remote_code=True)
+    for name in (".git", "__pycache__"):
+        (own / name).mkdir()
+        (own / name / "none_of_the_model.py").touch()
     folder = export(model, None, plan, tmp_path / "pruned")
     assert set(differences(read(own), read(folder))) == {"num_hidden_layers"}
-    for name in ("configuration_own.py", "modeling_own.py"):
-        assert (folder / name).read_bytes() == (own / name).read_bytes()
+    assert python_files(folder) == code and len(code) == 2
     again = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     assert len(again.layers) == 4
     assert torch.equal(again(**IDS).logits, model(**IDS).logits)
