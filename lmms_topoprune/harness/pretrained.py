@@ -34,6 +34,11 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
         found = False
     if found:
         if not (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():
+                raise InputError(
+                    f"pretrained is {shown(pretrained)}, an adapter, which counts the layers of another "
+                    "model; merge it into that one (peft: merge_and_unload) and pass the folder of the whole"
+                )
             raise InputError(f"pretrained is {shown(pretrained)}, a folder without config.json; {INSTEAD}")
         _refuse_revision(revision, pretrained)
         return str(folder)

@@ -104,3 +104,10 @@ def test_a_bad_environment_variable_is_a_sentence(value: str, monkeypatch: pytes
     monkeypatch.delenv("RANK")
     assert whole_number("RANK") == 0
     assert find_device("cpu") == "cpu"
+
+
+def test_a_folder_of_an_adapter_alone_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Its layers_to_transform are numbers of the dense model's layers."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"layers_to_transform": [1, 4]}))
+    with pytest.raises(InputError, match=r"an adapter, which counts the layers of another model; merge it"):
+        resolve(str(tmp_path))
