@@ -11,13 +11,13 @@ from lmms_topoprune.cli.main import main
 
 
 @pytest.fixture
-def topoprune(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def topoprune(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process: topoprune("tasks") -> (exit code, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         return int(end.value.code or 0), out, err
 
     return call
