@@ -1,8 +1,9 @@
-"""One of three gloo processes that work together; one of them raises, is interrupted or is killed.
+"""Three gloo processes that work together; one of them raises, is interrupted or is killed.
 
-    python failing_rank.py FOLDER RANK WHAT
+    python failing_rank.py FOLDER WHAT ...
 
-Writes FOLDER/RANK.json: what was raised here, and how many seconds after the mishap.
+Forks three processes a mishap after everything is imported. Each writes FOLDER/WHAT/RANK.json: what was
+raised there, and how many seconds after the mishap.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -21,11 +23,31 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError
 
 WORLD = 3
+LONGEST = 90  # seconds
 
 
-def main(folder: Path, rank: int, what: str) -> None:
+def main(folder: Path, mishaps: list[str]) -> None:
+    children = []
+    for what in mishaps:
+        (folder / what).mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(WORLD):
+            children.append(os.fork())
+            if not children[-1]:
+                signal.alarm(LONGEST)
+                try:
+                    work(folder / what, rank, what, port)
+                finally:
+                    os._exit(0)  # the group cannot be left in order
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def work(folder: Path, rank: int, what: str, port: int) -> None:
     stage.SILENCE = 3.0
-    store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), WORLD, is_master=rank == 0)
+    store = dist.TCPStore("127.0.0.1", port, WORLD, is_master=rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     ranks = Ranks.current()
     found = {"shares": ranks.together(lambda: rank), "first": ranks.first(lambda: f"from {rank}")}
@@ -40,7 +62,6 @@ def main(folder: Path, rank: int, what: str) -> None:
         found |= {"seconds": time.time() - float((folder / "moment").read_text())}
         found |= {"error": type(error).__name__, "sentence": str(error)}
     (folder / f"{rank}.json").write_text(json.dumps(found))
-    os._exit(0)  # the group cannot be left in order
 
 
 def mishap(folder: Path, what: str) -> None:
@@ -61,4 +82,4 @@ def long_work(ranks: Ranks, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,28 +17,13 @@ WORKER = Path(__file__).with_name("failing_rank.py")
 Outcome = dict[int, dict[str, Any]]
 
 
-@pytest.fixture
-def outcome(tmp_path: Path) -> Callable[[str], Outcome]:
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
     """What three processes say after a mishap: outcome("raise")[0]["sentence"]."""
-
-    def run(what: str) -> Outcome:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = {**os.environ, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        workers = [
-            subprocess.Popen([sys.executable, str(WORKER), str(tmp_path), str(rank), what], env=settings)
-            for rank in range(3)
-        ]
-        try:
-            for worker in workers:
-                worker.wait(timeout=90)
-        finally:
-            for worker in workers:
-                worker.kill()
-        return {int(path.stem): json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))}
-
-    return run
+    folder = tmp_path_factory.mktemp("ranks")
+    mishaps = ["raise", "interrupt", "kill", "kill first"]
+    subprocess.run([sys.executable, str(WORKER), str(folder), *mishaps], check=True)
+    return lambda what: {int(p.stem): json.loads(p.read_text()) for p in (folder / what).glob("*.json")}
 
 
 @pytest.mark.parametrize("what", ["raise", "interrupt"])

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 MODEL_ARGS = "pretrained=embedded,sparsity=0.2,samples=24,k=3,device=cpu"
 TASK = "topoprune_yesno"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "own_tasks.py"
 LAUNCHERS = {
     "torchrun": "torch.distributed.run --standalone --nproc_per_node 2",
     "accelerate": "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0",
@@ -45,7 +46,7 @@ def launched(launcher: str, given: list[str], folder: Path) -> subprocess.Comple
         "TOPOPRUNE_CACHE": str(folder / "cache"),
     }
     return subprocess.run(
-        [sys.executable, "-m", *LAUNCHERS[launcher].split(), "-m", "lmms_eval", *given],
+        [sys.executable, "-m", *LAUNCHERS[launcher].split(), str(SCRIPT), *given],
         env=settings,
         capture_output=True,
         text=True,

@@ -124,6 +124,8 @@ def test_a_family_does_what_the_table_says(
     assert str(pruned.network.dtype) == "torch.float32" and pruned.answers.total == 3
     assert _likelihoods(pruned, docs) != alone
     _renumbered(pruned)
+    if kind != row.kinds[0]:  # repair and export do not depend on the prompts
+        return
     if row.repair:
         if row.name == "llama4_scout":  # in front of its mixture-of-experts layers a map finds no place
             given["criterion"] = "topology_angle_influence"

@@ -1,9 +1,10 @@
-"""Twenty real processes that need the same scores at the same moment.
+"""Real processes that need the same scores at the same moment.
 
-    python many_processes.py FOLDER wait|compute
+    python many_processes.py FOLDER
 
-Forks after everything is imported, so that twenty processes cost little more than one; with "compute"
-nobody can lock and all compute. Each process writes FOLDER/out/NUMBER.json.
+Forks after everything is imported, so that twenty processes cost little more than one: twenty that wait for
+the first, and six that compute all, since nobody can lock. Each writes FOLDER/wait/out/NUMBER.json or
+FOLDER/compute/out/NUMBER.json.
 """
 
 from __future__ import annotations
@@ -29,20 +30,25 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from training.embedded import build
 
-COUNT = 20
+COUNTS = {"wait": 20, "compute": 6}
 
 
-def main(folder: Path, how: str) -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
     processor = build.build_processor()
     size = build.Size(layers=6, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
     model, chosen = build.build_model(processor, size, 0).eval(), samples()[:8]
-    if how == "compute":
-        caching.locked = _unlocked
-    (folder / "out").mkdir()
+    for how, count in COUNTS.items():
+        if how == "compute":
+            caching.locked = _unlocked
+        together(model, processor, chosen, folder / how, count)
+
+
+def together(model: Any, processor: Any, chosen: list[Any], folder: Path, count: int) -> None:
+    (folder / "out").mkdir(parents=True)
     start = time.time() + 1.0
     children = []
-    for number in range(COUNT):
+    for number in range(count):
         child = os.fork()
         if child == 0:
             time.sleep(max(0.0, start - time.time()))
@@ -73,4 +79,4 @@ def _unlocked(path: Path, seconds: float) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

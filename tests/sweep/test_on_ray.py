@@ -117,7 +117,7 @@ def test_real_cells_are_equal_in_every_executor(tiny_llava, embedded_processor, 
     executors = {
         "serial": None,
         "processes": Processes(session.opener, 2, "cpu", tmp_path / "logs"),
-        "ray": RayCluster(session.opener, cluster, device="cpu"),
+        "ray": RayCluster(session.opener, cluster, workers=1, device="cpu"),
     }
     grid, found = Grid(("last_n", "uniform"), (0.34,)), {}
     for kind, executor in executors.items():

@@ -134,10 +134,10 @@ def test_no_worker_outlives_the_sweep(habits, swept, tiny_llava, tmp_path, how):
     script = f"""
 import sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1] / "helpers")!r}]
-from pathlib import Path
-from transformers import LlavaForConditionalGeneration
-from test_parallel import GRID, Habits, Processes, StandIn, sweep
-if __name__ == "__main__":
+if __name__ == "__main__":  # the workers need none of it
+    from pathlib import Path
+    from transformers import LlavaForConditionalGeneration
+    from test_parallel import GRID, Habits, Processes, StandIn, sweep
     model = LlavaForConditionalGeneration.from_pretrained({str(tmp_path / "model")!r})
     habits = Habits(Path({str(tmp_path / "notes")!r}), hangs="2-4")
     sweep(StandIn(habits, model), GRID, ["vqa"], {str(tmp_path / "out")!r}, executor=Processes(habits, 2))

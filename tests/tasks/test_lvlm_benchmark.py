@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import datasets
+import lmms_eval.tasks
 import pytest
 import standins
 import torch
@@ -15,10 +17,10 @@ import transformers as hf
 from families import qwen_line, wrapped
 from families.tiny import text, tiny, tokenizer
 
-pytestmark = pytest.mark.slow
+from benchmarks import lvlm
+from lmms_topoprune.cli.main import topoprune
 
-SOURCE = Path(__file__).parents[2]
-SCRIPT = SOURCE / "benchmarks" / "lvlm.py"
+pytestmark = pytest.mark.slow
 
 
 def llava() -> tuple[hf.LlavaConfig, hf.LlavaProcessor]:
@@ -78,52 +80,41 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    models = [
-        part
-        for name, family in (("llava", "llava"), ("llava_next", "llava"), ("qwen2_5_vl", "qwen2_5_vl"))
-        for part in ("--model", f"{name}=dense_{family}:models/{name}")
-    ]
-    settings = "--criteria cosine,last_n --sparsities 0.3 --seeds 0 --samples 8 --batch-size 2"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SOURCE),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder / "hf"),
-        "TOPOPRUNE_CACHE": str(folder / "cache"),
-    }
-    return subprocess.run(
-        [
-            sys.executable,
-            str(SCRIPT),
-            "out",
-            "--models",
-            "",
-            *models,
-            *settings.split(),
-            "--dtype",
-            "float32",
-            "--device",
-            "cpu",
-            *more,
-        ],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+Run = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def first(work: Path) -> subprocess.CompletedProcess[str]:
-    return run(work)
+def run(work: Path) -> Run:
+    """run("--models", "") -> exit code. The commands that the script starts run in this process."""
+
+    settings = "--criteria cosine,last_n --sparsities 0.3 --seeds 0 --samples 8 --batch-size 2"
+    arguments = ["out", "--models", "", *settings.split(), "--dtype", "float32", "--device", "cpu"]
+    for name, family in (("llava", "llava"), ("llava_next", "llava"), ("qwen2_5_vl", "qwen2_5_vl")):
+        arguments += ["--model", f"{name}=dense_{family}:models/{name}"]
+
+    # Indexing lmms-eval's two thousand tasks takes seconds each time.
+    manager = functools.cache(lmms_eval.tasks.TaskManager)
+
+    def call(*more: str) -> int:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.chdir(work)
+            patch.setenv("TOPOPRUNE_CACHE", str(work / "cache"))
+            patch.setattr(datasets.config, "HF_DATASETS_CACHE", work / "hf")
+            patch.setattr(lmms_eval.tasks, "TaskManager", manager)
+            patch.setattr(lvlm, "topoprune", lambda *given: topoprune.main([*given], standalone_mode=False))
+            lvlm.main([*arguments, *more])
+        return int(end.value.code or 0)
+
+    return call
 
 
-def test_every_model_has_a_table_with_three_tasks_and_latency(
-    work: Path, first: subprocess.CompletedProcess[str]
-) -> None:
-    assert first.returncode == 0, first.stderr[-3000:]
+@pytest.fixture(scope="module")
+def first(run: Run) -> int:
+    return run()
+
+
+def test_every_model_has_a_table_with_three_tasks_and_latency(work: Path, first: int) -> None:
+    assert first == 0
     text = (work / "out" / "table.md").read_text()
     for name in BUILDERS:
         assert f"## {name} (models/{name})" in text
@@ -133,20 +124,23 @@ def test_every_model_has_a_table_with_three_tasks_and_latency(
         assert "cosine" in found and "last_n" in found
 
 
-def test_the_same_command_again_evaluates_nothing_anew(
-    work: Path, first: subprocess.CompletedProcess[str]
-) -> None:
+def test_the_same_command_again_evaluates_nothing_anew(work: Path, run: Run, first: int) -> None:
     before = {path: path.stat().st_mtime_ns for path in (work / "out").rglob("*_results.json")}
     # Dense and at least one set of layers each; criteria that choose the same layers share an evaluation.
     assert len(before) >= 6
-    assert run(work).returncode == 0
+    assert run() == 0
     assert {path: path.stat().st_mtime_ns for path in (work / "out").rglob("*_results.json")} == before
 
 
-def test_an_unknown_model_is_one_sentence(work: Path) -> None:
-    ran = run(work, "--models", "llava-2")
-    assert ran.returncode == 2
-    assert "--models is llava-2; allowed: llava-1.5-7b" in ran.stderr
+def test_an_unknown_model_is_one_sentence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--models", "llava-2") == 2
+    assert "--models is llava-2; allowed: llava-1.5-7b" in capsys.readouterr().err
+
+
+def test_a_command_that_fails_ends_the_script() -> None:
+    lvlm.topoprune("--version")
+    with pytest.raises(subprocess.CalledProcessError):
+        lvlm.topoprune("pruna")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +157,7 @@ def test_an_unknown_model_is_one_sentence(work: Path) -> None:
     ],
 )
 def test_the_letter_is_read(text: str, letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SOURCE / "benchmarks" / "lvlm_tasks"))
+    monkeypatch.syspath_prepend(str(lvlm.OWN_TASKS))
     import mmbench
 
     assert mmbench.read_letter(text, {"A": "red", "B": "blue", "C": "green"}) == letter

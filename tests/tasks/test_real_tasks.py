@@ -14,7 +14,8 @@ from lmms_topoprune.results.reading import read_run
 
 pytestmark = pytest.mark.slow
 
-COMMAND = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded --tasks mme,gqa"
+MODEL = "--model topopruned_llava --model_args sparsity=0.3,pretrained=embedded,samples=32"
+COMMAND = f"{MODEL} --tasks mme,gqa --batch_size 8"
 
 
 @pytest.fixture(scope="module")
