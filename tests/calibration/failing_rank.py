@@ -9,6 +9,7 @@ raised there, and how many seconds after the mishap.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -27,25 +28,18 @@ LONGEST = 90  # seconds
 
 
 def main(folder: Path, mishaps: list[str]) -> None:
-    children = []
+    fork = multiprocessing.get_context("fork")
     for what in mishaps:
         (folder / what).mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for rank in range(WORLD):
-            children.append(os.fork())
-            if not children[-1]:
-                signal.alarm(LONGEST)
-                try:
-                    work(folder / what, rank, what, port)
-                finally:
-                    os._exit(0)  # the group cannot be left in order
-    for child in children:
-        os.waitpid(child, 0)
+            fork.Process(target=work, args=(folder / what, rank, what, port)).start()
 
 
 def work(folder: Path, rank: int, what: str, port: int) -> None:
+    signal.alarm(LONGEST)
     stage.SILENCE = 3.0
     store = dist.TCPStore("127.0.0.1", port, WORLD, is_master=rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
@@ -62,6 +56,7 @@ def work(folder: Path, rank: int, what: str, port: int) -> None:
         found |= {"seconds": time.time() - float((folder / "moment").read_text())}
         found |= {"error": type(error).__name__, "sentence": str(error)}
     (folder / f"{rank}.json").write_text(json.dumps(found))
+    os._exit(0)  # the group cannot be left in order
 
 
 def mishap(folder: Path, what: str) -> None:

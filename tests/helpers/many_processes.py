@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import multiprocessing
 import sys
 import time
 from contextlib import contextmanager
@@ -47,16 +47,18 @@ def main(folder: Path) -> None:
 def together(model: Any, processor: Any, chosen: list[Any], folder: Path, count: int) -> None:
     (folder / "out").mkdir(parents=True)
     start = time.time() + 1.0
-    children = []
-    for number in range(count):
-        child = os.fork()
-        if child == 0:
-            time.sleep(max(0.0, start - time.time()))
-            found = work(model, processor, chosen, folder / "cache")
-            (folder / "out" / f"{number}.json").write_text(json.dumps(found))
-            os._exit(0)
-        children.append(child)
-    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+
+    def child(number: int) -> None:
+        time.sleep(max(0.0, start - time.time()))
+        found = work(model, processor, chosen, folder / "cache")
+        (folder / "out" / f"{number}.json").write_text(json.dumps(found))
+
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=child, args=(number,)) for number in range(count)]
+    for each in children:
+        each.start()
+    for each in children:
+        each.join()
 
 
 def work(model: Any, processor: Any, chosen: list[Any], folder: Path) -> dict[str, Any]:

@@ -1,7 +1,13 @@
-"""One of two gloo processes: makes a plan together with the other, then fails together with it."""
+"""Two gloo processes: they make a plan together, then fail together.
+
+    python two_ranks.py FOLDER
+
+Forks both after everything is imported; each writes FOLDER/plan-RANK.json and FOLDER/problem-RANK.txt.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
 from pathlib import Path
@@ -33,7 +39,17 @@ def samples() -> list[Sample]:
     return found
 
 
-def main(folder: Path, rank: int) -> None:
+def main(folder: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=work, args=(folder, rank)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    sys.exit(any(rank.exitcode for rank in ranks))
+
+
+def work(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     processor = build.build_processor()
@@ -62,4 +78,4 @@ def _fail(*_: object, **__: object) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

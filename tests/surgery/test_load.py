@@ -199,6 +199,7 @@ print(resident_bytes() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_follows_the_kept_layers(tmp_path: Path) -> None:
     """Each load in a process of its own: a heap with room from earlier tests would hide what is taken."""
