@@ -5,18 +5,25 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from lmms_topoprune._util import files
+from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import InputError, shown
 
 PIXELS = 2**22
 """Larger images are scaled down as they are read: lmms-eval's wrappers let no processor take more."""
+ORDINARY = 2**20
+"""Images of no more pixels are what a processor gets, whatever it takes of them."""
+GAP = 3.0
+"""An image stays so many times as wide and high as what is taken of it: scaling on from there cannot be told
+from scaling at once (Pillow's manual on `reducing_gap`)."""
 DECODED = 2**26
 """Pixels that are decoded at most; a JPEG file can be decoded smaller than it is, others cannot."""
 
@@ -69,6 +76,34 @@ def bounded(image: Image.Image, upright: bool = False) -> Image.Image:
     turned = (_upright(image) if upright else image).convert("RGB")
     target = _target(turned)
     return turned if target is None else turned.resize(target, Image.Resampling.BICUBIC, reducing_gap=2)
+
+
+def taken_of_any(process: Callable[[Image.Image], Mapping[str, Any]]) -> int:
+    """How many pixels a processor hands on of an image at most, tiles and patches counted; PIXELS if unknown.
+
+    It is asked by blank images as large as any here: what the settings are called differs between families.
+    """
+    found = 0
+    with errors_kept() as asking:
+        for size in ((2048, 2048), (4096, 1024)):
+            made = [value for value in process(Image.new("RGB", size)).values() if hasattr(value, "numel")]
+            found = max(found, sum(value.numel() // 3 for value in made if value.is_floating_point()))
+    return PIXELS if asking.error else found or PIXELS
+
+
+def as_taken(image: Image.Image, taken: Callable[[], int]) -> Image.Image:
+    """The image, scaled down if it is large and a processor takes far less of it.
+
+    Args:
+        image: an RGB image.
+        taken: the pixels that the processor hands on of an image at most; asked for large images only.
+    """
+    pixels = image.width * image.height
+    if pixels <= ORDINARY:
+        return image
+    share = max(GAP * taken() ** 0.5 / min(image.size), (ORDINARY / pixels) ** 0.5)
+    width, height = (round(side * share) for side in image.size)
+    return image if share >= 1 else image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=GAP)
 
 
 def _target(image: Image.Image) -> tuple[int, int] | None:

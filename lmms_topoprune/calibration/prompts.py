@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from lmms_topoprune._util.signals import errors_kept
+from lmms_topoprune.calibration.images import as_taken, taken_of_any
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
@@ -34,6 +36,7 @@ class Prompter:
 
     def __init__(self, processor: Any, suffix: str = "") -> None:
         self.processor, self.suffix = processor, suffix
+        self._taken: int | None = None
         self._prompts: dict[int, tuple[Sample, str]] = {}  # by id: images cannot be hashed
         self.text_only = isinstance(processor, PreTrainedTokenizerBase)
         self.tokenizer = processor if self.text_only else processor.tokenizer
@@ -75,7 +78,7 @@ class Prompter:
     def with_suffix(self, suffix: str) -> Prompter:
         """One that appends this text; both remember the same prompts."""
         other = Prompter(self.processor, suffix)
-        other._prompts = self._prompts
+        other._prompts, other._taken = self._prompts, self._taken
         return other
 
     def prompt(self, sample: Sample) -> str:
@@ -192,15 +195,38 @@ class Prompter:
         prompts = [self.prompt(sample) for sample in samples]
         if len({sample.kind for sample in samples}) > 1:
             raise InputError("a calibration batch mixes samples with an image, with a video and without")
-        options: dict[str, Any] = {"padding": True, "return_tensors": "pt", **_media(samples)}
-        if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
-            options["add_special_tokens"] = False  # the template has put it there already
         with padded(self.tokenizer, side):
+            media = self._media(samples)
             try:
-                return aligned(self.processor(text=prompts, **options), side)
+                return aligned(self._processed(prompts, media), side)
             except ValueError as error:  # such as an image two hundred times as wide as high
                 reason = " ".join(str(error).split())
                 raise InputError(f"the processor refuses a calibration sample: {reason}") from error
+
+    def _processed(self, prompts: Sequence[str], media: Mapping[str, Any]) -> BatchFeature:
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt", **media}
+        if self.tokenizer.bos_token and prompts[0].startswith(self.tokenizer.bos_token):
+            options["add_special_tokens"] = False  # the template has put it there already
+        found: BatchFeature = self.processor(text=prompts, **options)
+        return found
+
+    def _media(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What a processor takes besides text for samples of one kind; no image is larger than it need be."""
+        if samples[0].kind == "image":
+            images = (sample.pixels() for sample in samples)
+            taken = partial(self._taken_of_any, samples[0])
+            return {"images": [[as_taken(image, taken)] for image in images if image is not None]}
+        if samples[0].kind == "video":
+            videos, facts = zip(*(read_frames(s.video) for s in samples if s.video), strict=True)
+            return {"videos": list(videos), "video_metadata": list(facts), "do_sample_frames": False}
+        return {}
+
+    def _taken_of_any(self, sample: Sample) -> int:
+        """The pixels that the processor hands on of an image at most, told by a prompt with an image."""
+        if self._taken is None:
+            prompt = [self.prompt(sample)]
+            self._taken = taken_of_any(lambda image: self._processed(prompt, {"images": [[image]]}))
+        return self._taken
 
     def encode_texts(self, texts: Sequence[str]) -> BatchFeature:
         """Plain texts without template or image, padded on the right."""
@@ -216,16 +242,6 @@ class Prompter:
 def _settings(part: Any) -> str:
     values = part.to_dict() if hasattr(part, "to_dict") else vars(part)
     return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True, default=str)
-
-
-def _media(samples: Sequence[Sample]) -> dict[str, Any]:
-    """What a processor takes besides text for samples of one kind."""
-    if samples[0].kind == "image":
-        return {"images": [[sample.pixels()] for sample in samples]}
-    if samples[0].kind == "video":
-        videos, facts = zip(*(read_frames(s.video) for s in samples if s.video), strict=True)
-        return {"videos": list(videos), "video_metadata": list(facts), "do_sample_frames": False}
-    return {}
 
 
 def aligned(batch: BatchFeature, side: str) -> BatchFeature:
