@@ -195,7 +195,7 @@ class Losses:
     def __post_init__(self) -> None:
         samples = self.calibration.prompt_fingerprint(self.processor)
         self.key = ["trials", self.plan.fingerprint, samples, MAX_TEXTS, dict(self.plan.repair)]
-        self.known = self.ranks.first(lambda: self.cache.get(self.key, _measured)) or {}
+        self.known = self.ranks.first(lambda: self.cache.get(self.key, _measured) or {})
 
     @property
     def dense(self) -> Predictions:
