@@ -93,6 +93,17 @@ def whole_number(variable: str, unset: int = 0) -> int:
     return int(text)
 
 
+def check_launcher() -> None:
+    """Refuse what no launcher sets before libraries read it; -1 is what some set where nothing is launched.
+
+    Raises:
+        OptionError: names the first variable that is no whole number.
+    """
+    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        if os.environ.get(variable) != "-1":
+            whole_number(variable)
+
+
 def shown(value: object) -> str:
     """A value as a message shows it: in one line, which is cut where it is long."""
     try:

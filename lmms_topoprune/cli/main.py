@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.escape import printable
 from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
-from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
+from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, check_launcher, out_of_memory
 
 
 class _Stream(io.FileIO):
@@ -155,6 +155,7 @@ def topoprune() -> None:
     it (the default), or by any of the criteria they are compared with; the evaluation is lmms-eval's own.
     Every command explains itself with --help.
     """
+    check_launcher()
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -121,6 +121,17 @@ def test_a_mistake_is_one_sentence(topoprune, arguments, words, tmp_path, monkey
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("command", ["eval", "sweep", "heal", "plan", "compare"])
+def test_what_no_launcher_sets_is_refused_by_every_command(topoprune, monkeypatch, command, variable):
+    monkeypatch.setenv(variable, "abc")
+    code, _, err = topoprune(command, "nowhere")
+    assert (code, err) == (
+        2,
+        f"topoprune: the environment variable {variable} is 'abc'; allowed: a whole number\n",
+    )
+
+
 def test_errors_as_json(topoprune):
     code, out, _ = topoprune("compare", "nowhere", "--json")
     assert code == 2
