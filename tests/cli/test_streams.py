@@ -29,6 +29,7 @@ def unread(*arguments: object, errors_too: bool = False) -> tuple[int, str]:
     return process.wait(), said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_closed_pipe_changes_no_verdict(runs, more):
     baseline = ("--baseline", runs / "dense")

@@ -50,16 +50,15 @@ def cluster():
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers"), before])
-    )
+    found = [Path(__file__).parent, Path(__file__).parents[1] / "helpers", os.environ.get("PYTHONPATH")]
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    made.add_node(**node)
-    yield made.address
-    made.shutdown()
-    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(str(place) for place in found if place))
+        patch.setenv("RAY_worker_niceness", "0")  # by default its workers give way to all other tests
+        made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        made.add_node(**node)
+        yield made.address
+        made.shutdown()
 
 
 @pytest.fixture
