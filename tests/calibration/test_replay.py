@@ -19,6 +19,7 @@ from lmms_topoprune.surgery import decoder_layers, identity_layers
 NOT_REPEATABLE = {"gemma3n", "gemma3n_image", "gemma4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"idefics"}))  # refused: tests/surgery
 @torch.no_grad()
 def test_every_family(name):

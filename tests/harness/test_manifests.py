@@ -131,6 +131,7 @@ def test_a_family_declared_twice_counts_once(families_file):
     assert "family 'llava' is declared twice" in families.problems()[0]
 
 
+@pytest.mark.slow
 def test_a_file_of_families_reaches_lmms_eval(families_file):
     path = families_file("[families.mine]\nwraps = 'llava_hf'\ngeneration = 'answers.py:Answers'")
     (path.parent / "answers.py").write_text(

@@ -173,6 +173,7 @@ def test_python_callers_get_the_exception(evaluate, folder, monkeypatch):
         evaluate("dense_llava", f"pretrained={folder}")
 
 
+@pytest.mark.slow
 def test_a_changed_plan_is_never_served_old_answers(evaluate, load, folder, tmp_path):
     plan, cache = tmp_path / "plan.json", str(tmp_path / "cache")
     arguments = f"pretrained={folder},plan={plan}"

@@ -57,6 +57,11 @@ def test_every_stand_in_is_answered_and_scored(results: dict) -> None:
         assert all(sample["filtered_resps"].strip() for sample in samples)
 
 
+def test_the_plan_lies_beside_the_results(results: dict) -> None:
+    (plan,) = results["path"].parent.glob("*_plan.json")
+    assert json.loads(plan.read_text())["hash"] == results["plan"]["hash"]
+
+
 def test_the_scores_are_those_of_the_answers(results: dict) -> None:
     gqa = results["samples"]["gqa"]
     right = [sample["filtered_resps"].strip().lower() == sample["target"] for sample in gqa]
