@@ -156,9 +156,13 @@ def _rows(path: Path, data: bytes) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line.strip()]
     except (ValueError, RecursionError):
         raise CorruptFileError(f"{str(path)!r} is cut short or not JSON lines", "evaluate again") from None
-    if not rows or not all(isinstance(row, dict) and "doc_id" in row for row in rows):
+    if not rows or not all(isinstance(row, dict) and _named(row) for row in rows):
         raise CorruptFileError(f"{str(path)!r} holds no samples with a doc_id", "evaluate again")
     return sorted(rows, key=lambda row: (str(type(row["doc_id"])), row["doc_id"]))
+
+
+def _named(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("doc_id"), (str, int, float))
 
 
 def _by_rows(path: Path, rows: list[dict[str, Any]]) -> Samples:

@@ -23,6 +23,8 @@ from lmms_topoprune.results.samples import Samples
 PREFERRED = ("exact_match", "acc", "accuracy", "score", "anls")
 ENDINGS = ("average", "overall", "_all", "accuracy", "acc", "_score", "CIDEr", "ACC@0.5")
 """Of metrics none of which is PREFERRED."""
+LARGEST = 1e12
+"""No metric has larger scores; sums of such overflow."""
 PAIR_CHANCE = 0.375
 """Two yes/no questions guessed: (acc + acc+) / 2 = (1/2 + 1/4) / 2."""
 KNOWN_CHANCE = {"mmbench_en_dev": 0.25, "mmstar": 0.25, "pope": 0.5, "scienceqa_img": 0.36, "ai2d": 0.25}
@@ -258,6 +260,8 @@ def _upward(
     """The scores so that more is better, the metric's new name, and whether they have their own scale."""
     if not np.isfinite(scores).all():
         raise InputError(f"metric {name!r} has a score that is no number")
+    if (largest := np.abs(scores).max(initial=0.0)) > LARGEST:
+        raise InputError(f"metric {name!r} has a score of {largest:g}; allowed: up to {LARGEST:g}")
     share = bool(scores.min() >= 0 and scores.max() <= 1)
     if not less_is_better:
         return scores, name, not share

@@ -125,6 +125,20 @@ def test_no_change_to_samples_or_plan_does(results, name):
             one_sentence(compare, [read_run(results)])
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"doc_id": None}, "holds no samples with a doc_id"),
+        ({"doc_id": {"a": 1}}, "holds no samples with a doc_id"),
+        ({"exact_match": 1e308}, r"has a score of 1e\+308; allowed: up to 1e\+12"),
+    ],
+)
+def test_a_value_that_no_row_can_have_is_named(tmp_path, change, words):
+    rows = [{**row, **change} for row in folders.exact([1.0, 0.0])]
+    with pytest.raises(InputError, match=words):
+        read_run(folders.write(tmp_path, {"vqa": rows}))
+
+
 def test_files_cut_anywhere(results):
     for path in sorted(results.parent.iterdir()):
         whole = path.read_bytes()
