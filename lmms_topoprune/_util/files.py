@@ -112,7 +112,7 @@ def _check_place(path: Path) -> None:
     """Raise OSError where a folder has that name, or a file the name of a folder above it."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not next(parent for parent in path.absolute().parents if parent.exists()).is_dir():
+    if not next(parent for parent in Path(os.path.realpath(path)).parents if parent.exists()).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "its folder is a file")
 
 

@@ -269,4 +269,7 @@ def test_a_symbolic_link_is_followed_and_stays(tmp_path):
     (tmp_path / "real" / "there").write_text("old")
     write_all({tmp_path / "there": "new", tmp_path / "dangling": "new"})
     assert all((tmp_path / name).is_symlink() for name in ("there", "dangling"))
+    (tmp_path / "astray").symlink_to(Path("real") / "there" / "below")
+    with pytest.raises(InputError, match="astray' cannot be written: its folder is a file"):
+        write_all({tmp_path / "astray": "new"})
     assert [path.read_text() for path in sorted((tmp_path / "real").iterdir())] == ["new", "new"]
