@@ -65,8 +65,8 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def distinct_labels(runs: list[Run]) -> list[Run]:
-    """Add to equal labels what tells the runs apart: the seed, a parameter, at last the date."""
-    for level in (_seed, _parameters, _date):
+    """Add to equal labels what tells the runs apart: the seed, a parameter, the date, at last the folder."""
+    for level in (_seed, _parameters, _date, _place):
         counts = Counter(run.label for run in runs)
         shared = {label for label, count in counts.items() if count > 1}
         details = {id(run): level(run, [r for r in runs if r.label == run.label]) for run in runs}
@@ -93,3 +93,7 @@ def _parameters(run: Run, alike: list[Run]) -> str:
 
 def _date(run: Run, alike: list[Run]) -> str:
     return f" ({run.path.name.removesuffix(RESULTS)})"
+
+
+def _place(run: Run, alike: list[Run]) -> str:
+    return f" {run.path.parent}"

@@ -126,6 +126,13 @@ def test_pruning_options_may_differ(two):
     assert len(compare(read_runs([two])).rows) == 2
 
 
+def test_runs_of_one_date_are_told_apart_by_their_folders(two):
+    folders.write(two / "c", {"vqa": folders.exact(DENSE)}, folders.plan((), "dense"), {"vqa": 0.2})
+    labels = [row.label for row in compare(read_runs([two])).rows]
+    date = folders.DATE
+    assert labels == [f"dense ({date}) {two / 'a'}", f"dense ({date}) {two / 'c'}", "topology 20 %"]
+
+
 def test_a_pruned_run_without_its_plan_is_no_dense_run(two):
     folders.write(two / "c", {"vqa": folders.exact(PRUNED)}, model_args="pretrained=tiny,sparsity=0.2")
     with pytest.raises(InputError, match="its plan is not beside it"):
