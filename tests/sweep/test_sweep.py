@@ -92,6 +92,7 @@ def test_an_interrupted_sweep_repeats_nothing(evaluator, tmp_path):
     assert third.evaluated == []
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_in_the_middle_of_a_write(evaluator, tmp_path, tiny_llava, embedded_processor):
     tiny_llava(layers=6).save_pretrained(tmp_path / "model")
     script = f"""
