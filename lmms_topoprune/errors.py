@@ -82,26 +82,31 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def whole_number(variable: str, unset: int = 0) -> int:
-    """An environment variable that launchers set, such as RANK.
+    """An environment variable that launchers set, such as RANK; -1 counts as unset.
 
     Raises:
         OptionError: it is no whole number.
     """
-    text = os.environ.get(variable, str(unset)).strip()
+    text = os.environ.get(variable, "-1").strip()
+    if text == "-1":
+        return unset
     if not text.isdecimal():
-        raise OptionError(f"the environment variable {variable} is {shown(text)}; allowed: a whole number")
+        raise OptionError(
+            f"the environment variable {variable} is {shown(text)}; allowed: a whole number from 0 on"
+        )
     return int(text)
 
 
 def check_launcher() -> None:
-    """Refuse what no launcher sets before libraries read it; -1 is what some set where nothing is launched.
+    """Refuse what no launcher sets before libraries read it.
 
     Raises:
         OptionError: names the first variable that is no whole number.
     """
-    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        if os.environ.get(variable) != "-1":
-            whole_number(variable)
+    for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        whole_number(variable)
+    if "RANK" in os.environ:  # Kubernetes sets MASTER_PORT=tcp://... itself if a service is called master
+        whole_number("MASTER_PORT")
 
 
 def shown(value: object) -> str:

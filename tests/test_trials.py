@@ -17,9 +17,9 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, trials
-from lmms_topoprune.pipeline.kept import Facts
+from lmms_topoprune.pipeline.cache_schema import CalibrationFacts
 from lmms_topoprune.pipeline.proposals import PROPOSERS, Proposal, distinct, proposers, similarity, swap_order
-from lmms_topoprune.pipeline.scores import kept_scores
+from lmms_topoprune.pipeline.scores import cached_scores
 from lmms_topoprune.pipeline.trials import known_trials, settle
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores
@@ -266,10 +266,10 @@ TRIAL = {"by": "cosine", "dropped": [1], "loss": 2.0}
 def test_a_value_that_is_none_of_its_kind_is_set_aside(tmp_path, caplog, kind, right, wrong):
     plan, key, cache = PruningPlan("tiny", "f" * 16, 3, (2,), "cosine"), [0, 1, {}], Cache(tmp_path)
     read = {
-        "scores": lambda: kept_scores(cache, key, 3),
+        "scores": lambda: cached_scores(cache, key, 3),
         "settled plan": lambda: known_trials(plan, cache),
         "trials": lambda: cache.get(key, trials._measured),
-        "calibration": lambda: cache.get(key, Facts.model_validate),
+        "calibration": lambda: cache.get(key, CalibrationFacts.model_validate),
     }[kind]
     place = trials._settled_key(plan) if kind == "settled plan" else key
     cache.put(place, right)

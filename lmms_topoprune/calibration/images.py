@@ -19,9 +19,9 @@ from lmms_topoprune.errors import InputError, shown
 
 PIXELS = 2**22
 """Larger images are scaled down as they are read: lmms-eval's wrappers let no processor take more."""
-ORDINARY = 2**20
+FULL_SIZE = 2**20
 """Images of no more pixels are what a processor gets, whatever it takes of them."""
-GAP = 3.0
+REDUCING_GAP = 3.0
 """An image stays so many times as wide and high as what is taken of it: scaling on from there cannot be told
 from scaling at once (Pillow's manual on `reducing_gap`)."""
 DECODED = 2**26
@@ -78,7 +78,7 @@ def bounded(image: Image.Image, upright: bool = False) -> Image.Image:
     return turned if target is None else turned.resize(target, Image.Resampling.BICUBIC, reducing_gap=2)
 
 
-def taken_of_any(process: Callable[[Image.Image], Mapping[str, Any]]) -> int:
+def processor_pixels(process: Callable[[Image.Image], Mapping[str, Any]]) -> int:
     """How many pixels a processor hands on of an image at most, tiles and patches counted; PIXELS if unknown.
 
     It is asked by blank images as large as any here: what the settings are called differs between families.
@@ -91,19 +91,21 @@ def taken_of_any(process: Callable[[Image.Image], Mapping[str, Any]]) -> int:
     return PIXELS if asking.error else found or PIXELS
 
 
-def as_taken(image: Image.Image, taken: Callable[[], int]) -> Image.Image:
+def downscaled(image: Image.Image, most: Callable[[], int]) -> Image.Image:
     """The image, scaled down if it is large and a processor takes far less of it.
 
     Args:
         image: an RGB image.
-        taken: the pixels that the processor hands on of an image at most; asked for large images only.
+        most: the pixels that the processor hands on of an image at most; asked for large images only.
     """
     pixels = image.width * image.height
-    if pixels <= ORDINARY:
+    if pixels <= FULL_SIZE:
         return image
-    share = max(GAP * taken() ** 0.5 / min(image.size), (ORDINARY / pixels) ** 0.5)
+    share = max(REDUCING_GAP * most() ** 0.5 / min(image.size), (FULL_SIZE / pixels) ** 0.5)
+    if share >= 1:
+        return image
     width, height = (round(side * share) for side in image.size)
-    return image if share >= 1 else image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=GAP)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
 
 
 def _target(image: Image.Image) -> tuple[int, int] | None:

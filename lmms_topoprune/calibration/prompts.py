@@ -11,7 +11,7 @@ from typing import Any
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.calibration.images import as_taken, taken_of_any
+from lmms_topoprune.calibration.images import downscaled, processor_pixels
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
@@ -36,7 +36,7 @@ class Prompter:
 
     def __init__(self, processor: Any, suffix: str = "") -> None:
         self.processor, self.suffix = processor, suffix
-        self._taken: int | None = None
+        self._most_pixels: int | None = None
         self._prompts: dict[int, tuple[Sample, str]] = {}  # by id: images cannot be hashed
         self.text_only = isinstance(processor, PreTrainedTokenizerBase)
         self.tokenizer = processor if self.text_only else processor.tokenizer
@@ -78,7 +78,7 @@ class Prompter:
     def with_suffix(self, suffix: str) -> Prompter:
         """One that appends this text; both remember the same prompts."""
         other = Prompter(self.processor, suffix)
-        other._prompts, other._taken = self._prompts, self._taken
+        other._prompts, other._most_pixels = self._prompts, self._most_pixels
         return other
 
     def prompt(self, sample: Sample) -> str:
@@ -214,19 +214,19 @@ class Prompter:
         """What a processor takes besides text for samples of one kind; no image is larger than it need be."""
         if samples[0].kind == "image":
             images = (sample.pixels() for sample in samples)
-            taken = partial(self._taken_of_any, samples[0])
-            return {"images": [[as_taken(image, taken)] for image in images if image is not None]}
+            most = partial(self._processor_pixels, samples[0])
+            return {"images": [[downscaled(image, most)] for image in images if image is not None]}
         if samples[0].kind == "video":
             videos, facts = zip(*(read_frames(s.video) for s in samples if s.video), strict=True)
             return {"videos": list(videos), "video_metadata": list(facts), "do_sample_frames": False}
         return {}
 
-    def _taken_of_any(self, sample: Sample) -> int:
+    def _processor_pixels(self, sample: Sample) -> int:
         """The pixels that the processor hands on of an image at most, told by a prompt with an image."""
-        if self._taken is None:
+        if self._most_pixels is None:
             prompt = [self.prompt(sample)]
-            self._taken = taken_of_any(lambda image: self._processed(prompt, {"images": [[image]]}))
-        return self._taken
+            self._most_pixels = processor_pixels(lambda image: self._processed(prompt, {"images": [[image]]}))
+        return self._most_pixels
 
     def encode_texts(self, texts: Sequence[str]) -> BatchFeature:
         """Plain texts without template or image, padded on the right."""

@@ -14,10 +14,10 @@ from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
+from lmms_topoprune.pipeline.cache_schema import FINGERPRINT, CalibrationFacts
 from lmms_topoprune.pipeline.calibrate import points_read
-from lmms_topoprune.pipeline.kept import FINGERPRINT, Facts
 from lmms_topoprune.pipeline.plans import plan_from, versions
-from lmms_topoprune.pipeline.scores import kept_scores, score_key, unsampled
+from lmms_topoprune.pipeline.scores import cached_scores, score_key, unsampled
 from lmms_topoprune.pipeline.trials import known_trials
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, layer_sizes, undeletable
@@ -85,8 +85,8 @@ def known_plan(
     explicit = checks.is_explicit(options)
     reads = bool(options.trials) or registry.get(options.criterion).needs_samples
     facts = None
-    if not explicit and reads and (kept := cache.get(keys.calibration, Facts.model_validate)):
-        facts = kept.model_dump()
+    if not explicit and reads and (known := cache.get(keys.calibration, CalibrationFacts.model_validate)):
+        facts = known.model_dump()
     if not explicit:
         if options.sparsity == AUTO:
             return None  # it is found by the loss
@@ -104,7 +104,7 @@ def known_plan(
     checks.check_budget(options, layers.count, layers.undeletable)
     found = None if registry.get(options.criterion).needs_samples else unsampled(layers, options)
     if found is None and facts is not None:
-        found = kept_scores(cache, score_key(fingerprint, facts, options), layers.count)
+        found = cached_scores(cache, score_key(fingerprint, facts, options), layers.count)
     if found is None:
         return None
     plan = plan_from(dense, options, name, found, layers, fingerprint)

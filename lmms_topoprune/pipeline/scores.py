@@ -29,15 +29,15 @@ from lmms_topoprune.criteria.scoring import (
 )
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.pipeline.cache_schema import CachedScores
 from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, points_read, states_read
 from lmms_topoprune.pipeline.checks import resolved
-from lmms_topoprune.pipeline.kept import KeptScores
 from lmms_topoprune.selection import LayerScores, PairScores
 
 log = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
-KEPT = "scores and massive layers"
+CONTENT = "scores and massive layers"
 """What a cache entry holds."""
 
 
@@ -143,7 +143,7 @@ class Scorer:
         """Those whose scores are neither here nor in the cache, or whose states are to be on the disk."""
         asked = [options for options in members if _name(options) not in self._scored]
         keys = [self._cache_key(options) for options in asked]
-        found = self.ranks.first(lambda: [kept_scores(self.cache, key, self.layers.count) for key in keys])
+        found = self.ranks.first(lambda: [cached_scores(self.cache, key, self.layers.count) for key in keys])
         self._scored |= {_name(o): scored for o, scored in zip(asked, found, strict=True) if scored}
         return [o for o in members if _name(o) not in self._scored or self._lacks_states(o)]
 
@@ -281,16 +281,16 @@ class Scorer:
 
 def score_key(fingerprint: str, calibration: Mapping[str, Any], options: PruningOptions) -> list[Any]:
     """What decides scores."""
-    return [KEPT, fingerprint, dict(calibration), options.criterion, score_parameters(resolved(options))]
+    return [CONTENT, fingerprint, dict(calibration), options.criterion, score_parameters(resolved(options))]
 
 
-def kept_scores(cache: Cache, key: list[Any], layers: int) -> Scored | None:
+def cached_scores(cache: Cache, key: list[Any], layers: int) -> Scored | None:
     """Scores of that many layers that an earlier run computed."""
     return cache.get(key, partial(_read, key, layers))
 
 
 def _read(key: list[Any], layers: int, value: Any) -> Scored:
-    entry = KeptScores.model_validate(value)
+    entry = CachedScores.model_validate(value)
     scores = scores_from_json(entry.scores.model_dump())
     if scores.layers != layers:
         raise InputError(f"scores of {scores.layers} layers; the model has {layers}")

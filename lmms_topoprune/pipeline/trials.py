@@ -21,7 +21,7 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.apply import apply_plan
-from lmms_topoprune.pipeline.kept import MEASURED, Settled
+from lmms_topoprune.pipeline.cache_schema import LOSSES, SettledTrials
 from lmms_topoprune.pipeline.proposals import SWAP, Layers, Proposal, swap_order
 from lmms_topoprune.plan import PruningPlan, format_layers, parse_layers
 from lmms_topoprune.repair.apply import announce
@@ -131,7 +131,7 @@ def known_trials(plan: PruningPlan, cache: Cache) -> PruningPlan | None:
 
 
 def _as_settled(plan: PruningPlan, value: Any) -> PruningPlan:
-    entry = Settled.model_validate(value)
+    entry = SettledTrials.model_validate(value)
     paid = {f"{stage} (cached)": cost for stage, cost in entry.stages.items()}
     found = replace(plan, dropped=tuple(entry.dropped), trials=tuple(value["trials"]))
     if len(found.dropped) != len(plan.dropped):
@@ -261,7 +261,7 @@ class Losses:
 
 
 def _measured(value: Any) -> dict[Layers, Predictions]:
-    return {_layers(text): Predictions(*found) for text, found in MEASURED.validate_python(value).items()}
+    return {_layers(text): Predictions(*found) for text, found in LOSSES.validate_python(value).items()}
 
 
 def _layers(text: str) -> Layers:

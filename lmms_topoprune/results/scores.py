@@ -23,8 +23,8 @@ from lmms_topoprune.results.samples import Samples
 PREFERRED = ("exact_match", "acc", "accuracy", "score", "anls")
 ENDINGS = ("average", "overall", "_all", "accuracy", "acc", "_score", "CIDEr", "ACC@0.5")
 """Of metrics none of which is PREFERRED."""
-LARGEST = 1e12
-"""No metric has larger scores; sums of such overflow."""
+LARGEST = 1e100
+"""Squares of larger scores overflow when they are summed. A broken model's perplexity can be 1e20."""
 PAIR_CHANCE = 0.375
 """Two yes/no questions guessed: (acc + acc+) / 2 = (1/2 + 1/4) / 2."""
 KNOWN_CHANCE = {"mmbench_en_dev": 0.25, "mmstar": 0.25, "pope": 0.5, "scienceqa_img": 0.36, "ai2d": 0.25}

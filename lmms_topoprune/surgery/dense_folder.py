@@ -107,9 +107,14 @@ class DenseFolder:
         self._copy_generation(target)
 
     def _code(self) -> list[Path]:
-        """The folder's Python files, by their places in it."""
+        """The model's Python files, by their places in its folder."""
         found = (file.relative_to(self.path) for file in self.path.rglob("*.py") if file.is_file())
-        return sorted(file for file in found if not file.match("__pycache__/*") and not _hidden(file))
+        own = (file for file in found if not file.match("__pycache__/*") and not _hidden(file))
+        return sorted(file for file in own if not self._of_another(file))
+
+    def _of_another(self, file: Path) -> bool:
+        """Whether it belongs to another model, such as an earlier export, below this one's folder."""
+        return any((self.path / folder / "config.json").exists() for folder in file.parents[:-1])
 
     def _copy_generation(self, target: Path) -> None:
         name = "generation_config.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -96,4 +97,5 @@ def _date(run: Run, alike: list[Run]) -> str:
 
 
 def _place(run: Run, alike: list[Run]) -> str:
-    return f" {run.path.parent}"
+    shared = os.path.commonpath([other.path.parent.absolute() for other in alike])
+    return f" {run.path.parent.absolute().relative_to(shared)}"

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from lmms_topoprune.calibration import images
-from lmms_topoprune.calibration.images import as_taken, taken_of_any
+from lmms_topoprune.calibration.images import downscaled, processor_pixels
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 
@@ -70,7 +70,7 @@ def test_large_images_keep_three_times_what_is_taken_and_look_the_same(processor
 def test_the_processor_is_asked_once_and_for_large_images_alone(processor_of, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "lmms_topoprune.calibration.prompts.taken_of_any", lambda process: asked.append(1) or 336**2
+        "lmms_topoprune.calibration.prompts.processor_pixels", lambda process: asked.append(1) or 336**2
     )
     prompter = Prompter(processor_of(336)[0])
     for sides, times in (((900, 900), 0), ((1200, 1200), 1), ((1300, 1200), 1)):
@@ -84,5 +84,5 @@ def test_a_processor_that_does_not_say_gets_images_as_they_are():
 
     picture = photo(2000, 1500)
     for process in (refuses, lambda image: {"input_ids": torch.zeros(1, 3, dtype=torch.long)}):
-        assert taken_of_any(process) == images.PIXELS
-    assert as_taken(picture, lambda: images.PIXELS) is picture
+        assert processor_pixels(process) == images.PIXELS
+    assert downscaled(picture, lambda: images.PIXELS) is picture

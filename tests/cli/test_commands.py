@@ -121,15 +121,23 @@ def test_a_mistake_is_one_sentence(topoprune, arguments, words, tmp_path, monkey
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"])
 @pytest.mark.parametrize("command", ["eval", "sweep", "heal", "plan", "compare"])
 def test_what_no_launcher_sets_is_refused_by_every_command(topoprune, monkeypatch, command, variable):
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv(variable, "abc")
     code, _, err = topoprune(command, "nowhere")
     assert (code, err) == (
         2,
-        f"topoprune: the environment variable {variable} is 'abc'; allowed: a whole number\n",
+        f"topoprune: the environment variable {variable} is 'abc'; allowed: a whole number from 0 on\n",
     )
+
+
+def test_a_port_that_no_launcher_set_is_nobodys_business(topoprune, monkeypatch):
+    """Kubernetes names a service called master like this, in every container."""
+    monkeypatch.setenv("MASTER_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("LOCAL_RANK", "-1")
+    assert topoprune("criteria")[0] == 0
 
 
 def test_errors_as_json(topoprune):

@@ -94,13 +94,15 @@ def test_hostile_weights_end_in_one_sentence(weights: str, tmp_path: Path) -> No
     assert "\n" not in str(refused.value) and not marker.exists()
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "1.5", ""])
+@pytest.mark.parametrize("value", ["abc", "-2", "1.5", ""])
 def test_a_bad_environment_variable_is_a_sentence(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", value)
     with pytest.raises(OptionError, match=f"environment variable RANK is '{value}'; allowed: a whole number"):
         whole_number("RANK")
     monkeypatch.setenv("RANK", "3")
     assert whole_number("RANK") == 3
+    monkeypatch.setenv("RANK", "-1")
+    assert whole_number("RANK") == 0 and whole_number("RANK", 1) == 1
     monkeypatch.delenv("RANK")
     assert whole_number("RANK") == 0
     assert find_device("cpu") == "cpu"

@@ -203,9 +203,10 @@ def test_custom_code_travels(own: Path, tmp_path: Path) -> None:
 
     plan, code = plan_for(2, 3), python_files(own)
     model = load_pruned(own, plan, trust_remote_code=True)
-    for name in (".git", "__pycache__"):
+    for name in (".git", "__pycache__", "another_model"):
         (own / name).mkdir()
         (own / name / "none_of_the_model.py").touch()
+    (own / "another_model" / "config.json").touch()
     folder = export(model, None, plan, tmp_path / "pruned")
     assert set(differences(read(own), read(folder))) == {"num_hidden_layers"}
     assert python_files(folder) == code and len(code) == 2

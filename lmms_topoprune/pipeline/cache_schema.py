@@ -11,7 +11,7 @@ from lmms_topoprune.plan_schema import Layers, Trial
 Cost = dict[str, dict[str, int | FiniteFloat]]
 
 
-class Facts(BaseModel):
+class CalibrationFacts(BaseModel):
     """What a plan says about its calibration set."""
 
     model_config = ConfigDict(extra="allow")
@@ -31,7 +31,7 @@ class Scores(BaseModel):
     barcodes: list[dict[str, Any]] = []
 
 
-class KeptScores(BaseModel):
+class CachedScores(BaseModel):
     """Scores, what they cost, and layers that write massive activations."""
 
     scores: Scores
@@ -39,7 +39,7 @@ class KeptScores(BaseModel):
     massive: Layers
 
 
-class Settled(BaseModel):
+class SettledTrials(BaseModel):
     """What trials settled on."""
 
     dropped: Layers
@@ -48,5 +48,5 @@ class Settled(BaseModel):
 
 
 FINGERPRINT = TypeAdapter(Annotated[str, Field(pattern="^[0-9a-f]{16}$")])
-MEASURED = TypeAdapter(dict[str, tuple[FiniteFloat, PositiveInt, NonNegativeInt, PositiveInt]])
+LOSSES = TypeAdapter(dict[str, tuple[FiniteFloat, PositiveInt, NonNegativeInt, PositiveInt]])
 """Layers -> the fields of Predictions."""
