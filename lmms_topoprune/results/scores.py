@@ -258,10 +258,8 @@ def _upward(
     name: str, scores: NDArray[np.float64], less_is_better: bool
 ) -> tuple[NDArray[np.float64], str, bool]:
     """The scores so that more is better, the metric's new name, and whether they have their own scale."""
-    if not np.isfinite(scores).all():
-        raise InputError(f"metric {name!r} has a score that is no number")
-    if (largest := np.abs(scores).max(initial=0.0)) > LARGEST:
-        raise InputError(f"metric {name!r} has a score of {largest:g}; allowed: up to {LARGEST:g}")
+    if len(wrong := scores[~(np.abs(scores) <= LARGEST)]):  # not a number, too
+        raise InputError(f"metric {name!r} has a score of {wrong[0]:g}; allowed: numbers up to {LARGEST:g}")
     share = bool(scores.min() >= 0 and scores.max() <= 1)
     if not less_is_better:
         return scores, name, not share
