@@ -77,7 +77,7 @@ def test_the_entries_used_longest_ago_go_first(tmp_path):
         os.utime(small.entries()[-1], (i, i))
     small.get([1], str)
     small.put([4], "x" * 400)
-    assert [i for i in range(5) if small.get([i], str)] == [1, 3, 4] or small.get([1], str)
+    assert [i for i in range(5) if small.get([i], str)] == [1, 3, 4]
     assert sum(p.stat().st_size for p in small.entries()) <= 1500
 
 
