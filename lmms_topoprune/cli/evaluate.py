@@ -18,7 +18,7 @@ from lmms_topoprune.errors import whole_number
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
     """lmms-eval's arguments, with the embedded tasks' folder unless another one is given."""
-    if _value(arguments, "--include_path") is not None:
+    if _folder(arguments) is not None:
         return [*arguments]
     return [*arguments, "--include_path", str(shared_path("tasks"))]
 
@@ -76,6 +76,12 @@ def _value(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
+def _folder(arguments: Sequence[str]) -> str | None:
+    """The folder of tasks, whose option argparse takes abbreviated."""
+    names = ("--include_path"[:end] for end in range(len("--include_path"), len("--in"), -1))
+    return next((found for name in names if (found := _value(arguments, name)) is not None), None)
+
+
 @contextmanager
 def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     """Listens to what lmms-eval saves; prints that as JSON if asked, and fails where lmms-eval only warns."""
@@ -131,4 +137,4 @@ def _check_tasks(given: Sequence[str]) -> None:
         return
     from lmms_topoprune.harness.listing import check_tasks
 
-    check_tasks(tasks, _value(given, "--include_path"))
+    check_tasks(tasks, _folder(given))

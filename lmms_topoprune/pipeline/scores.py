@@ -37,8 +37,8 @@ from lmms_topoprune.selection import LayerScores, PairScores
 log = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
-CONTENT = "scores and massive layers"
-"""What a cache entry holds."""
+CONTENT = "scores and massive layers, images in the processor's size"
+"""What a cache entry holds; another text once equal settings come to other scores than before."""
 
 
 @dataclass(frozen=True)

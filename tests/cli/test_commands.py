@@ -181,7 +181,8 @@ def test_eval_adds_the_tasks_folder_once(topoprune):
     folder = topoprune("tasks", "--path")[1].strip()
     assert lmms_eval_arguments(("--tasks", "mme"))[-2:] == ["--include_path", folder]
     assert lmms_eval_arguments(("--include_path", "mine"))[-2:] == ["--include_path", "mine"]
-    assert lmms_eval_arguments(("--include_path=mine",))[-1] == "--include_path=mine"
+    for folder in ("--include_path=mine", "--include=mine"):  # argparse takes abbreviations
+        assert lmms_eval_arguments((folder,)) == [folder]
 
 
 def test_every_pruning_option_is_on_the_command_line(topoprune):
