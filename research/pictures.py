@@ -81,19 +81,25 @@ def worth(ax: plt.Axes) -> None:
 
 
 def clouds(ax: plt.Axes) -> None:
-    """Perplexity over the dense one's by sparsity, of rules of one pass; one seed, development texts."""
-    rows = {row[0]: row[1:4] for row in table("2026-11-29-tokens.md", "| rule | 10 % | 20 % | 30 % | layers")}
-    shown = ("zigzags", "topology_angle_influence (samples)", "relative_magnitude", "block_influence")
-    colors = ("#856800", "#0072b2", "#6b4fa0", "#c04a00")
-    ends = sorted((float(rows[name][2].split()[0]), name) for name in shown)
-    place = 0.0
-    for end, name in ends:
-        values, color = [float(cell.split()[0]) for cell in rows[name]], colors[shown.index(name)]
-        ax.plot(SHARES[:3], values, marker="o", ms=4, color=color)
-        place = max(end, place + 0.22)
-        ax.annotate(name, (30, place), (8, 0), textcoords="offset points", va="center", color=color)
+    """Perplexity over the dense one's by sparsity, of rules of one pass; the confirmation's SmolLM2."""
+    rows = {row[0]: row[2:7] for row in table("2026-11-29-confirmation.md", "| rule | seeds | 10 %")}
+    colors = {
+        "zigzags": "#856800",
+        "block_influence": "#c04a00",
+        "relative_magnitude": "#6b4fa0",
+        "zigzags, unprotected": "#a3487f",
+        "intersections k=7+10+15, rank": "#007a5a",
+        "random": "#868c98",
+    }
+    lines = {name: [float(cell.split()[0]) for cell in rows[name]] for name in colors}
+    place, shares = 0.0, (*SHARES, 50)
+    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
+        ax.plot(shares, values, ":" if name == "random" else "-", marker="o", ms=4, color=colors[name])
+        place = max(values[-1], place * 1.6)  # the axis is logarithmic
+        label = name.split(" k=")[0]
+        ax.annotate(label, (50, place), (8, 0), textcoords="offset points", va="center", color=colors[name])
     ax.axhline(1, color="gray", lw=0.8, ls="--")
-    ax.set(xlabel="layers dropped (%)", ylabel="perplexity, dense = 1", xticks=SHARES[:3])
+    ax.set(xlabel="layers dropped (%)", ylabel="perplexity, dense = 1", xticks=shares, yscale="log")
 
 
 @click.command(help=__doc__)
