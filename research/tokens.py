@@ -68,9 +68,10 @@ FLOORS: dict[str, Mapping[str, Any]] = {
 SEARCHES: dict[str, Mapping[str, Any]] = {
     "greedy": {"criterion": "greedy"},
     "greedy, protected": {"criterion": "greedy", "protect_massive": True},
+    "output_change": {"criterion": "output_change"},
 }
-MORE: dict[str, Mapping[str, Any]] = {"output_change": {"criterion": "output_change"}}
-GROUPS = {"rules": RULES, "floors": FLOORS, "more": MORE, "searches": SEARCHES}
+"""Those that run the model again."""
+GROUPS = {"rules": RULES, "floors": FLOORS, "searches": SEARCHES}
 TOPOLOGY = ("zigzags", "intersections", "unions", "topology_angle_influence")
 
 
@@ -305,9 +306,7 @@ def cell(bench: Bench, mine: Floats, other: Floats, dense: Floats) -> str:
     "--judged", default=4, show_default=True, help="Passages a text, or documents a task, is judged by."
 )
 @click.option("--samples", default=96, show_default=True, help="To calibrate on.")
-@click.option(
-    "--groups", default="rules", show_default=True, help="Of the rules: rules, floors, more, searches."
-)
+@click.option("--groups", default="rules", show_default=True, help="Of the rules: rules, floors, searches.")
 @click.option("--reference", default="block_influence", show_default=True, help="Rules are compared with it.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
 def main(
@@ -317,6 +316,8 @@ def main(
 ) -> None:  # fmt: skip
     """Run, or go on with, one part of the protocol; OUT keeps all that was measured."""
     out.mkdir(parents=True, exist_ok=True)
+    if unknown := set(groups.split(",")) - GROUPS.keys():
+        raise click.BadParameter(f"{unknown}; allowed: {', '.join(GROUPS)}", param_hint="--groups")
     rules = {name: rule for group in groups.split(",") for name, rule in GROUPS[group].items()}
     shares, rows = [float(s) for s in sparsities.split(",")], []
     bench: Bench
@@ -333,11 +334,13 @@ def main(
     kept = out / "rows.json"
     if kept.exists():  # of other seeds, sparsities and groups; a table is made of all
         known = json.loads(kept.read_text())
+        if known["facts"] != bench.facts:
+            raise click.UsageError(f"{kept} was judged otherwise ({known['facts']}); pass another folder")
         key = itemgetter("rule", "sparsity", "seed")
         mine = {key(row) for row in rows}
         rows = [row for row in known["rows"] if key(row) not in mine] + rows
         found = {**known["found"], **found}
-    kept.write_text(json.dumps({"rows": rows, "found": found}, indent=1))
+    kept.write_text(json.dumps({"facts": bench.facts, "rows": rows, "found": found}, indent=1))
     click.echo(table(bench, rows, found, reference))
 
 
