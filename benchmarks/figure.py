@@ -1,10 +1,10 @@
 """The README's picture and its table: quality kept over chance against measured speed-up, a panel a model.
 
-    topoprune sweep --criteria topology_angle_influence,topology,block_influence,uniform,random \\
-        --sparsities 0.1,0.2,0.3,0.4,0.5 --seeds 0,1,2 --limit 150 -o runs/figure/embedded
+    topoprune sweep --criteria zigzags,block_influence,uniform,random \\
+        --sparsities 0.1,0.2,0.3,0.4,0.5 --seeds 0,1,2 --limit 100 --samples 256 -o runs/figure/embedded
     topoprune sweep --pretrained runs/lvlm --criteria ... -o runs/figure/lvlm
-    python benchmarks/figure.py "embedded=runs/figure/embedded" "pretrained=runs/figure/lvlm" \\
-        --picture docs/images/front.svg --table runs/figure/table.md
+    python benchmarks/figure.py "embedded=runs/figure/embedded" \\
+        "pretrained=runs/figure/lvlm:topoprune_vqa,topoprune_yesno" --picture docs/images/front.svg
 
 The speed-up is measured here, once for each number of layers that go: the processor time of answering 16
 questions of topoprune_vqa, four tokens each, dense and pruned in turn. Layers are alike, so which of them go
@@ -46,9 +46,9 @@ HEIGHT = 3.6  # inches
 LABEL = 0.05  # least distance of two labels, in parts of the height
 
 
-def measured(folder: Path, rounds: int) -> tuple[list[Group], dict[int, Speed]]:
-    """Every criterion and number of layers of a sweep, and the speed-up of each number."""
-    found = groups(compare(read_runs([folder]), every_seed=True))
+def measured(folder: Path, tasks: list[str], rounds: int) -> tuple[list[Group], dict[int, Speed]]:
+    """Every criterion and number of layers of a sweep, on some tasks or all, and each number's speed-up."""
+    found = groups(compare(read_runs([folder], tasks), every_seed=True))
     given = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["model_args"]
     name = dict(part.split("=", 1) for part in given.split(","))["pretrained"]
     return found, speeds(name, sorted({group.dropped for group in found}), rounds)
@@ -150,13 +150,16 @@ def table(name: str, found: list[Group], speed: dict[int, Speed]) -> str:
 
 
 @click.command(help=__doc__)
-@click.argument("sweeps", nargs=-1, required=True, metavar="NAME=FOLDER ...")
+@click.argument("sweeps", nargs=-1, required=True, metavar="NAME=FOLDER[:TASK,TASK] ...")
 @click.option("--picture", type=click.Path(path_type=Path), required=True, help="Write the SVG here.")
 @click.option("--table", "tables", type=click.Path(path_type=Path), help="Write the Markdown tables here.")
 @click.option("--rounds", default=9, show_default=True, help="Timings of each number of layers.")
 def main(sweeps: tuple[str, ...], picture: Path, tables: Path | None, rounds: int) -> None:
-    named = [sweep.partition("=")[::2] for sweep in sweeps]
-    found = {name: measured(Path(folder), rounds) for name, folder in named}
+    found = {}
+    for sweep in sweeps:
+        name, _, place = sweep.partition("=")
+        folder, _, tasks = place.partition(":")
+        found[name] = measured(Path(folder), tasks.split(",") if tasks else [], rounds)
     names = sorted({group.criterion for own, _ in found.values() for group in own})
     colors = {name: COLORS[number % len(COLORS)] for number, name in enumerate(names)} | {FLOOR: "gray"}
     plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 9})
