@@ -72,7 +72,7 @@ _NUMBER = re.compile("layer|idx|index")
 # Distance of cached and uncached logits in units of their spread: rounding stays below it,
 # a layer that reads another layer's keys and values does not.
 _TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
-_TOLERANCE_HALF = 0.1
+_TOLERANCE_HALF = 0.15  # a sound model of 18 layers in bfloat16 reached 0.12, two layers with one cache 0.17
 
 
 def self_test(model: PreTrainedModel, processor: Any = None) -> None:
