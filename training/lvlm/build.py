@@ -52,7 +52,7 @@ def build_processor(language: Path, vision: Path) -> LlavaProcessor:
         language: a folder that holds SmolLM2.
         vision: a folder that holds the embedded model.
     """
-    tokenizer = AutoTokenizer.from_pretrained(language)
+    tokenizer = AutoTokenizer.from_pretrained(language, padding_side="left")  # as generation wants it; it is saved
     tokenizer.add_special_tokens(
         {
             "additional_special_tokens": [AddedToken(IMAGE_TOKEN, special=True)],
@@ -61,7 +61,6 @@ def build_processor(language: Path, vision: Path) -> LlavaProcessor:
         }
     )
     tokenizer.image_token = IMAGE_TOKEN
-    tokenizer.padding_side = "left"
     tokenizer.chat_template = CHAT_TEMPLATE
     return LlavaProcessor(
         image_processor=AutoProcessor.from_pretrained(vision).image_processor,
