@@ -52,7 +52,8 @@ def build_processor(language: Path, vision: Path) -> LlavaProcessor:
         language: a folder that holds SmolLM2.
         vision: a folder that holds the embedded model.
     """
-    tokenizer = AutoTokenizer.from_pretrained(language, padding_side="left")  # as generation wants it; it is saved
+    # Given here, the side is saved: generation wants it.
+    tokenizer = AutoTokenizer.from_pretrained(language, padding_side="left")
     tokenizer.add_special_tokens(
         {
             "additional_special_tokens": [AddedToken(IMAGE_TOKEN, special=True)],
