@@ -27,9 +27,10 @@ COLORS = {
 SHARES = (10, 20, 30, 40)
 
 
-def table(file: str, heading: str) -> list[list[str]]:
-    """The cells of the table whose first line begins with `heading`."""
+def table(file: str, heading: str, section: str = "#") -> list[list[str]]:
+    """The cells of the first table below `section` whose first line begins with `heading`."""
     lines = iter((NOTES / file).read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.startswith(section))
     next(line for line in lines if line.strip().startswith(heading))
     next(lines)
     rows = itertools.takewhile(lambda line: line.startswith("|"), (line.strip() for line in lines))
@@ -102,6 +103,32 @@ def clouds(ax: plt.Axes) -> None:
     ax.set(xlabel="layers dropped (%)", ylabel="perplexity, dense = 1", xticks=shares, yscale="log")
 
 
+def trials(ax: plt.Axes) -> None:
+    """Percent kept over chance by sparsity, of rules of one pass, greedy and eight trials."""
+    place = table("2026-11-29-confirmation.md", "| rule | seeds | 10 %", "## The embedded model")
+    rows = {row[0]: row[2:7] for row in place}
+    colors = {
+        "8 trials, all": "#0072b2",
+        "zigzags": "#856800",
+        "block_influence": "#c04a00",
+        "angular": "#007a5a",
+        "uniform": "#a3487f",
+        "random": "#868c98",
+    }
+    lines = {name: [float(cell.split()[0]) for cell in rows[name]] for name in (*colors, "greedy")}
+    shares, height = (*SHARES, 50), -20.0
+    ax.plot(shares, lines["greedy"], "o", ms=9, mfc="none", color="#22252b", label="greedy")
+    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
+        if name == "greedy":
+            continue
+        ax.plot(shares, values, ":" if name == "random" else "-", marker="o", ms=4, color=colors[name])
+        height = max(values[-1], height + 9)
+        label = name.split(",")[0]
+        ax.annotate(label, (50, height), (8, 0), textcoords="offset points", va="center", color=colors[name])
+    ax.legend(frameon=False, loc="lower left")
+    ax.set(xlabel="layers dropped (%)", ylabel="kept over chance (%)", xticks=shares, ylim=(0, 108))
+
+
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(folder: Path) -> None:
@@ -111,6 +138,7 @@ def main(folder: Path) -> None:
         (repair, (6.4, 4.0)),
         (worth, (6.4, 2.0)),
         (clouds, (6.4, 2.8)),
+        (trials, (6.4, 2.8)),
     ):
         figure, ax = plt.subplots(figsize=size, layout="constrained")
         ax.spines[["top", "right"]].set_visible(False)
