@@ -127,12 +127,12 @@ def panel(ax: Any, name: str, found: list[Group], speed: dict[int, Speed], color
 
 
 def label(ax: Any, ends: list[tuple[float, float, str]], colors: dict[str, str]) -> None:
-    """Names at the right ends of the lines, moved apart where they would touch."""
+    """Names at the right ends of the lines, moved apart where they would touch, up from below the axis."""
     low, high = ax.get_ylim()
     place = -math.inf
     right = max((x for _, x, _ in ends), default=1.0)
     for y, _, criterion in sorted(ends):
-        place = max(y, place + LABEL * (high - low))
+        place = max(y, low, place + LABEL * (high - low))
         ax.annotate(criterion, (right, place), (6, 0), textcoords="offset points", va="center", fontsize=8,
                     color=colors[criterion], annotation_clip=False)  # fmt: skip
 
