@@ -246,6 +246,7 @@ TRIAL = {"by": "cosine", "dropped": [1], "loss": 2.0}
     ("kind", "right", "wrong"),
     [
         ("scores", {"scores": VALUES, "stages": COST, "massive": [1]}, {"massive": ["first"]}),
+        ("scores", {"scores": VALUES, "stages": COST, "massive": [1]}, {"massive": [3]}),
         ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"scores": {**VALUES, "values": [0.1]}}),
         ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"scores": {**VALUES, "kind": "list"}}),
         ("scores", {"scores": VALUES, "stages": {}, "massive": []}, {"stages": {"select": 3}}),
@@ -254,6 +255,7 @@ TRIAL = {"by": "cosine", "dropped": [1], "loss": 2.0}
         ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"trials": [{"by": "cosine"}]}),
         ("settled plan", {"dropped": [1], "trials": [TRIAL], "stages": COST}, {"trials": []}),
         ("trials", {"1": [2.5, 10, 1, 2]}, {"1": [2.5, 0, 1, 2]}),
+        ("trials", {"1": [2.5, 10, 1, 2]}, {"1": [2.5, 10, 3, 2]}),
         ("trials", {"1": [2.5, 10, 1, 2]}, {"1": [2.5, 10]}),
         ("trials", {"1": [2.5, 10, 1, 2]}, {"the first": [2.5, 10, 1, 2]}),
         (

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+)
 
 from lmms_topoprune.plan_schema import Layers, Trial
 
@@ -48,5 +57,14 @@ class SettledTrials(BaseModel):
 
 
 FINGERPRINT = TypeAdapter(Annotated[str, Field(pattern="^[0-9a-f]{16}$")])
-LOSSES = TypeAdapter(dict[str, tuple[FiniteFloat, PositiveInt, NonNegativeInt, PositiveInt]])
+Loss = tuple[FiniteFloat, PositiveInt, NonNegativeInt, PositiveInt]
+
+
+def _possible(loss: Loss) -> Loss:
+    if loss[2] > loss[3]:
+        raise ValueError(f"{loss[2]} of {loss[3]} answers are kept")
+    return loss
+
+
+LOSSES = TypeAdapter(dict[str, Annotated[Loss, AfterValidator(_possible)]])
 """Layers -> the fields of Predictions."""

@@ -294,6 +294,8 @@ def _read(key: list[Any], layers: int, value: Any) -> Scored:
     scores = scores_from_json(entry.scores.model_dump())
     if scores.layers != layers:
         raise InputError(f"scores of {scores.layers} layers; the model has {layers}")
+    if beyond := [layer for layer in entry.massive if layer >= layers]:
+        raise InputError(f"massive layers {beyond}; the model has {layers}")
     # What they cost when they were computed; the name says that this run did not pay it.
     paid = {f"{stage} (cached)": cost for stage, cost in entry.stages.items()}
     return Scored(scores, key[2], paid, tuple(entry.massive))
