@@ -6,7 +6,9 @@ python research/pictures.py docs/images
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -81,6 +83,28 @@ def worth(ax: plt.Axes) -> None:
     ax.set(xlabel="rank correlation with what a layer is worth, SmolLM2", xlim=(0, 1))
 
 
+def first_numbers(cells: list[str]) -> list[float]:
+    """The value in front of each cell's brackets."""
+    return [float(cell.split()[0]) for cell in cells]
+
+
+def named_lines(
+    ax: plt.Axes,
+    shares: Sequence[int],
+    rows: Mapping[str, list[str]],
+    colors: Mapping[str, str],
+    above: Callable[[float], float],
+) -> None:
+    """A line for each rule with a color, named at its end; each name is at least `above` the one below."""
+    lines, place = {name: first_numbers(rows[name]) for name in colors}, -math.inf
+    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
+        ax.plot(shares, values, ":" if name == "random" else "-", marker="o", ms=4, color=colors[name])
+        place = max(values[-1], above(place))
+        label = name.split(" k=")[0].removesuffix(", all")
+        ax.annotate(label, (shares[-1], place), (8, 0), textcoords="offset points", va="center",
+                    color=colors[name])  # fmt: skip
+
+
 def clouds(ax: plt.Axes) -> None:
     """Perplexity over the dense one's by sparsity, of rules of one pass; the confirmation's SmolLM2."""
     rows = {row[0]: row[2:7] for row in table("2026-11-29-confirmation.md", "| rule | seeds | 10 %")}
@@ -92,13 +116,8 @@ def clouds(ax: plt.Axes) -> None:
         "intersections k=7+10+15, rank": "#007a5a",
         "random": "#868c98",
     }
-    lines = {name: [float(cell.split()[0]) for cell in rows[name]] for name in colors}
-    place, shares = 0.0, (*SHARES, 50)
-    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
-        ax.plot(shares, values, ":" if name == "random" else "-", marker="o", ms=4, color=colors[name])
-        place = max(values[-1], place * 1.6)  # the axis is logarithmic
-        label = name.split(" k=")[0]
-        ax.annotate(label, (50, place), (8, 0), textcoords="offset points", va="center", color=colors[name])
+    shares = (*SHARES, 50)
+    named_lines(ax, shares, rows, colors, lambda place: place * 1.6)  # the axis is logarithmic
     ax.axhline(1, color="gray", lw=0.8, ls="--")
     ax.set(xlabel="layers dropped (%)", ylabel="perplexity, dense = 1", xticks=shares, yscale="log")
 
@@ -115,16 +134,9 @@ def trials(ax: plt.Axes) -> None:
         "uniform": "#a3487f",
         "random": "#868c98",
     }
-    lines = {name: [float(cell.split()[0]) for cell in rows[name]] for name in (*colors, "greedy")}
-    shares, height = (*SHARES, 50), -20.0
-    ax.plot(shares, lines["greedy"], "o", ms=9, mfc="none", color="#22252b", label="greedy")
-    for name, values in sorted(lines.items(), key=lambda line: line[1][-1]):
-        if name == "greedy":
-            continue
-        ax.plot(shares, values, ":" if name == "random" else "-", marker="o", ms=4, color=colors[name])
-        height = max(values[-1], height + 9)
-        label = name.split(",")[0]
-        ax.annotate(label, (50, height), (8, 0), textcoords="offset points", va="center", color=colors[name])
+    shares = (*SHARES, 50)
+    ax.plot(shares, first_numbers(rows["greedy"]), "o", ms=9, mfc="none", color="#22252b", label="greedy")
+    named_lines(ax, shares, rows, colors, lambda place: place + 9)
     ax.legend(frameon=False, loc="lower left")
     ax.set(xlabel="layers dropped (%)", ylabel="kept over chance (%)", xticks=shares, ylim=(0, 108))
 
