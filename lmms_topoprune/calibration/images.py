@@ -86,9 +86,16 @@ def processor_pixels(process: Callable[[Image.Image], Mapping[str, Any]]) -> int
     found = 0
     with errors_kept() as asking:
         for size in ((2048, 2048), (4096, 1024)):
-            made = [value for value in process(Image.new("RGB", size)).values() if hasattr(value, "numel")]
-            found = max(found, sum(value.numel() // 3 for value in made if value.is_floating_point()))
+            made = process(Image.new("RGB", size))
+            found = max(found, sum(_intensities(value) for value in made.values()) // 3)
     return PIXELS if asking.error else found or PIXELS
+
+
+def _intensities(made: Any) -> int:
+    """How many floating-point numbers are in a tensor, or in lists of tensors, such as crops of two sizes."""
+    if isinstance(made, list | tuple):
+        return sum(map(_intensities, made))
+    return made.numel() if hasattr(made, "numel") and made.is_floating_point() else 0
 
 
 def downscaled(image: Image.Image, most: Callable[[], int]) -> Image.Image:

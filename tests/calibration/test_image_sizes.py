@@ -78,6 +78,26 @@ def test_the_processor_is_asked_once_and_for_large_images_alone(processor_of, mo
         assert len(asked) == times
 
 
+@pytest.mark.parametrize(
+    ("crops", "pixels"),
+    [
+        ([(3, 30, 40)], 1200),
+        ([(3, 30, 40), (3, 50, 20)], 2200),
+        ([[(1, 3, 30, 40)], [(2, 3, 50, 20)]], 3200),
+    ],
+)
+def test_crops_of_different_sizes_in_a_list_count_together(crops, pixels):
+    def nested(shape):
+        return [nested(part) for part in shape] if isinstance(shape, list) else torch.zeros(shape)
+
+    made = {
+        "pixel_values": nested(crops),
+        "image_sizes": [[2048, 2048]],
+        "input_ids": torch.ones(1, 9).long(),
+    }
+    assert processor_pixels(lambda image: made) == pixels
+
+
 def test_a_processor_that_does_not_say_gets_images_as_they_are():
     def refuses(image):
         raise ValueError("no blank images")
