@@ -87,6 +87,7 @@ MODULES = {
     **{name: f"several_models:{name}" for name in ("publish", "leaderboard")},
 }
 
+HELP = ["-h", "--help"]
 DEFECT = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would be a failed check
 EPILOG = """\b
 A first tour:
@@ -133,6 +134,8 @@ class LazyGroup(click.Group):
             from lmms_topoprune.errors import unknown
 
             raise unknown("command", args[0], COMMANDS)
+        if not ctx.resilient_parsing and not {*HELP} & {*args}:
+            check_launcher()
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -146,7 +149,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": HELP})
 @click.version_option(package_name="lmms-topoprune", prog_name="topoprune")
 def topoprune() -> None:
     """Prune decoder layers of vision-language models and see honestly what that costs.
@@ -155,7 +158,6 @@ def topoprune() -> None:
     it (the default), or by any of the criteria they are compared with; the evaluation is lmms-eval's own.
     Every command explains itself with --help.
     """
-    check_launcher()
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

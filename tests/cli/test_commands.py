@@ -133,6 +133,13 @@ def test_what_no_launcher_sets_is_refused_by_every_command(topoprune, monkeypatc
     )
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_given_under_any_launcher(topoprune, monkeypatch, command):
+    monkeypatch.setenv("RANK", "abc")
+    code, out, err = topoprune(command, "--help")
+    assert (code, err) == (0, "") and out.startswith(f"Usage: topoprune {command}")
+
+
 def test_a_port_that_no_launcher_set_is_nobodys_business(topoprune, monkeypatch):
     """Kubernetes names a service called master like this, in every container."""
     monkeypatch.setenv("MASTER_PORT", "tcp://10.0.0.1:80")
