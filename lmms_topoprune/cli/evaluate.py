@@ -59,9 +59,8 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         from lmms_topoprune.harness.listing import check_model
 
         check_model(model)
-    _check_tasks(given)
     sys.argv = ["lmms_eval", *given]
-    with _judged(given, as_json):
+    with _tasks_known(given), _judged(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
@@ -126,15 +125,20 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
         raise SystemExit(1)
 
 
-def _check_tasks(given: Sequence[str]) -> None:
+@contextmanager
+def _tasks_known(given: Sequence[str]) -> Iterator[None]:
     """Refuse an unknown task before anything is loaded; lmms-eval says it under a traceback.
 
-    Its index of tasks takes seconds, which the embedded tasks do not need.
+    Its index of tasks takes seconds: embedded tasks do without, any others are indexed once for both checks.
     """
     tasks = (_value(given, "--tasks") or "list").split(",")
     embedded = {path.stem for path in shared_path("tasks").rglob("*.yaml")}
     if tasks[0].startswith("list") or embedded.issuperset(tasks):
+        yield
         return
+    from lmms_topoprune.harness.compat import tasks_indexed_once
     from lmms_topoprune.harness.listing import check_tasks
 
-    check_tasks(tasks, _folder(given))
+    with tasks_indexed_once():
+        check_tasks(tasks, _folder(given))
+        yield

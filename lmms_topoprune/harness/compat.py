@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
@@ -50,6 +51,7 @@ TOUCHED = tuple(
         (_TRACKER, "general_config_tracker", "the folder of the results is not known"),
         (_CACHE, "execute", "the response cache serves answers of another plan"),
         (_CACHE, "_model_fingerprint_hash", "use_cache is refused for a pruned model"),
+        (_MANAGER, "initialize_tasks", "`topoprune eval` indexes lmms-eval's tasks twice"),
         (_MANAGER, "_get_config", _NO_CHECK),
         (_MANAGER, "_get_tasklist", _NO_CHECK),
         (_MANAGER, "task_index", _NO_CHECK),
@@ -308,6 +310,23 @@ def ask_for_likelihoods() -> None:
         return original(self, doc_id, ctx, **kwargs)
 
     ConfigurableMessagesTask.construct_requests = construct_requests
+
+
+@contextmanager
+def tasks_indexed_once() -> Iterator[None]:
+    """Within this block a TaskManager of folders that one had before gets its index, which took seconds."""
+    from lmms_eval.tasks import TaskManager
+
+    index, known = TaskManager.initialize_tasks, {}
+
+    def initialize_tasks(self: Any, include_path: Any = None, include_defaults: bool = True) -> Any:
+        folders = (str(include_path), include_defaults)
+        if folders not in known:
+            known[folders] = index(self, include_path, include_defaults)
+        return deepcopy(known[folders])
+
+    with replaced(TaskManager, initialize_tasks=initialize_tasks):
+        yield
 
 
 def task_config(manager: Any, name: str) -> dict[str, Any]:

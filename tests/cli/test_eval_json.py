@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
+import shutil
 import sys
 
 import lmms_eval.tasks
 import pytest
+from lmms_eval.tasks import TaskManager
 
+from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli.evaluate import _judged
 from lmms_topoprune.harness import listing
+
+
+class OwnTasks(TaskManager):
+    def __init__(self, verbosity="INFO", include_path=None, include_defaults=True, model_name=None) -> None:
+        super().__init__(verbosity, include_path, False, model_name)
 
 
 @pytest.fixture
 def evaluate(topoprune, model_folder, monkeypatch):
     """evaluate("sparsity=0.3") -> exit code, stdout, stderr; lmms-eval's two thousand tasks are left out."""
-    own = functools.partial(lmms_eval.tasks.TaskManager, include_defaults=False)
     for module in (lmms_eval.tasks, listing):
-        monkeypatch.setattr(module, "TaskManager", own)
+        monkeypatch.setattr(module, "TaskManager", OwnTasks)
     monkeypatch.setattr(sys, "argv", [])
 
     def run(model_args, *more, tasks="topoprune_yesno"):
@@ -79,6 +85,23 @@ def test_without_json_it_is_no_success_either(evaluate, tasks, code, sentence):
     found, _, err = evaluate("layers=1", tasks=tasks)
     assert found == code, err
     assert re.search(sentence, err) and "Traceback" not in err
+
+
+def test_tasks_that_are_not_embedded_are_indexed_once(evaluate, tmp_path, monkeypatch):
+    """By the check beforehand; lmms-eval, which then finds no folder for its samples, gets that index."""
+    shutil.copytree(shared_path("tasks"), tmp_path / "tasks")
+    (tmp_path / "tasks" / "mine.yaml").write_text("group: mine\ntask: [topoprune_yesno]\n")
+    made, read, initialize = [], [], TaskManager.__init__
+    monkeypatch.setattr(TaskManager, "__init__", lambda self, *a: initialize(self, *a) or made.append(self))
+    walk = TaskManager._get_task_and_group
+    monkeypatch.setattr(
+        TaskManager, "_get_task_and_group", lambda self, path: read.append(path) or walk(self, path)
+    )
+    code, _, err = evaluate("layers=1", "--include_path", tmp_path / "tasks", "--log_samples", tasks="mine")
+    assert code == 1 and "--log_samples" in err
+    assert read == [str(tmp_path / "tasks")]
+    assert [each.match_tasks(["mine"]) for each in made] == [["mine"]] * 2
+    assert made[0].task_index == made[1].task_index and made[0].task_index is not made[1].task_index
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(evaluate_json, tmp_path):
