@@ -130,12 +130,30 @@ def release_embedded(run: Path, target: Path, per_cell: int) -> None:
 def release_lvlm(
     run: Path, target: Path, language: Path, vision: Path | None, checkpoint: Path | None, per_cell: int
 ) -> None:
-    """Write the run RUN as a model folder TARGET with its card."""
+    """Write what the run RUN has learned, and its card, to the folder TARGET."""
     from lmms_topoprune.embedded.locate import model_path
     from training.lvlm.release import release
 
     vision = vision or model_path()
     _print(release(run, target, language=language, vision=vision, per_cell=per_cell, checkpoint=checkpoint))
+
+
+@main.command("make-lvlm")
+@click.argument("target", type=FOLDER)
+@click.option("--language", type=EXISTING, required=True, help="A folder with SmolLM2-135M-Instruct.")
+@click.option(
+    "--vision", type=EXISTING, default=None, help="A folder with the embedded model; the shipped one."
+)
+@click.option(
+    "--released", type=EXISTING, default=None, help="What release-lvlm wrote; what this checkout holds."
+)
+@_in_one_sentence
+def make_lvlm(target: Path, language: Path, vision: Path | None, released: Path | None) -> None:
+    """Write the trained LVLM as a plain model folder TARGET; takes seconds."""
+    from lmms_topoprune.embedded.locate import model_path
+    from training.lvlm.release import RELEASED, make
+
+    make(released or RELEASED, target, language=language, vision=vision or model_path())
 
 
 @main.command()

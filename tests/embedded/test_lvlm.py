@@ -21,7 +21,7 @@ from transformers import (
 from training.evaluate import generate, items
 from training.loop import finished
 from training.lvlm import build
-from training.lvlm.release import release
+from training.lvlm.release import make, release
 from training.lvlm.train import Recipe, train
 
 Make = Callable[..., LlavaForConditionalGeneration]
@@ -96,15 +96,22 @@ def test_a_run_goes_on_and_leaves_a_plain_folder(language: Path, vision: Path, t
     train(TINY, tmp_path / "whole", say=lambda _: None, **given)
     with pytest.raises(Killed):
         train(TINY, tmp_path / "killed", say=die, **given)
-    train(TINY, tmp_path / "killed", say=lambda _: None, **given)
+    trained = train(TINY, tmp_path / "killed", say=lambda _: None, **given)
     whole, killed = (finished(tmp_path / name) / "model.safetensors" for name in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()
 
-    figures = release(tmp_path / "whole", tmp_path / "model", language=language, vision=vision, per_cell=1)
+    parts = {"language": language, "vision": vision}
+    figures = release(tmp_path / "whole", tmp_path / "updates", per_cell=1, **parts)
+    make(tmp_path / "updates", tmp_path / "model", **parts)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     asked = [next(items(cell, 1, "test", 2)) for cell in ("open:color", "choice:count")]
     assert len(generate(model, processor, asked)) == 2
+    ids = processor.tokenizer("What is this?", return_tensors="pt")["input_ids"]
+    start = build.build_model(processor, language, vision, TINY.seed).eval()
+    with torch.no_grad():
+        made, wanted, untrained = (m(input_ids=ids).logits for m in (model, trained.eval(), start))
+    assert torch.allclose(made, wanted, atol=0.01) and not torch.allclose(untrained, wanted, atol=0.01)
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "trained\nfor 3 steps" in card and all(f"| {kind} |" in card for kind in ("hop", "compare"))
+    assert "trained for 3 steps" in card and all(f"| {kind} |" in card for kind in ("hop", "compare"))
     assert 0 <= figures["overall"] <= 1

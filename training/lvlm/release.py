@@ -1,18 +1,24 @@
-"""Turn a training run of the pretrained LVLM into a plain model folder, with its card."""
+"""The release of the pretrained LVLM: a file of updates with a card, and the plain folder made of it."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from transformers import LlavaForConditionalGeneration
 
+from lmms_topoprune.errors import InputError
 from training.cards import curve_table, figures_table
 from training.evaluate import generated_accuracy
 from training.loop import finished, load_parameters
 from training.lvlm import build
+from training.lvlm.adapter import FILE, Adapter
 from training.lvlm.train import Recipe
+
+RELEASED = Path(__file__).with_name("released")
+"""The updates in this repository."""
 
 CARD = """---
 license: apache-2.0
@@ -30,16 +36,22 @@ a decoder whose depth was made by pretraining, without a hub. It knows no pictur
 - Chat template: ChatML, without a default system prompt.
 - License: Apache-2.0, as SmolLM2's (Hugging Face, arXiv 2502.02737).
 
-## Training
+## Make it
+
+In a checkout of lmms-topoprune; the updates of the weights are in it:
 
     python benchmarks/rule/smollm2.py runs/smollm2
+    python -m training make-lvlm runs/lvlm --language runs/smollm2/model
+
+## Training
+
     python -m training lvlm runs/lvlm-run --language runs/smollm2/model \\
         --steps {steps} --decay {decay} --compiled
-    python -m training release-lvlm runs/lvlm-run runs/lvlm --language runs/smollm2/model
+    python -m training release-lvlm runs/lvlm-run runs/updates --language runs/smollm2/model
 
-The projector is aligned with the words of what is in a cell; then the decoder and the projector are trained
-for {steps} steps of {batch} scenes and {context} tokens each, AdamW at {decoder_lr} and {projector_lr}.
-The vision tower and the word embeddings stay as they were.
+The projector is aligned with the words of what is in a cell. Then the projector and updates of rank {rank}
+of the decoder's linear maps (LoRA) are trained for {steps} steps of {batch} scenes and {context} tokens each,
+AdamW at {projector_lr} and {decoder_lr}. The vision tower and the word embeddings stay as they were.
 
 {curve}
 
@@ -56,11 +68,11 @@ Exact match of generated answers in percent, {per_cell} questions each on unseen
 def release(
     run: Path, target: Path, *, language: Path, vision: Path, per_cell: int, checkpoint: Path | None = None
 ) -> dict[str, float]:
-    """Write the model folder: weights, processor, template, and the card with measured figures.
+    """Write what a run has learned: the updates, the recipe, and the card with measured figures.
 
     Args:
         run: the training run's folder.
-        target: the model's.
+        target: the release's.
         language, vision: the folders the run started from.
         per_cell: questions of every form and kind for the figures.
         checkpoint: one of the run's; the finished one if none is given.
@@ -76,17 +88,20 @@ def release(
     state = json.loads((checkpoint / "state.json").read_text())
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
+    adapter = Adapter(model, recipe.rank, recipe.seed)
     load_parameters(model, checkpoint)
-    model.save_pretrained(target)
-    processor.save_pretrained(target)
-    loaded = LlavaForConditionalGeneration.from_pretrained(target, dtype=torch.float32).eval()
-    figures = generated_accuracy(loaded, processor, per_cell)
+    adapter.save(target)
+    shutil.copyfile(run / "recipe.json", target / "recipe.json")
+    adapter.load(target)  # the figures are those of what was written
+    adapter.merge()
+    figures = generated_accuracy(model.eval(), processor, per_cell)
     text = CARD.format(
         layers=model.config.text_config.num_hidden_layers,
         width=model.config.text_config.hidden_size,
         parameters=model.num_parameters() / 1e6,
         steps=state["step"],
         decay=(state["end"] or [0, 0])[1],
+        rank=recipe.rank,
         batch=recipe.batch,
         context=recipe.context,
         decoder_lr=recipe.decoder_lr,
@@ -97,3 +112,27 @@ def release(
     )
     (target / "README.md").write_text(text)
     return figures
+
+
+def make(released: Path, target: Path, *, language: Path, vision: Path) -> None:
+    """Write the plain model folder of a release: weights, processor, template and card.
+
+    Args:
+        released: the release's folder.
+        target: the model's.
+        language, vision: the folders the release was trained from.
+
+    Raises:
+        InputError: a folder holds no release, or that of another model.
+    """
+    if not (released / FILE).is_file():
+        raise InputError(f"{released} holds no release: it has no {FILE}")
+    recipe = Recipe(**json.loads((released / "recipe.json").read_text()))
+    processor = build.build_processor(language, vision)
+    model: LlavaForConditionalGeneration = build.build_model(processor, language, vision, recipe.seed)
+    adapter = Adapter(model, recipe.rank, recipe.seed)
+    adapter.load(released)
+    adapter.merge()
+    model.to(torch.float32).save_pretrained(target)
+    processor.save_pretrained(target)
+    shutil.copyfile(released / "README.md", target / "README.md")

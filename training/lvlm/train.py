@@ -1,7 +1,7 @@
 """Training of the pretrained LVLM: the projector and the decoder, on the embedded model's conversations.
 
-The vision tower, the word embeddings and the head tied to them stay as they are. Low rates and few
-steps: the point is a decoder whose depth was made by pretraining.
+The decoder gets low-rank updates; the vision tower, the word embeddings and the head tied to them stay as
+they are. The point is a decoder whose depth was made by pretraining.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from training.conversations import EARLY, LATE
 from training.evaluate import first_token_accuracy
 from training.loop import Run, Say, newest
 from training.lvlm import build
+from training.lvlm.adapter import Adapter
 from training.optimizer import Schedule, adamw
 
 
@@ -31,6 +32,7 @@ class Recipe:
         warmup: steps of linear warm-up.
         batch: scenes a step.
         context: tokens a scene, filled with as many questions as fit.
+        rank: of the decoder's updates.
         decoder_lr, projector_lr: peak learning rates.
         bfloat16: matrix products are done in it, by autocast; five times as fast as float32 on processors
             with AVX-512 BF16 or AMX. The weights stay float32.
@@ -42,7 +44,8 @@ class Recipe:
     warmup: int = 30
     batch: int = 8
     context: int = 128
-    decoder_lr: float = 2e-4
+    rank: int = 16
+    decoder_lr: float = 1e-3
     projector_lr: float = 1e-3
     bfloat16: bool = True
     seed: int = 0
@@ -80,10 +83,10 @@ def train(
     schedule = Schedule(steps, recipe.warmup, decay)
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
-    model.model.vision_tower.requires_grad_(False)
-    model.get_input_embeddings().requires_grad_(False)
+    model.set_attn_implementation("eager")  # faster than the fused kernel on short sequences
     if newest(folder, schedule) is None:
         align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
+    Adapter(model, recipe.rank, recipe.seed)
     optimizer = adamw(
         [
             (model.model.language_model, recipe.decoder_lr),
