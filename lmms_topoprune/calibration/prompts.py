@@ -241,7 +241,12 @@ class Prompter:
 
 def _settings(part: Any) -> str:
     values = part.to_dict() if hasattr(part, "to_dict") else vars(part)
-    return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True, default=str)
+    return json.dumps({k: v for k, v in values.items() if v is not None}, sort_keys=True, default=_named)
+
+
+def _named(value: Any) -> str:
+    """A function by its name: its text has an address (lmms-eval's Gemma 4 sets sample_frames)."""
+    return str(getattr(value, "__qualname__", value))
 
 
 def aligned(batch: BatchFeature, side: str) -> BatchFeature:

@@ -120,6 +120,21 @@ def test_the_fingerprint_sees_words_pixels_and_order(samples):
     assert fingerprint(samples) == fingerprint([Sample(s.instruction, s.image.copy()) for s in samples])
 
 
+def test_a_function_among_the_settings_is_known_by_its_name(embedded_processor):
+    """lmms-eval's Gemma 4 puts a method of its own there, whose text has an address in it."""
+
+    class Wrapper:
+        def sample_frames(self):
+            """As lmms-eval draws frames."""
+
+    found = []
+    for _ in range(2):
+        processor = copy.deepcopy(embedded_processor)
+        processor.image_processor.sample_frames = Wrapper().sample_frames
+        found.append(Prompter(processor).media_settings)
+    assert found[0] == found[1] and "Wrapper.sample_frames" in found[0]["image_processor"]
+
+
 @pytest.mark.parametrize("template", ["its own", STRING_ONLY, None])
 def test_the_processors_own_marker_in_an_instruction_stands_for_no_image(
     embedded_processor, samples, template

@@ -132,7 +132,7 @@ def test_a_family_does_what_the_table_says(
         pruned = create(row, kind, dense, "topopruned", repair="linear", **given)
         answers = questions.ask(pruned, questions.requests(kind, SETTINGS))
     else:
-        with pytest.raises(TopopruneError):
+        with pytest.raises(TopopruneError, match=r"repair is 'linear', but this .* allows"):
             create(row, kind, dense, "topopruned", repair="linear", **given)
     processor = AutoProcessor.from_pretrained(dense)  # the wrapper's may be worded for its own use
     folder = export(pruned.network, processor, pruned.plan, tmp_path / "Flash", source=str(dense))
