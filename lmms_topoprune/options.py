@@ -73,8 +73,8 @@ class PruningOptions:
             "file.py:function".
         selection: how scores become a set of layers; "auto" is the criterion's own rule.
         dimension: homology dimension, 0 or 1.
-        k: neighbours in the k-nearest-neighbour graph; several joined by +, such as "5+10".
-        metric: distance of the neighbour graph.
+        k: neighbors in the k-nearest-neighbor graph; several joined by +, such as "5+10".
+        metric: distance of the neighbor graph.
         alpha: exponent of |l - j| in the averaged inter-layer persistence.
         eps: the threshold rule drops layers with a score of at least eps * max.
         state: "residual" (decoder-layer inputs), "norm" (outputs of post_attention_layernorm) or

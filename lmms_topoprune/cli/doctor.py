@@ -21,7 +21,6 @@ from lmms_topoprune.cli import options
 from lmms_topoprune.errors import TopopruneError, led_to
 
 OPTIONAL = {
-    "decord": ("decord", "only videos need it: pip install decord (eva-decord on a Mac)"),
     "matplotlib": ("matplotlib", "only figures need it: pip install '.[plots]'"),
     "ray": ("ray", "only sweeps on a cluster need it: pip install '.[ray]'"),
     "datasets": ("datasets", "only calibration sets from a hub need it: pip install datasets"),
@@ -316,12 +315,13 @@ def _calibration() -> Finding:
 
 def _wrapped_models() -> Iterator[Finding]:
     from lmms_topoprune.families import families
+    from lmms_topoprune.harness.listing import prompts_of
 
     for family, declared in families().items():
         what = f"family {family} (wraps {declared.wraps})"
         try:
             module = importlib.import_module("lmms_topoprune.harness.classes")
-            kinds = [kind for kind in ("chat", "simple") if hasattr(module, f"dense_{family}_{kind}")]
+            kinds = [kind for kind in prompts_of(declared.wraps) if hasattr(module, f"dense_{family}_{kind}")]
             detail = f"usable here ({' and '.join(kinds)} prompts)" if kinds else "cannot be built"
             yield Finding(what, bool(kinds), True, detail, f"{INSTALL} --force-reinstall")
         except Exception as error:

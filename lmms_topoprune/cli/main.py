@@ -91,7 +91,7 @@ HELP = ["-h", "--help"]
 DEFECT = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would be a failed check
 EPILOG = """\b
 A first tour:
-  topoprune demo                          # dense against pruned, five minutes
+  topoprune demo                          # dense and pruned, about a minute
   topoprune plan --sparsity 0.3 -o plan.json
   topoprune eval --model topopruned_llava --tasks topoprune \\
       --model_args pretrained=embedded,plan=plan.json \\
@@ -152,11 +152,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": HELP})
 @click.version_option(package_name="lmms-topoprune", prog_name="topoprune")
 def topoprune() -> None:
-    """Prune decoder layers of vision-language models and see honestly what that costs.
+    """Delete decoder layers of vision-language models, and see what that costs.
 
-    Layers are chosen by zigzag persistent homology, by the angle between states and block influence beside
-    it (the default), or by any of the criteria they are compared with; the evaluation is lmms-eval's own.
-    Every command explains itself with --help.
+    Zigzag persistent homology chooses the layers, or any other criterion that `topoprune criteria` lists.
+    lmms-eval evaluates what is left. Every command explains itself with --help.
     """
 
 

@@ -223,7 +223,7 @@ def as_json(function: F) -> F:
 def evaluated(function: F) -> F:
     """Options that say what a sweep asks of which family."""
     for flag, given in (
-        ("--limit", {"type": float, "help": "Questions a task instead of all; below 1, their share."}),
+        ("--limit", {"type": float, "help": "Questions a task; below 1, their share; -1 for all."}),
         ("--include-path", {"type": PATH, "help": "Folder of tasks instead of this package's own."}),
         ("--tasks", {"default": "topoprune", "type": TASKS, "help": "lmms-eval tasks, joined by commas."}),
         ("--model", {"default": "dense_llava", "type": MODEL, "help": "A model, or the name of its family."}),

@@ -32,7 +32,8 @@ class _Running:
 
 
 def _what(plan: PruningPlan) -> str:
-    return f"without layers {format_layers(plan.dropped)}" if plan.dropped else "dense"
+    many = "s" if len(plan.dropped) > 1 else ""
+    return f"without layer{many} {format_layers(plan.dropped)}" if plan.dropped else "dense"
 
 
 class Screen(Watcher):

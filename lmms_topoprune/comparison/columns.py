@@ -157,7 +157,7 @@ def _overall(comparison: Comparison) -> list[Column]:
         ),
         Column(
             "corrected",
-            "chance-corrected",
+            "over chance",
             "over chance",
             "(score - chance) / (dense - chance)",
             lambda row: row.overall.corrected,
@@ -168,7 +168,7 @@ def _overall(comparison: Comparison) -> list[Column]:
             "corrected_interval",
             "95 % interval",
             "95 % interval",
-            "of the chance-corrected retention, from a paired bootstrap",
+            "of what is kept over chance, from a paired bootstrap",
             lambda row: row.overall.corrected_interval.low,
             lambda row: interval(row.overall.corrected_interval),
             {
@@ -264,7 +264,7 @@ def caption(comparison: Comparison) -> str:
     notes = "".join(f" {note}" for note in comparison.notes)
     return (
         f"{scored_by(comparison)} "
-        "Retention: score / dense score; chance-corrected: (score - chance) / (dense - chance), with its "
+        "Retention: score / dense score; over chance: (score - chance) / (dense - chance), with its "
         f"95 % interval from a paired bootstrap over units ({comparison.rounds} rounds). p: paired sign-flip "
         f"test against {comparison.reference}, Holm-corrected over the runs. Memory: peak while answering, "
         f"of the GPU if there is one, else of the whole process.{notes}"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmms_eval.models import list_available_models
+from lmms_eval.models import (
+    AVAILABLE_CHAT_TEMPLATE_MODELS,
+    AVAILABLE_SIMPLE_MODELS,
+    list_available_models,
+)
 from lmms_eval.tasks import TaskManager
 
 from lmms_topoprune.errors import OptionError, nearest, shown
@@ -15,6 +19,12 @@ from lmms_topoprune.harness.manifests import unwrapped
 def known_models() -> set[str]:
     """Every name that `lmms-eval --model` accepts, ours among them if the plugin was loaded."""
     return set(list_available_models(include_aliases=True))
+
+
+def prompts_of(model: str) -> list[str]:
+    """The kinds of prompts for which lmms-eval has a wrapper of this model: "chat", "simple" or both."""
+    tables = {"chat": AVAILABLE_CHAT_TEMPLATE_MODELS, "simple": AVAILABLE_SIMPLE_MODELS}
+    return [kind for kind, table in tables.items() if model in table]
 
 
 def unwrapped_families() -> list[str]:

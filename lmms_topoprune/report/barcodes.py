@@ -19,6 +19,8 @@ from lmms_topoprune.topology import Barcode, betti, effective_persistence_image
 
 SIDE, LEFT, TOP = 350, 44, 30
 SHADES = 20
+SHAPES = ("pieces (H0)", "loops (H1)")
+"""What the bars of a dimension are."""
 
 
 def similarity_figures(shapes: Mapping[str, Shape], marked: Mapping[str, Strip]) -> list[Figure]:
@@ -173,7 +175,7 @@ def profile_figure(seen: Seen, strips: Sequence[Strip]) -> Figure:
         name,
         svg.both(lambda width: _profile(name, own, {f"β{p}": alive, "births": births}, width)),
         Table(name, ["state", f"Betti number of H{p}", "births"], rows),
-        f"{seen.name}: features of H{p} that each state has (β{p}), and those that appear there. "
+        f"{seen.name}: {SHAPES[p]} that each state has (β{p}), and how many of them are new (births). "
         "State i comes before layer i. Above: the layers dropped.",
     )
 

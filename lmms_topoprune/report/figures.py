@@ -20,7 +20,7 @@ MOST_MAPS = 4
 
 
 def figure(comparison: Comparison, form: str, shapes: Mapping[str, Shape] | None = None) -> bytes:
-    """Retention against sparsity and speed-up, the layers dropped, and the similarity of the states.
+    """Quality kept against sparsity and speed-up, the layers dropped, and the similarity of the states.
 
     Args:
         comparison: what `compare` made of the runs.
@@ -35,7 +35,7 @@ def figure(comparison: Comparison, form: str, shapes: Mapping[str, Shape] | None
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError(
-            "a figure needs matplotlib; install it with: pip install 'lmms-topoprune[plots]'"
+            "a figure needs matplotlib; install it in the clone with: pip install '.[plots]'"
         ) from None
     rows = [row for row in comparison.together or comparison.rows if row.criterion != "dense"]
     speeds = _speed_ups(comparison, rows)
@@ -94,7 +94,7 @@ def _retention(ax: Any, rows: Sequence[Row], place: Callable[[Row], float | None
             elinewidth=0.6,
             label=_text(criterion),
         )
-    ax.set(xlabel=heading, ylabel="retention over chance (%)")
+    ax.set(xlabel=heading, ylabel="kept over chance (%)")
     if rows:
         ax.legend(fontsize=6, frameon=False)
 

@@ -20,7 +20,7 @@ CLEAR = 5
 """Bands that can be told apart; of more they are fainter."""
 CUT = (-50.0, 150.0)
 """Percent; what lies outside is drawn at the edge."""
-NAME = "Retention against sparsity"
+NAME = "Quality against sparsity"
 KEPT = "kept over chance (%)"
 
 

@@ -45,7 +45,7 @@ def require_ray() -> Any:
     except ImportError as error:
         broken = "" if getattr(error, "name", "") == "ray" else f" ({error})"
         raise MissingExtraError(
-            f"a sweep on a Ray cluster needs ray{broken}; install it with: pip install 'lmms-topoprune[ray]'"
+            f"a sweep on a Ray cluster needs ray{broken}; install it in the clone with: pip install '.[ray]'"
         ) from None
     return ray
 

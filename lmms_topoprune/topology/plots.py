@@ -63,6 +63,6 @@ def _axes(ax: Any) -> Any:
         import matplotlib.pyplot as plt
     except ImportError:
         raise MissingExtraError(
-            "plots need matplotlib, which is not installed; pip install 'lmms-topoprune[plots]'"
+            "plots need matplotlib; install it in the clone with: pip install '.[plots]'"
         ) from None
     return plt.subplots()[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from lmms_topoprune.errors import (
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate
 from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.sweep.grid import questions
 
 
 def test_help_of_the_group_fits_a_terminal_and_names_every_command(topoprune):
@@ -37,6 +39,11 @@ def test_every_command_has_a_help_with_an_example(topoprune, name):
     code, out, _ = topoprune(name, "--help")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert "Usage: topoprune" in out and (name in ("doctor",) or "topoprune " in out.partition("\n\n")[2])
+
+
+def test_the_demo_of_every_question_asks_all_of_them(topoprune):
+    (limit,) = re.findall(r"--limit (\S+) .*# every question", topoprune("demo", "--help")[1])
+    assert questions(float(limit)) is None
 
 
 def test_help_imports_nothing_heavy():
@@ -158,7 +165,7 @@ def test_errors_as_json(topoprune):
 def test_without_ray_a_sweep_on_a_cluster_is_refused(topoprune, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = topoprune("sweep", "--ray", "-o", tmp_path / "out")
-    assert code == 3 and err.endswith("install it with: pip install 'lmms-topoprune[ray]'\n")
+    assert code == 3 and err.endswith("install it in the clone with: pip install '.[ray]'\n")
 
 
 def test_a_defect_is_no_failed_check(topoprune, monkeypatch):

@@ -54,7 +54,9 @@ def test_one_wrapper_that_lacks_a_package_spoils_no_other(monkeypatch):
     monkeypatch.setattr(models, "_wrapped_class", broken)
     findings = {finding.what.split()[1]: finding for finding in doctor._wrapped_models()}
     assert not findings["qwen2_vl"].works and findings["qwen2_vl"].mend == "pip install qwen-vl-utils"
-    assert findings["llava"].works and "chat and simple" in findings["llava"].detail
+    assert findings["llava"].works and "(chat and simple prompts)" in findings["llava"].detail
+    assert "(simple prompts)" in findings["gemma3"].detail
+    assert "(chat prompts)" in findings["internvl"].detail
 
 
 def test_a_hub_that_never_answers_costs_little(monkeypatch):
@@ -96,7 +98,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
 def test_optional_packages_say_what_they_are_for(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     findings = list(machine.optional_packages())
-    assert {f.what for f in findings} >= {"decord", "matplotlib", "ray"}
+    assert {f.what for f in findings} >= {"datasets", "matplotlib", "ray"}
     assert all(not f.works and not f.needed and "pip install" in f.mend for f in findings)
 
 

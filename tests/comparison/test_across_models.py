@@ -110,7 +110,7 @@ def test_latex_and_figures(two, tmp_path):
 def test_without_matplotlib_a_figure_is_one_sentence_and_nothing_is_written(two, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     comparison = compare(read_runs([two / "small"]))
-    with pytest.raises(MissingExtraError, match=r"pip install 'lmms-topoprune\[plots\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[plots\]'"):
         save(comparison, tmp_path / "x.md", tmp_path / "x.pdf")
     assert not (tmp_path / "x.md").exists()
 

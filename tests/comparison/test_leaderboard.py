@@ -118,6 +118,17 @@ def test_other_prompts_documents_tasks_and_versions_are_refused(two):
         compare([runs[0], replace(runs[1], tasks={})])
 
 
+def test_equal_weights_may_lie_elsewhere(two):
+    elsewhere = {"model_args": "pretrained=/other/machine/tiny"}
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2}, **elsewhere)
+    dense, moved = read_runs([two])
+    assert len(compare([dense, moved]).rows) == 2
+    for weights in ("another", None):  # others, or nobody knows
+        other = replace(moved, facts={**moved.facts, "weights": weights})
+        with pytest.raises(InputError, match="model_args pretrained"):
+            compare([dense, other])
+
+
 def test_pruning_options_may_differ(two):
     arguments = "pretrained=tiny,sparsity=0.2,criterion=topology,batch_size=8"
     folders.write(

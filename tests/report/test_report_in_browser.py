@@ -191,7 +191,7 @@ def test_the_legend_hides_a_series_everywhere(opened):
 
 def test_one_press_leaves_nothing_but_the_chosen_series(opened):
     page = opened()
-    figure = page.locator("figure", has=page.locator("h3", has_text="Retention against sparsity"))
+    figure = page.locator("figure", has=page.locator("h3", has_text="Quality against sparsity"))
     every = figure.locator("button[data-every]")
     every.click()
     assert page.locator("g[data-series]:visible").count() == 0
@@ -204,7 +204,7 @@ def test_one_press_leaves_nothing_but_the_chosen_series(opened):
 
 def test_a_figure_is_saved_as_svg_in_light_colors_that_stand_by_themselves(opened):
     page = opened(scheme="dark")
-    button = page.get_by_role("button", name="Save Retention against sparsity as SVG")
+    button = page.get_by_role("button", name="Save Quality against sparsity as SVG")
     with page.expect_download() as download:
         button.press("Enter")
     assert download.value.suggested_filename == "Retention_against_sparsity.svg"

@@ -40,7 +40,7 @@ def test_workers_fit_the_cluster(nodes, workers, expected):
 
 def test_without_ray_it_is_said_in_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lmms-topoprune\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[ray\]'"):
         RayCluster(Habits(tmp_path))
 
 
