@@ -5,7 +5,7 @@ A layer l maps state l to state l + 1. Ties are broken by the lower layer, so on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,41 +123,6 @@ def select(
     if rule == "rank":
         return _rank(layer_values(scores), free, drop)
     return _block(scores, free, drop) if rule == "block" else _path(scores.values, free, drop)
-
-
-def select_stepwise(
-    score: Callable[[tuple[int, ...]], LayerScores | PairScores],
-    drop: int,
-    *,
-    protect_first: int = 1,
-    protect_last: int = 1,
-    forbidden: Iterable[int] = frozenset(),
-) -> tuple[int, ...]:
-    """Drop one layer after the other and score anew after each removal.
-
-    Args:
-        score: takes the layers dropped so far (ascending, counted in the dense model) and returns the
-            scores of the layers that are left, in their order.
-        drop, protect_first, protect_last, forbidden: as in select, counted in the dense model.
-    """
-    dropped: tuple[int, ...] = ()
-    scores = score(dropped)
-    layers = scores.layers
-    free = droppable(layers, protect_first, protect_last, forbidden)
-    _check_drop(drop, free)
-    kept_always = ~free
-    for step in range(drop):
-        scores = scores if step == 0 else score(dropped)
-        left = [layer for layer in range(layers) if layer not in dropped]
-        if scores.layers != len(left):
-            raise InputError(
-                f"score returned {scores.layers} layers after {len(dropped)} of {layers} were dropped; "
-                f"allowed: {len(left)}, those that are left"
-            )
-        stay = {place for place, layer in enumerate(left) if kept_always[layer]}
-        (place,) = select(scores, 1, rule="rank", protect_first=0, protect_last=0, forbidden=stay)
-        dropped = tuple(sorted((*dropped, left[place])))
-    return dropped
 
 
 def layer_values(scores: LayerScores | PairScores) -> Floats:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.selection import LayerScores, PairScores, select, select_stepwise
+from lmms_topoprune.selection import LayerScores, PairScores, select
 
 
 def blocks(layers) -> list[tuple[int, int]]:
@@ -66,17 +66,6 @@ def test_zero_similarity_still_has_a_path() -> None:
     assert len(select(PairScores(np.zeros((6, 6))), 3)) == 3
 
 
-def test_stepwise_scores_anew() -> None:
-    order = [3, 1, 2]
-
-    def score(dropped):
-        left = [layer for layer in range(5) if layer not in dropped]
-        return LayerScores(np.array([float(layer == order[len(dropped)]) for layer in left]))
-
-    assert select_stepwise(score, 3) == (1, 2, 3)
-    assert select_stepwise(score, 2) == (1, 3)
-
-
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -87,11 +76,6 @@ def test_stepwise_scores_anew() -> None:
         (lambda: select(LayerScores(np.ones(4)), -1), "drop is -1"),
         (lambda: select(LayerScores(np.ones(4)), 1.5), "drop is 1.5"),
         (lambda: select(np.ones(4), 1), "of type ndarray"),
-        (
-            lambda: select_stepwise(lambda dropped: LayerScores(np.ones(4 - len(dropped))), 3),
-            "drop is 3, but 2",
-        ),
-        (lambda: select_stepwise(lambda dropped: LayerScores(np.ones(4)), 2), "returned 4 layers after 1"),
         (lambda: select(LayerScores(np.ones(4)), 1, protect_first=-1), "protect_first"),
         (lambda: select(LayerScores(np.ones(5)), 2, rule="block", forbidden={2}), "neighboring"),
         (lambda: select(LayerScores(np.ones(3)), 0, rule="threshold", eps=0), "eps is 0"),
