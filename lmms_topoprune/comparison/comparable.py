@@ -32,9 +32,12 @@ def differences(reference: Run, run: Run, *, versions: bool = True) -> list[str]
     if missing:
         found.append(f"tasks ({', '.join(missing)} in only one of them)")
     optional = ("weights", "prompt path", "lmms-eval version", "model class")
+    follows = EXAM if reference.facts.get("limit") != run.facts.get("limit") else ()
     for name in sorted(set(reference.facts) & set(run.facts)):
         a, b = reference.facts[name], run.facts[name]
         if name in RESOLVED or (not versions and name.endswith(" version")):
+            continue
+        if name.startswith(follows):  # other documents, because the limit is another
             continue
         if name == PLACE and reference.facts.get("weights") == run.facts.get("weights") not in UNKNOWN:
             continue

@@ -140,10 +140,11 @@ def _versions(
 
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+    names = ("limit", "offset", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
     config = results.get("config", {})
     return {
         **{name: config.get(name) for name in names},
+        "gen_kwargs": config.get("gen_kwargs") or None,  # lmms-eval's command writes "" for none, Python None
         "system instruction": results.get("system_instruction"),
     }
 

@@ -118,6 +118,18 @@ def test_other_prompts_documents_tasks_and_versions_are_refused(two):
         compare([runs[0], replace(runs[1], tasks={})])
 
 
+def test_no_generation_settings_are_the_same_from_the_command_and_from_python(two):
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2}, gen_kwargs="")
+    assert len(compare(read_runs([two])).rows) == 2
+
+
+def test_another_limit_is_named_without_the_documents_it_leaves_out(two):
+    folders.write(two / "b", {"vqa": folders.exact(PRUNED[:8])}, folders.plan(), {"vqa": 0.2}, limit=8)
+    with pytest.raises(InputError) as refused:
+        compare(read_runs([two]))
+    assert "limit (None and 8)" in str(refused.value) and "documents of" not in str(refused.value)
+
+
 def test_equal_weights_may_lie_elsewhere(two):
     elsewhere = {"model_args": "pretrained=/other/machine/tiny"}
     folders.write(two / "b", {"vqa": folders.exact(PRUNED)}, folders.plan(), {"vqa": 0.2}, **elsewhere)

@@ -207,7 +207,7 @@ def test_a_figure_is_saved_as_svg_in_light_colors_that_stand_by_themselves(opene
     button = page.get_by_role("button", name="Save Quality against sparsity as SVG")
     with page.expect_download() as download:
         button.press("Enter")
-    assert download.value.suggested_filename == "Retention_against_sparsity.svg"
+    assert download.value.suggested_filename == "Quality_against_sparsity.svg"
     text = Path(download.value.path()).read_text(encoding="utf-8")
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and "class=" not in text and "var(" not in text

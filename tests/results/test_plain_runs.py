@@ -38,7 +38,7 @@ def test_what_a_plain_run_cannot_tell_is_named_and_not_held_against_it(tmp_path,
 def test_the_precision_that_a_plain_run_was_asked_for_counts(tmp_path, pruned):
     (note,) = compare([plain(tmp_path, ",dtype=bfloat16,attn_implementation=sdpa"), pruned]).notes
     assert note == "Not every run tells its lmms-eval version, weights, which may differ."
-    with pytest.raises(InputError, match=r"differ in dtype \(torch.float16 and torch.bfloat16\) \(pass"):
+    with pytest.raises(InputError, match=r"differ in dtype \(torch.float16 and torch.bfloat16\) \(compare"):
         compare([plain(tmp_path, ",dtype=float16"), pruned])
     with pytest.raises(InputError, match=r"attn_implementation \(eager and sdpa\)"):
         compare([plain(tmp_path, ",attn_implementation=eager"), pruned])
