@@ -35,6 +35,15 @@ def test_there_are_workflows() -> None:
     assert {path.name for path in WORKFLOWS} >= {"ci.yml", "newest.yml", "example-regression.yml"}
 
 
+def test_the_version_has_a_dated_entry_and_is_the_action_to_use() -> None:
+    """The release takes its notes from that entry, and refuses a tag that is not the version."""
+    root = Path(__file__).parents[1]
+    version = read_toml(root / "pyproject.toml")["project"]["version"]
+    entries = re.findall(r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$", (root / "CHANGELOG.md").read_text(), re.M)
+    assert entries[0] == version
+    assert f"lmms-topoprune@v{version}\n" in (root / "docs/ci.md").read_text()
+
+
 def test_the_table_of_versions_allows_what_the_package_does() -> None:
     root = Path(__file__).parents[1]
     project = read_toml(root / "pyproject.toml")["project"]

@@ -81,9 +81,16 @@ SUPPORT = (
 )
 
 
+def columns() -> tuple[list[str], list[str]]:
+    """What some families cannot do, and what all can."""
+    marks = [field.name for field in fields(Support) if field.type == "bool"]
+    differ = [name for name in marks if not all(getattr(row, name) for row in SUPPORT)]
+    return differ, [name for name in marks if name not in differ]
+
+
 def table() -> str:
-    """The table of docs/models.md."""
-    shown = [field.name for field in fields(Support) if field.type == "bool"]
+    """The table of docs/models.md: what all families can do is no column."""
+    shown, _ = columns()
     lines = ["| family | model | prompts | " + " | ".join(shown) + " | |", "|" + "---|" * (len(shown) + 4)]
     for row in SUPPORT:
         marks = " | ".join("yes" if getattr(row, name) else "no" for name in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +87,9 @@ def create(row: Support, kind: str, folder: Path, prefix: str = "dense", **more:
 
 
 def test_the_documented_table_is_what_the_tests_try() -> None:
-    assert support.table() in DOCS.read_text(), "python tests/harness/support.py prints the table"
+    page = DOCS.read_text(encoding="utf-8")
+    assert support.table() in page, "python tests/harness/support.py prints the table"
+    assert re.findall(r"^- \*\*(\w+)\*\*: ", page, re.MULTILINE) == support.columns()[1], "what all can do"
 
 
 CASES = [pytest.param(row, kind, id=f"{row.name}-{row.made}-{kind}") for row in SUPPORT for kind in row.kinds]

@@ -1,7 +1,7 @@
 """Stand-in documents for lmms-eval's own tasks: what their process_results leave, and what it comes to.
 
 Each case has two documents, the first answered right and the second wrong. `python -m task_rows` in
-tests/helpers prints the list that docs/statistics.md holds.
+tests/helpers prints the list that research/scored-tasks.md holds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def scored(case: Case) -> UnitScores:
 
 
 def listing() -> str:
-    """The list of docs/statistics.md, as Markdown."""
+    """The list of research/scored-tasks.md, as Markdown."""
     lines = ["| task | what is used | from |", "|---|---|---|"]
     for case in sorted(CASES, key=lambda case: case.task):
         found = scored(case)

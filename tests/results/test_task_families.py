@@ -19,7 +19,7 @@ from lmms_topoprune.results.document_scores import anls, chosen_option, parsed_a
 from lmms_topoprune.results.reading import check_whole, read_run
 from lmms_topoprune.sweep.run_folders import read_runs
 
-DOCS = Path(__file__).parents[2] / "docs" / "statistics.md"
+LIST = Path(__file__).parents[2] / "research" / "scored-tasks.md"
 
 
 @pytest.mark.parametrize("case", task_rows.CASES, ids=lambda case: case.task)
@@ -31,9 +31,9 @@ def test_a_task_of_lmms_eval_is_scored(case):
         assert found.scores == pytest.approx(case.scores) and found.own_scale == case.own_scale
 
 
-def test_the_list_in_the_docs_is_this_one():
+def test_the_list_in_the_notes_is_this_one():
     assert len(task_rows.CASES) >= 25
-    assert task_rows.listing() in DOCS.read_text(encoding="utf-8")
+    assert task_rows.listing() in LIST.read_text(encoding="utf-8")
 
 
 def test_mmmu_reads_open_answers_as_its_own_evaluation_does():
