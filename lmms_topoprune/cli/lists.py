@@ -28,14 +28,16 @@ def criteria(as_json: bool) -> None:
       topoprune criteria --json
     """
     from lmms_topoprune import registry
+    from lmms_topoprune.options import PruningOptions
 
-    found = registry.criteria().values()
+    found, default = registry.criteria().values(), PruningOptions().criterion
     if as_json:
         click.echo(json.dumps([_facts(each) for each in found]))
         return
     width = max(len(each.name) for each in found)
     for each in found:
-        click.echo(f"{each.name:{width}}  {shorten(each.summary, WIDTH - width - 2, placeholder='...')}")
+        text = f"{each.summary} (default)" if each.name == default else each.summary
+        click.echo(f"{each.name:{width}}  {shorten(text, WIDTH - width - 2, placeholder='...')}")
     for sentence in registry.problems(registry.Criterion):
         click.echo(f"topoprune: {sentence}", err=True)
 

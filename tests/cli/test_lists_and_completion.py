@@ -13,6 +13,7 @@ import pytest
 
 from lmms_topoprune import families, registry
 from lmms_topoprune.cli.main import COMMANDS
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 
 
@@ -22,6 +23,7 @@ def test_criteria_are_listed_one_a_line(topoprune):
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == list(registry.criterion_names())
     assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if "default" in line] == [PruningOptions().criterion]
 
 
 def test_criteria_as_json_tell_their_papers(topoprune):
