@@ -71,7 +71,12 @@ SEARCHES: dict[str, Mapping[str, Any]] = {
     "output_change": {"criterion": "output_change"},
 }
 """Those that run the model again."""
-GROUPS = {"rules": RULES, "floors": FLOORS, "searches": SEARCHES}
+SHARES: dict[str, Mapping[str, Any]] = {
+    f"zigzags, image_share={share:g}": {"criterion": "zigzags", "image_share": share}
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+}
+"""Which tokens the cloud is drawn from, on models with images."""
+GROUPS = {"rules": RULES, "floors": FLOORS, "searches": SEARCHES, "shares": SHARES}
 TOPOLOGY = ("zigzags", "intersections", "unions", "topology_angle_influence")
 
 
@@ -306,7 +311,9 @@ def cell(bench: Bench, mine: Floats, other: Floats, dense: Floats) -> str:
     "--judged", default=4, show_default=True, help="Passages a text, or documents a task, is judged by."
 )
 @click.option("--samples", default=96, show_default=True, help="To calibrate on.")
-@click.option("--groups", default="rules", show_default=True, help="Of the rules: rules, floors, searches.")
+@click.option(
+    "--groups", default="rules", show_default=True, help="Joined by commas: rules, floors, searches, shares."
+)
 @click.option("--reference", default="block_influence", show_default=True, help="Rules are compared with it.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
 def main(
