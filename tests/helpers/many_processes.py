@@ -3,8 +3,8 @@
     python many_processes.py FOLDER
 
 Forks after everything is imported, so that twenty processes cost little more than one: twenty that wait for
-the first, and six that compute all, since nobody can lock. Each writes FOLDER/wait/out/NUMBER.json or
-FOLDER/compute/out/NUMBER.json.
+the first, and six where nobody can lock, none of which goes on before all six have begun to compute. Each
+writes FOLDER/wait/out/NUMBER.json or FOLDER/compute/out/NUMBER.json.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ def main(folder: Path) -> None:
 def together(model: Any, processor: Any, chosen: list[Any], folder: Path, count: int) -> None:
     (folder / "out").mkdir(parents=True)
     start = time.time() + 1.0
+    fork = multiprocessing.get_context("fork")
+    all_compute = fork.Barrier(count if folder.name == "compute" else 1, timeout=120)
 
     def child(number: int) -> None:
         time.sleep(max(0.0, start - time.time()))
-        found = work(model, processor, chosen, folder / "cache")
+        found = work(model, processor, chosen, folder / "cache", all_compute)
         (folder / "out" / f"{number}.json").write_text(json.dumps(found))
 
-    fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=child, args=(number,)) for number in range(count)]
     for each in children:
         each.start()
@@ -61,11 +62,17 @@ def together(model: Any, processor: Any, chosen: list[Any], folder: Path, count:
         each.join()
 
 
-def work(model: Any, processor: Any, chosen: list[Any], folder: Path) -> dict[str, Any]:
+def work(model: Any, processor: Any, chosen: list[Any], folder: Path, meet: Any) -> dict[str, Any]:
     """The plan's hash and scores, how many calibration passes it took, and what was complained about."""
     passes, said = [], []
     collect = calibrate.collect_views
-    calibrate.collect_views = lambda *a, **k: passes.append(1) or collect(*a, **k)
+
+    def counted(*given: Any, **named: Any) -> Any:
+        passes.append(1)
+        meet.wait()
+        return collect(*given, **named)
+
+    calibrate.collect_views = counted
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("lmms_topoprune").addHandler(handler)
