@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from lmms_topoprune.errors import OptionError, unknown
 from lmms_topoprune.topology.complexes import Graph
@@ -102,6 +103,8 @@ class Neighbors:
 
 def _each(work: Callable[[Any, list[Any]], None], tasks: Any, shape: tuple[int, int]) -> None:
     """Do the tasks on all threads, each with scratch memory for two clouds of its own."""
+    if not tasks:
+        return
     workers = max(1, min(thread_count(), len(tasks)))
 
     def share(first: int) -> None:
@@ -110,5 +113,11 @@ def _each(work: Callable[[Any, list[Any]], None], tasks: Any, shape: tuple[int, 
             work(task, spaces)
 
     # One BLAS thread a worker: two pools of threads would wait for each other.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         list(pool.map(share, range(workers)))
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those with threads, NumPy's BLAS among them; to look for them takes milliseconds."""
+    return ThreadpoolController()
