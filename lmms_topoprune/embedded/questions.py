@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lmms_topoprune.embedded.scenes import COLORS, NUMBERS, PLURALS, SHAPES, SIZES, Scene, Thing, place
 
@@ -41,6 +42,8 @@ def as_choice(rng: random.Random, question: Question) -> tuple[str, list[str], s
     return f"{question.text} {lines}", options, LETTERS[options.index(question.answer)]
 
 
+LAST = 16
+"""How many scenes' descriptions are kept: a question with a wanted answer takes many tries."""
 TWO_STEP = ("compare", "hop")
 ORDERS = ("more", "fewer", "equal")
 SIDES = {
@@ -112,12 +115,13 @@ def beside(scene: Scene, side: str, anchor: Thing) -> list[Thing]:
     return [t for t in scene.things if SIDES[side](t, anchor)]
 
 
-def hops(scene: Scene) -> list[tuple[str, Thing]]:
+@lru_cache(LAST)
+def hops(scene: Scene) -> tuple[tuple[str, Thing], ...]:
     """Descriptions such as "object left of the red one" that point at exactly one object."""
     ways = [
         (f"object {side} the {name}", beside(scene, side, t)) for name, t in anchors(scene) for side in SIDES
     ]
-    return [(phrase, found[0]) for phrase, found in ways if len(found) == 1]
+    return tuple((phrase, found[0]) for phrase, found in ways if len(found) == 1)
 
 
 def _hop(rng: random.Random, scene: Scene, yesno: bool) -> Question | None:
@@ -144,7 +148,8 @@ def _only(things: list[Thing]) -> Thing | None:
     return things[0] if len(things) == 1 else None
 
 
-def phrases(scene: Scene, kind: str) -> list[tuple[str, Thing]]:
+@lru_cache(LAST)
+def phrases(scene: Scene, kind: str) -> tuple[tuple[str, Thing], ...]:
     """Descriptions that point at exactly one object without naming the attribute asked for."""
     found = []
     for t in scene.things:
@@ -162,7 +167,7 @@ def phrases(scene: Scene, kind: str) -> list[tuple[str, Thing]]:
             thing = _only([t for p, t in places if p == best])
             if thing is not None:
                 found.append((f"{word} object", thing))
-    return found
+    return tuple(found)
 
 
 def _attribute(rng: random.Random, scene: Scene, kind: str, yesno: bool) -> Question | None:
