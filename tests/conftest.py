@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -27,10 +28,21 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores; threads of each would fight for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where a test asks for threads, they wait asleep
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# timm, which transformers looks for, tries to import it: five seconds for what no test is about.
+sys.modules["wandb"] = None  # type: ignore[assignment]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the many garbage collections that lmms-eval asks for need not walk it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,9 +59,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture(scope="session")
 def embedded_processor() -> LlavaProcessor:
-    from training.embedded import build
+    """That of `build.build_processor`, as it is shipped: training its tokenizer takes seconds."""
+    from transformers import LlavaProcessor
 
-    return build.build_processor()
+    from lmms_topoprune.embedded.locate import model_path
+
+    return LlavaProcessor.from_pretrained(model_path())
 
 
 @pytest.fixture(scope="session")

@@ -93,19 +93,33 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_package_adds_a_criterion_and_a_broken_one_hides_no_other(package: Path) -> None:
+@pytest.fixture(scope="module")
+def seen(package: Path) -> dict[str, Any]:
+    """What one fresh interpreter sees of the other package, before and after it imports torch."""
     code = """
 import json, sys
-from lmms_topoprune import registry
+from lmms_topoprune import families, registry
 from lmms_topoprune.options import PruningOptions
 found = registry.criteria()
 options = PruningOptions(criterion="deep_first")
-print(json.dumps({"names": list(found), "papers": found["deep_first"].papers, "protect": options.protect_last,
+criteria = {"names": list(found), "papers": found["deep_first"].papers, "protect": options.protect_last,
     "code": bool(found["deep_first"].code), "cosine": found["cosine"].score.__module__,
     "listed": registry.criterion_names(), "problems": list(registry.problems(registry.Criterion)),
-    "torch": "torch" in sys.modules}))
+    "torch": "torch" in sys.modules}
+from lmms_topoprune.cli.doctor import _of_others
+doctor = [[f.works, f.needed, f.detail] for f in _of_others()]
+from lmms_eval.models import get_model
+model = get_model("deep_first_pruned_mine")
+others = {"repair": registry.get_repair("untouched").summary, "families": list(families.families()),
+    "problems": families.problems(), "mine": model.mine, "criterion": model.registered.criterion}
+print(json.dumps({"criteria": criteria, "doctor": doctor, "others": others}))
 """
-    found = json.loads(python(code, package))
+    found: dict[str, Any] = json.loads(python(code, package).splitlines()[-1])
+    return found
+
+
+def test_a_package_adds_a_criterion_and_a_broken_one_hides_no_other(seen: dict[str, Any]) -> None:
+    found = seen["criteria"]
     assert "deep_first" in found["names"] and "topology" in found["names"]
     assert "broken" in found["listed"] and "broken" not in found["names"]
     assert found["papers"] == {"Doe, Deep First": "https://example.org"}
@@ -116,28 +130,15 @@ print(json.dumps({"names": list(found), "papers": found["deep_first"].papers, "p
     assert "criterion is 'broken', but topoprune_more.gone cannot be imported" in broken + hidden
 
 
-def test_a_package_adds_a_repair_and_a_family(package: Path) -> None:
-    code = """
-import json
-from lmms_topoprune import families, registry
-from lmms_eval.models import get_model
-model = get_model("deep_first_pruned_mine")
-print(json.dumps({"repair": registry.get_repair("untouched").summary, "families": list(families.families()),
-    "problems": families.problems(), "mine": model.mine, "criterion": model.registered.criterion}))
-"""
-    found = json.loads(python(code, package).splitlines()[-1])
+def test_a_package_adds_a_repair_and_a_family(seen: dict[str, Any]) -> None:
+    found = seen["others"]
     assert found["repair"] == "Nothing is mended" and found["mine"] and found["criterion"] == "deep_first"
     assert "mine" in found["families"] and "llava" in found["families"] and "gone" not in found["families"]
     assert len(found["problems"]) == 1 and "family 'gone'" in found["problems"][0]
 
 
-def test_doctor_names_what_a_package_broke(package: Path) -> None:
-    code = """
-import json
-from lmms_topoprune.cli.doctor import _of_others
-print(json.dumps([[f.works, f.needed, f.detail] for f in _of_others()]))
-"""
-    found = json.loads(python(code, package).splitlines()[-1])
+def test_doctor_names_what_a_package_broke(seen: dict[str, Any]) -> None:
+    found = seen["doctor"]
     assert len(found) == 3 and not any(works or needed for works, needed, _ in found)
 
 

@@ -21,7 +21,7 @@ def model(tiny_llava):
     return tiny_llava(layers=6)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def planner(model, embedded_processor, samples):
     return Planner("tiny", model, embedded_processor, cache=Cache(None), samples=samples[:16])
 

@@ -36,19 +36,17 @@ def model(tiny_llava):
 
 @pytest.fixture
 def plan_for(model, embedded_processor, samples):
-    def make(criterion="topology", **changes):
-        options = PruningOptions(**{"samples": 32, "k": "3", "criterion": criterion, **changes})
-        cache = Cache(None)
-        return make_plan(
-            model, embedded_processor, options, name="tiny", samples=samples, progress=False, cache=cache
-        )
+    def make(criterion="topology", count=32, **changes):
+        options = PruningOptions(**{"samples": count, "k": "3", "criterion": criterion, **changes})
+        given = {"name": "tiny", "samples": samples[:count], "progress": False, "cache": Cache(None)}
+        return make_plan(model, embedded_processor, options, **given)
 
     return make
 
 
 @pytest.mark.parametrize("criterion", [n for n, c in registry.criteria().items() if c.score])
 def test_every_criterion_makes_a_plan(plan_for, model, criterion):
-    plan = plan_for(criterion, sparsity=0.3, k="3")
+    plan = plan_for(criterion, count=12, sparsity=0.3)
     assert plan.layers == 6 and len(plan.dropped) == 2 and set(plan.dropped) <= {0, 1, 2, 3, 4, 5}
     assert plan.criterion == criterion and plan.fingerprint == fingerprint(model)
     assert len(plan.scores) == 6 and np.isfinite(plan.scores).all()

@@ -33,9 +33,9 @@ def model(tiny_llava):
 @pytest.fixture(scope="module")
 def plain(tiny_llava, embedded_processor, samples):
     """Every sample alone through the model, its hidden states kept by hand."""
+    model = tiny_llava()
     return {
-        suffix: [_alone(tiny_llava(), embedded_processor, s, suffix) for s in samples]
-        for suffix in ("", RET_MARKER)
+        suffix: [_alone(model, embedded_processor, s, suffix) for s in samples] for suffix in ("", RET_MARKER)
     }
 
 

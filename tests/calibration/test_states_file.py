@@ -58,13 +58,14 @@ def no_pass(monkeypatch):
 
 
 def test_one_pass_is_enough_for_every_criterion(planner, model, embedded_processor, monkeypatch, tmp_path):
+    few = {"samples": 8, "k": "5"}
     first = planner()
-    first.plans(wanted("cosine"))
-    first.plans(wanted("cosine", token="mean") + wanted("topovlm", k="5"))  # ret: a pass of its own
-    first.plans(wanted("unions", k="5"))  # a cloud of tokens
+    first.plans(wanted("cosine", samples=8))
+    first.plans(wanted("cosine", token="mean", samples=8) + wanted("topovlm", **few))  # ret: its own pass
+    first.plans(wanted("unions", **few))  # a cloud of tokens
     assert first.passes == 4 and len(list((tmp_path / "states").iterdir())) == 4
     names = [name for name in registry.criteria() if name != "dense"]
-    every = wanted(*names, k="5") + wanted("reverse:gardinazzi", "topology", k="3")
+    every = wanted(*names, **few) + wanted("reverse:gardinazzi", "topology", samples=8, k="3")
     alone = [
         make_plan(model, embedded_processor, o, name="tiny", progress=False, cache=Cache(None)) for o in every
     ]

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from vision_families import Tiny
+from vision_families import Alone, Tiny
 
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.loss import LossOracle
@@ -78,6 +78,11 @@ def videos(write):
 
 def expected(name: str, token: str) -> np.ndarray:
     """(L + 1, N, d): a plain pass of each video's frames 0, 2, ..., 14."""
+    return torch.stack([alone.vector(token) for alone in passed(name)], 1).numpy()
+
+
+@cache
+def passed(name: str) -> list[Alone]:
     found = []
     for seed, text in enumerate(QUESTIONS):
         frames = pixels(seed)[::2]
@@ -85,8 +90,8 @@ def expected(name: str, token: str) -> np.ndarray:
             {"videos": [x], "do_sample_frames": False, "video_metadata": [_facts()]}
             for x in (frames, 255 - frames)
         )
-        found.append(tiny(name).passed(f"user: {MARKS[name]}{text}assistant:", media, other).vector(token))
-    return torch.stack(found, 1).numpy()
+        found.append(tiny(name).passed(f"user: {MARKS[name]}{text}assistant:", media, other))
+    return found
 
 
 def _facts():

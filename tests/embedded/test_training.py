@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlavaProcessor
 
 from lmms_topoprune.errors import InputError
 from training.batches import IGNORE, Batches
@@ -110,6 +112,24 @@ def test_no_layer_is_a_copy_of_another(whole: Path) -> None:
         for i in range(2)
     )
     assert torch.nn.functional.cosine_similarity(first, second, dim=0) < 0.5
+
+
+def test_the_processor_that_ships_is_the_one_that_is_built(embedded_processor: LlavaProcessor) -> None:
+    built = build.build_processor()
+    for found in ("tokenizer", "image_processor", "chat_template"):
+        ours, theirs = (written(getattr(p, found)) for p in (built, embedded_processor))
+        assert ours and ours == theirs, found
+
+
+def written(part: Any) -> Any:
+    if hasattr(part, "backend_tokenizer"):
+        return (
+            part.backend_tokenizer.to_str(),
+            part.padding_side,
+            part.model_max_length,
+            part.special_tokens_map,
+        )
+    return part.to_dict() if hasattr(part, "to_dict") else part
 
 
 def test_a_batch_depends_on_seed_step_and_mix_alone() -> None:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import LlavaProcessor
 from two_ranks import samples
 
 from lmms_topoprune._util import cache as caching
 from lmms_topoprune._util.cache import Cache
+from lmms_topoprune.embedded.locate import model_path
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan
 
@@ -35,7 +37,7 @@ COUNTS = {"wait": 20, "compute": 6}
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    processor = build.build_processor()
+    processor = LlavaProcessor.from_pretrained(model_path())
     size = build.Size(layers=6, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
     model, chosen = build.build_model(processor, size, 0).eval(), samples()[:8]
     for how, count in COUNTS.items():

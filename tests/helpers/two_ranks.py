@@ -14,11 +14,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from transformers import LlavaProcessor
 
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import questions, scenes
+from lmms_topoprune.embedded.locate import model_path
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan
@@ -52,7 +54,7 @@ def main(folder: Path) -> None:
 def work(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    processor = build.build_processor()
+    processor = LlavaProcessor.from_pretrained(model_path())
     size = build.Size(layers=6, width=32, mlp=64, heads=4, vision_layers=1, vision_width=32)
     model = build.build_model(processor, size, 0).eval()
     options = PruningOptions(sparsity=0.3, criterion="cosine", samples=32, k="3")

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from transformers import LlavaProcessor
+
+from lmms_topoprune.embedded.locate import model_path
 from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import fingerprint
@@ -30,7 +33,7 @@ SIZE = build.Size(layers=LAYERS, width=32, mlp=64, heads=4, vision_layers=1, vis
 
 def save_model(folder: Path, **saving: Any) -> Path:
     """A random LLaVA of 6 layers and a plan for it, plan.json."""
-    processor = build.build_processor()
+    processor = LlavaProcessor.from_pretrained(model_path())
     model = build.build_model(processor, SIZE, 0).eval()
     model.save_pretrained(folder, **saving)
     processor.save_pretrained(folder)

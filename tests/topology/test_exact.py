@@ -33,7 +33,7 @@ def zigzags(draw):
 
 
 @st.composite
-def clouds(draw, samples: int = 24, states: int = 5):
+def clouds(draw, samples: int = 16, states: int = 5):
     """Point clouds that drift, with ties, duplicates, identical and unrelated states; k up to N - 1."""
     count, n, width = draw(st.integers(1, states)), draw(st.integers(2, samples)), draw(st.integers(1, 4))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
