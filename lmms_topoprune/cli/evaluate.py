@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from lmms_topoprune._util.compat import replaced
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
-from lmms_topoprune.errors import whole_number
+from lmms_topoprune.errors import OptionError, whole_number
 
 
 def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
@@ -59,20 +61,45 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         from lmms_topoprune.harness.listing import check_model
 
         check_model(model)
+    elif _needs_model(arguments):
+        raise OptionError(
+            "--model is left out; allowed: a name that `topoprune models` lists, such as topopruned_llava"
+        )
     sys.argv = ["lmms_eval", *given]
-    with _tasks_known(given), _judged(given, as_json):
+    with _tasks_known(given), _colors_on_screens_only(), _judged(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
     """What `--name value` or `--name=value` says."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip(arguments, [*arguments, None][1:], strict=True):
         if argument == name:
             return following
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
+
+
+def _needs_model(arguments: Sequence[str]) -> bool:
+    """Whether tasks are asked for; a file of settings names its own model, a list of tasks takes none."""
+    tasks, settings = _value(arguments, "--tasks"), any(one.startswith("--conf") for one in arguments)
+    return tasks is not None and not tasks.startswith("list") and not settings
+
+
+@contextmanager
+def _colors_on_screens_only() -> Iterator[None]:
+    """lmms-eval colors its log wherever it goes, into files and pipes, too."""
+    from loguru import logger
+
+    add = logger.add
+
+    def add_sink(sink: Any, **given: Any) -> int:
+        screen = "NO_COLOR" not in os.environ and getattr(sink, "isatty", bool)()
+        return add(sink, **{**given, "colorize": bool(given.get("colorize") and screen)})
+
+    with replaced(logger, add=add_sink):
+        yield
 
 
 def _folder(arguments: Sequence[str]) -> str | None:

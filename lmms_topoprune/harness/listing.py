@@ -58,9 +58,13 @@ def refuse_unknown(tasks: Sequence[str], manager: TaskManager) -> None:
     """
     for task in tasks:
         if not manager.match_tasks([task]) and not Path(task).exists():
-            known = manager.all_tasks
+            known, folder = manager.all_tasks, manager.include_path
+            if isinstance(folder, str) and not Path(folder).is_dir():
+                raise OptionError(
+                    f"include_path is {shown(folder)}, which is no folder; pass one with task files"
+                )
             own = ", ".join(sorted(name for name in known if name.startswith("topoprune")))
             raise OptionError(
                 f"task is {shown(task)}; allowed: the {len(known)} names that `topoprune eval --tasks list` "
-                f"prints, {own} among them{nearest(task, known)}"
+                f"prints{f', {own} among them' if own else ''}{nearest(task, known)}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,9 +12,10 @@ import lmms_eval.__main__
 import lmms_eval.tasks
 import pytest
 from lmms_eval.tasks import TaskManager
+from loguru import logger
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.cli.evaluate import _judged
+from lmms_topoprune.cli.evaluate import _colors_on_screens_only, _judged, _needs_model
 from lmms_topoprune.harness import listing
 
 
@@ -117,6 +119,54 @@ def test_results_that_cannot_be_kept_are_no_success(evaluate_json, tmp_path):
     (tmp_path / "file").touch()
     code, found, _ = evaluate_json("layers=1", "--output", tmp_path / "file")
     assert code == 1 and "could not be written" in found["error"] and len(found["runs"]) == 1
+
+
+def test_a_run_without_a_model_is_told_which_to_pass(topoprune):
+    """lmms-eval's own default is a model that it does not have."""
+    code, out, err = topoprune("eval", "--tasks", "topoprune")
+    assert code == 2 and "--model is left out" in err and "Traceback" not in err and not out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["--tasks", "mme"], True),
+        (["--tasks=mme", "--limit", "2"], True),
+        (["--tasks", "list"], False),
+        (["--config", "settings.yaml"], False),
+        (["--tasks", "mme", "--config=settings.yaml"], False),
+        ([], False),
+    ],
+)
+def test_a_file_of_settings_and_a_list_need_no_model(arguments, needs):
+    assert _needs_model(arguments) is needs
+
+
+def test_a_folder_of_tasks_that_is_none_is_named_itself(evaluate, tmp_path):
+    """Without it its tasks are unknown, which is not the mistake."""
+    code, _, err = evaluate("layers=1", "--include_path", tmp_path / "nowhere", tasks="mine")
+    assert code == 2 and "nowhere', which is no folder" in err and "Traceback" not in err
+    code, _, err = evaluate("layers=1", "--include_path", tmp_path, tasks="mine")
+    assert code == 2 and "task is 'mine'" in err and ",  among" not in err
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "no_color", "colored"),
+    [(io.StringIO, False, False), (Screen, False, True), (Screen, True, False)],
+)
+def test_the_log_of_lmms_eval_is_colored_on_a_screen_alone(stream, no_color, colored, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
+    out = stream()
+    with _colors_on_screens_only():
+        sink = logger.add(out, colorize=True, format="<green>{message}</green>")  # as lmms-eval does
+    logger.info("hello")
+    logger.remove(sink)
+    assert out.getvalue() == ("\x1b[32mhello\x1b[0m\n" if colored else "hello\n")
 
 
 def test_other_ranks_are_silent(capsys, monkeypatch):
