@@ -12,6 +12,7 @@ from loguru import logger
 
 from lmms_topoprune._util.compat import loading_through
 from lmms_topoprune.calibration.ranks import Ranks
+from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner
 from lmms_topoprune.plan import PruningPlan
@@ -73,6 +74,7 @@ class PartialLoad:
     def _load(self, kind: Any, path: str, given: dict[str, Any]) -> Any:
         checkpoint = Checkpoint(path, kind, given)
         if not isinstance(checkpoint.config, kind.config_class):  # the text model of Qwen2.5-Omni's folder
+            self._refuse_other_family(checkpoint.config, kind.config_class.model_type)
             return kind.from_pretrained(path, **given)
         self._checkpoint = checkpoint
         self.plan = self.planner.plan_before_loading(
@@ -82,6 +84,15 @@ class PartialLoad:
             return kind.from_pretrained(path, **given)
         logger.info(f"loading without the dropped layers: {self.plan}")
         return load_pruned(path, self.plan, model_class=kind, **given)
+
+    def _refuse_other_family(self, config: Any, loads: str) -> None:
+        """transformers only warns, and fills what does not fit with random numbers."""
+        parts = [getattr(part, "model_type", None) for part in config.sub_configs.values()]
+        if loads not in (config.model_type, *parts):
+            raise InputError(
+                f"pretrained is {shown(self.planner.name)}, a model of type {config.model_type}, but "
+                f"{self.wraps} loads {loads}; pass it to the model of its own family (`topoprune models`)"
+            )
 
     def remember(self, plan: PruningPlan) -> None:
         """Keep what the next run has to know before it loads the model, which was loaded dense."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lmms_eval import models
 from transformers import AutoConfig, LlamaConfig
 
 from lmms_topoprune._util.device import find_device
@@ -113,3 +114,10 @@ def test_a_folder_of_an_adapter_alone_is_refused_with_the_reason(tmp_path: Path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"layers_to_transform": [1, 4]}))
     with pytest.raises(InputError, match=r"an adapter, which counts the layers of another model; merge it"):
         resolve(str(tmp_path))
+
+
+def test_a_model_of_another_family_is_refused() -> None:
+    """transformers warns, fills what does not fit with random numbers, and the model answers nonsense."""
+    wanted = "'embedded', a model of type llava, but qwen2_vl loads qwen2_vl; pass it to the model of its"
+    with pytest.raises(InputError, match=wanted):
+        models.get_model("topopruned_qwen2_vl")(pretrained="embedded", device="cpu", layers="3")
