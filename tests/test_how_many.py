@@ -9,8 +9,9 @@ import pytest
 from lmms_topoprune._util.cache import Cache
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
-from lmms_topoprune.pipeline import Planner, trials
+from lmms_topoprune.pipeline import Planner, checks, trials
 from lmms_topoprune.pipeline.checks import counted, why_nothing_goes
+from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import delete_layers, layer_sizes
 
 COSINE = PruningOptions(criterion="cosine", samples=16, calibration_batch=16)
@@ -103,9 +104,28 @@ def test_auto_measures_the_loss_and_the_answers(planner):
             {"sparsity": 0.01},
             "sparsity is 0.01, which is less than half of one of 6 layers; pass sparsity=0.3",
         ),
-        ({"sparsity": "auto"}, "dropping a single layer costs more than tolerance=0.1 allows"),
+        ({"sparsity": "auto"}, "dropping a single layer raises the loss of a calibration token by 0.25"),
+        (
+            {"sparsity": "auto", "tolerance": "5%"},
+            "dropping a single layer changes 25.0% of the dense model's answers to the calibration samples, "
+            "more than tolerance=5% allows; pass a larger one, calibration= with samples like your use",
+        ),
         ({"parameters": 5e9}, "the whole model has no more parameters than that"),
     ],
 )
 def test_what_to_do_where_nothing_goes(given, said):
-    assert why_nothing_goes(PruningOptions(**given), 6).startswith(said)
+    plan = PruningPlan("tiny", "", 6, (), "cosine", parameters={"rises": {"1": 0.25}})
+    assert why_nothing_goes(PruningOptions(**given), plan).startswith(said)
+
+
+def test_where_every_layer_stays_no_larger_tolerance_is_advised():
+    nothing_tried = PruningPlan("tiny", "", 2, (), "cosine", parameters={"rises": {}})
+    assert why_nothing_goes(PruningOptions(sparsity="auto"), nothing_tried) == "every layer has to stay"
+
+
+def test_a_loaded_model_is_not_looked_up_by_its_name(planner, monkeypatch):
+    """A sweep's model may be called "embedded", which the hub would be asked for."""
+    monkeypatch.setattr(checks, "count_layers", lambda path: pytest.fail(f"{path} was looked up"))
+    planner.check(COSINE, replace(COSINE, drop=2))
+    with pytest.raises(OptionError, match="drops 5 of 6 layers"):
+        planner.check(replace(COSINE, drop=5))

@@ -56,7 +56,7 @@ def command(**arguments: Any) -> None:
         return
     click.echo(str(plan))
     if not plan.dropped and wanted.criterion != "dense":
-        click.echo(f"WARNING: no layer would go: {why_nothing_goes(wanted, plan.layers)}", err=True)
+        click.echo(f"WARNING: no layer would go: {why_nothing_goes(wanted, plan)}", err=True)
     if plan.scores is not None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):

@@ -156,7 +156,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.partial_load.remember(self._plan)
         if not self.plan.dropped and self.registered.criterion != "dense":
             logger.warning(
-                f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan.layers)}"
+                f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan)}"
             )
         if self.options.self_test:
             with measured(self.stages, "self_test"):

@@ -83,15 +83,13 @@ def counted(options: PruningOptions, layers: int, sizes: Sequence[int], total: i
     return replace(options, sparsity=count / layers, drop=None, parameters=None)
 
 
-def why_nothing_goes(options: PruningOptions, layers: int) -> str:
+def why_nothing_goes(options: PruningOptions, plan: PruningPlan) -> str:
     """What a user may have forgotten whose plan drops no layer."""
+    layers = plan.layers
     if is_explicit(options):
         return "the given plan or list of layers is empty"
     if options.sparsity == AUTO:
-        return (
-            f"dropping a single layer costs more than tolerance={options.tolerance} allows; pass a larger "
-            "one, or drop=1"
-        )
+        return _why_not_one(options, plan.parameters.get("rises", {}).get("1"))
     if options.parameters is not None:
         return "the whole model has no more parameters than that; pass fewer"
     least = f"sparsity={max(0.3, round(1 / layers, 3)):g}"
@@ -102,6 +100,22 @@ def why_nothing_goes(options: PruningOptions, layers: int) -> str:
     return (
         f"sparsity is 0; pass {least}, drop={max(1, round(0.3 * layers))}, sparsity=auto or layers=3-5+9, or "
         "evaluate the dense model"
+    )
+
+
+def _why_not_one(options: PruningOptions, rise: float | None) -> str:
+    """Why a tolerance lets no layer go, with what the first one costs, if it was measured."""
+    if rise is None:
+        return "every layer has to stay"
+    other = ""
+    if options.allowed_rise[0] == "answers":
+        costs = f"changes {rise:.1%} of the dense model's answers to the calibration samples"
+        other = "calibration= with samples like your use, a rise of the loss such as tolerance=0.1, "
+    else:
+        costs = f"raises the loss of a calibration token by {rise:.3g} nats"
+    return (
+        f"dropping a single layer {costs}, more than tolerance={options.tolerance} allows; pass a larger "
+        f"one, {other}or drop=1"
     )
 
 

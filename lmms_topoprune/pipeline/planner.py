@@ -145,8 +145,10 @@ class Planner:
             InputError: a layer that does not exist, a plan file or samples that cannot be used.
             UnreachableError: the calibration data cannot be reached.
         """
-        layers, forbidden = checks.count_layers(self.path or self.name), frozenset[int]()
-        if self.model is not None:
+        layers: int | None
+        if self.model is None:
+            layers, forbidden = checks.count_layers(self.path or self.name), frozenset[int]()
+        else:  # its name may be none that the hub knows
             layers, forbidden = self.layers.count, self.layers.undeletable
         for options in wanted:
             self._check_layers(options, layers, forbidden)
