@@ -124,7 +124,13 @@ def test_the_action_evaluates_with_and_without_a_limit(step) -> None:
 
 
 def test_the_action_tells_a_regression_from_a_mistake(step) -> None:
-    given = {"BASELINE": "baseline.json", "TOLERANCE": "2", "SAME_PLAN": "true", "OUTPUT": "out"}
+    given = {
+        "BASELINE": "baseline.json",
+        "TOLERANCE": "2",
+        "SAME_PLAN": "true",
+        "COMMENT": "false",
+        "OUTPUT": "out",
+    }
     code, values, told = step("Compare", **given)
     assert code == 0 and values["passed"] == "true"
     assert "--baseline baseline.json --tolerance 2 --same-plan" in told
@@ -135,8 +141,17 @@ def test_the_action_tells_a_regression_from_a_mistake(step) -> None:
 
 
 def test_the_action_makes_a_baseline_where_there_is_none(step) -> None:
-    code, _, told = step("Compare", BASELINE="", TOLERANCE="1", SAME_PLAN="false", OUTPUT="out")
+    given = {"BASELINE": "", "TOLERANCE": "1", "SAME_PLAN": "false", "COMMENT": "true", "OUTPUT": "out"}
+    code, _, told = step("Compare", **given)
     assert code == 0 and "--save-baseline out/baseline.json" in told and "--same-plan" not in told
+
+
+@pytest.mark.parametrize("name", ["SAME_PLAN", "COMMENT"])
+@pytest.mark.parametrize("value", ["yes", "True", ""])
+def test_the_action_leaves_no_check_out_for_a_misspelt_yes(step, name, value) -> None:
+    given = {"BASELINE": "baseline.json", "TOLERANCE": "1", "SAME_PLAN": "true", "COMMENT": "false"}
+    code, _, told = step("Compare", **given | {name: value}, OUTPUT="out")
+    assert code == 2 and not told
 
 
 def test_the_action_keeps_one_comment_up_to_date(step, tmp_path: Path) -> None:
