@@ -85,6 +85,14 @@ def test_auto_drops_as_many_layers_as_the_tolerance_allows(planner, monkeypatch,
     assert max(within, default=0) == drops
 
 
+def test_a_tolerance_that_is_meant_as_a_share_is_noticed(planner, caplog, monkeypatch):
+    monkeypatch.setattr(trials, "_rise", lambda plan, *_: 0.0)
+    for tolerance, said in (("5", "may grow 148 times"), ("5%", ""), ("0.9", "")):
+        caplog.clear()
+        planner.plan(replace(COSINE, sparsity="auto", tolerance=tolerance))
+        assert said in caplog.text and bool(said) is ("percent sign" in caplog.text)
+
+
 def test_auto_measures_the_loss_and_the_answers(planner):
     by_loss = planner.plan(replace(COSINE, sparsity="auto", tolerance="100", trials=2))
     assert len(by_loss.dropped) == 4 and len(by_loss.trials) == 1  # all that may go

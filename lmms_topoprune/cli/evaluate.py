@@ -7,9 +7,11 @@ import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.compat import replaced
@@ -52,8 +54,8 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
     With --json everything that lmms-eval prints goes to stderr, and stdout is {"runs": [...]}: for each
     evaluation what its results file holds, with the plan under "plan" and the file's path under "file" (null
-    without --output_path). Where lmms-eval gives up or cannot keep its results, which it does with exit
-    code 0, the exit code is 1, or 2 if a task or the model is unknown.
+    without --output_path). Where lmms-eval gives up, cannot keep its results or skips an entry of --config,
+    which it does with exit code 0, the exit code is 1, or 2 if a task or the model is unknown.
     """
     options.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
     given = lmms_eval_arguments(arguments)
@@ -85,6 +87,13 @@ def _needs_model(arguments: Sequence[str]) -> bool:
     """Whether tasks are asked for; a file of settings names its own model, a list of tasks takes none."""
     tasks, settings = _value(arguments, "--tasks"), any(one.startswith("--conf") for one in arguments)
     return tasks is not None and not tasks.startswith("list") and not settings
+
+
+def _evaluations(arguments: Sequence[str]) -> int:
+    """How many are asked for: a file of settings may hold a list, of which lmms-eval skips what fails."""
+    file = _value(arguments, "--config")
+    settings = yaml.safe_load(Path(file).read_text(encoding="utf-8")) if file else None
+    return len(settings) if isinstance(settings, list) else 1
 
 
 @contextmanager
@@ -142,6 +151,9 @@ def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
     if saved.lost:
         reason = f"the results could not be written to {saved.lost[0]!r}"
         error = {"error": reason, "kind": "OSError"}
+    elif 0 < len(saved.runs) < (asked := _evaluations(given)):
+        missing = f"{asked - len(saved.runs)} of {asked} evaluations gave no results"
+        error = {"error": f"{missing}; the reasons are on stderr", "kind": "SystemExit"}
     elif not saved.runs and gave_up:
         error = {"error": "lmms-eval evaluated nothing; the reason is on stderr", "kind": "SystemExit"}
     if as_json:

@@ -35,6 +35,7 @@ VERSION = 1
 """Raised when the same scores and losses would settle on other layers."""
 ROUND = 8
 """Sets that are tried before the best one is looked for again, and before what was measured is kept."""
+MUCH = 1.0  # nats: of a tolerance, more than anybody means
 BROKEN = 1e4  # nats: the loss of a model without numbers, or of a repair that is not possible
 Advance = Callable[[float], None]
 
@@ -102,13 +103,21 @@ def largest(
         The plan, None if not even one layer may go; and the tolerance with the rise at every number tried.
     """
     rises, best, low, high = dict[str, float](), None, 0, most
+    kind, allowed = options.allowed_rise
+    if kind == "loss" and allowed >= MUCH:
+        log.warning(
+            "tolerance is %s, in nats a token: the perplexity may grow %.3g times; a share of the answers "
+            "is written with a percent sign, such as 5%%",
+            options.tolerance,
+            math.exp(min(allowed, 700)),
+        )
     while low < high:
         middle = (low + high + 1) // 2 if best else 1
         plan, held = settled(replace(options, sparsity=middle / count, trials=max(1, options.trials)))
         if best is None:
             high -= held
         rises[str(middle)] = rise = round(_rise(plan, options, dense_loss), 6)
-        if rise > options.allowed_rise[1]:
+        if rise > allowed:
             high = middle - 1
         else:
             low, best = middle, plan

@@ -121,6 +121,24 @@ def test_results_that_cannot_be_kept_are_no_success(evaluate_json, tmp_path):
     assert code == 1 and "could not be written" in found["error"] and len(found["runs"]) == 1
 
 
+def test_a_list_of_settings_with_a_bad_entry_goes_on_and_is_no_success(
+    topoprune, evaluate, model_folder, tmp_path
+):
+    """lmms-eval goes on after it, and ends with 0."""
+    shared = {"model": "topopruned_llava", "tasks": "topoprune_yesno", "limit": 2, "batch_size": 2}
+    entries = [
+        {**shared, "model_args": f"pretrained={model_folder},{more}"} for more in ("layers=1", "sparsity=3")
+    ]
+    (tmp_path / "settings.yaml").write_text(json.dumps(entries))
+    for order, good in ((entries, 1), (entries[::-1], 1), (entries[:1], 1)):
+        (tmp_path / "settings.yaml").write_text(json.dumps(order))
+        code, out, err = topoprune("eval", "--config", tmp_path / "settings.yaml", "--json")
+        found = json.loads(out)
+        assert len(found["runs"]) == good and code == len(order) - 1, err
+        assert found.get("error", "").startswith("1 of 2 evaluations") is (len(order) == 2)
+        assert len(order) == 1 or "sparsity is 3.0; allowed" in err
+
+
 def test_a_run_without_a_model_is_told_which_to_pass(topoprune):
     """lmms-eval's own default is a model that it does not have."""
     code, out, err = topoprune("eval", "--tasks", "topoprune")
