@@ -34,8 +34,8 @@ class Recipe:
         context: tokens a scene, filled with as many questions as fit.
         rank: of the decoder's updates.
         decoder_lr, projector_lr: peak learning rates.
-        bfloat16: matrix products are done in it, by autocast; five times as fast as float32 on processors
-            with AVX-512 BF16 or AMX. The weights stay float32.
+        bfloat16: matrix products are done in it, by autocast, which takes less than half the time on
+            processors with AVX-512 BF16 or AMX (benchmarks/bfloat16.py). The weights stay float32.
         seed: draws the projector, the scenes and the questions.
     """
 
