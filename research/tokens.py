@@ -137,11 +137,11 @@ class Bench(ABC):
     def judged(self, layers: str) -> list[float]:
         """The same as `measured`, looked up first."""
         key = [*self.facts, layers]
-        found = self.cache.get(key)
+        found = self.cache.get(key, lambda kept: [float(each) for each in kept])
         if found is None:
             found = self.measured(parse_layers(layers) if layers != "none" else ())
             self.cache.put(key, found)
-        return list(found)
+        return found
 
 
 class Texts(Bench):
