@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 _ABSENT = object()
@@ -99,9 +100,6 @@ TOUCHED = (
         "fetch_videos",
         _TRANSFORMERS,
         "chat models open no videos where torchcodec is not installed",
-    ),
-    Touched(
-        "transformers.video_processing_utils", "is_torchcodec_usable", _TRANSFORMERS, "the same, and a crash"
     ),
     Touched(
         "transformers.dynamic_module_utils",
@@ -235,7 +233,7 @@ def open_videos_with(reader: Callable[[str], Any]) -> None:
 
     if not hasattr(torchvision.io, "read_video"):
         torchvision.io.read_video = partial(_frames_between, reader)
-    if videos.is_torchcodec_usable(decode="video") or hasattr(videos.VideoProcessorMixin, "topoprune"):
+    if _decodes_by_itself(videos) or hasattr(videos.VideoProcessorMixin, "topoprune"):
         return
 
     def fetch_videos(self: Any, given: Any, sample_indices_fn: Any = None) -> Any:
@@ -245,6 +243,13 @@ def open_videos_with(reader: Callable[[str], Any]) -> None:
 
     videos.VideoProcessorMixin.fetch_videos = fetch_videos
     videos.VideoProcessorMixin.topoprune = True
+
+
+def _decodes_by_itself(videos: ModuleType) -> bool:
+    """Whether transformers has torchcodec; 5.20, the last for Python 3.10, does not ask if it works."""
+    if usable := getattr(videos, "is_torchcodec_usable", None):
+        return bool(usable(decode="video"))
+    return bool(getattr(videos, "is_torchcodec_available", bool)())
 
 
 def _sampled(film: Any, choose: Callable[..., Any] | None) -> tuple[Any, Any]:

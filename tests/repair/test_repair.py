@@ -313,7 +313,7 @@ NAMES = ("qwen2", "qwen3", "gpt_neox", "llava_mistral", "idefics3", "mllama", "l
 
 
 @pytest.mark.parametrize("method", ["linear", "rescale"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", holds.named(NAMES))
 def test_families_stay_whole(name: str, method: str) -> None:
     """Caches agree with no cache, plain prompts give finite logits, and a restore gives the dense ones."""
     family = FAMILIES[name]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from families.properties import build
+from families.properties import build, named
 from families.table import FAMILIES
 from torch import nn
 from transformers import LlavaProcessor, PreTrainedModel
@@ -18,7 +18,7 @@ from lmms_topoprune.surgery import decoder_layers, delete_layers, self_test, tex
 SOUND = ("llama", "qwen2_vl", "qwen3_5", "gemma3", "gemma3n", "mllama", "lfm2_vl", "idefics2", "kosmos2")
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", named(SOUND))
 def test_passes_dense_and_pruned_models(name: str) -> None:
     model = build(FAMILIES[name], "sdpa")
     self_test(model)
