@@ -82,15 +82,19 @@ class Criterion:
 
         Raises:
             OptionError: the dense reference scores nothing.
+            InputError: the function returned something else than scores.
         """
         if self.score is None:
             raise unknown("criterion", self.name, scoring_names())
         scores = self.score(*arguments, **given)
-        if not self.reversed:
-            return scores
-        from lmms_topoprune.selection import reverse
+        from lmms_topoprune.selection import LayerScores, PairScores, reverse
 
-        return reverse(scores)
+        if not isinstance(scores, LayerScores | PairScores):
+            raise InputError(
+                f"criterion {self.name!r} returned a {type(scores).__name__}; "
+                "allowed: LayerScores, PairScores"
+            )
+        return reverse(scores) if self.reversed else scores
 
     @property
     def needs_samples(self) -> bool:

@@ -56,7 +56,8 @@ def score(found: Measurements, options: PruningOptions) -> LayerScores | PairSco
     declared.
 
     Raises:
-        InputError: the function takes something that the criterion did not declare.
+        InputError: the function takes something that the criterion did not declare, or returns no scores,
+            or those of another number of layers.
     """
     criterion = registry.get(options.criterion)
     if criterion.score is None:
@@ -66,7 +67,13 @@ def score(found: Measurements, options: PruningOptions) -> LayerScores | PairSco
         raise InputError(
             f"criterion {options.criterion!r} takes {undeclared[0]!r}; declared for it: {', '.join(given)}"
         )
-    return criterion(**{name: given[name]() for name in taken})
+    scores: LayerScores | PairScores = criterion(**{name: given[name]() for name in taken})
+    if scores.layers != found.layers.count:
+        raise InputError(
+            f"criterion {options.criterion!r} scores {scores.layers} layers; the model has "
+            f"{found.layers.count}"
+        )
+    return scores
 
 
 def _declared(

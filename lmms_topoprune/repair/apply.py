@@ -9,7 +9,7 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import OptionError, SurgeryError, unknown
+from lmms_topoprune.errors import InputError, OptionError, SurgeryError, unknown
 from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.job import Job
@@ -87,6 +87,7 @@ def repaired_deletion(
 
     Raises:
         SurgeryError: as `repair`.
+        InputError: the method returned something else than weights and figures; nothing was changed.
     """
     dropped = frozenset(layers)
     if not dropped:
@@ -95,10 +96,16 @@ def repaired_deletion(
         pass  # a refusal costs no pass
     try:
         job = Job.of(model, passes, dropped, facts, ranks, sums)
-        weights, figures = registry.get_repair(facts["method"]).fit(job)
+        found = registry.get_repair(facts["method"]).fit(job)
     except SurgeryError as error:
         name = type(model).__name__
         raise SurgeryError(f"repair is {facts['method']!r}, but this {name} allows none: {error}") from None
+    if not (isinstance(found, tuple) and [type(part) for part in found] == [dict, dict]):
+        raise InputError(
+            f"repair {facts['method']!r} returned a {type(found).__name__}; "
+            "allowed: (new weights, a figure a cut)"
+        )
+    weights, figures = found
     log.info("repair %s: %s", facts["method"], figures)
     deletion = delete_layers(model, dropped)
     deletion.attach(weights, REPAIR, {**facts, CUTS: figures})

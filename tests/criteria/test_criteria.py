@@ -253,6 +253,21 @@ def test_a_criterion_gets_what_it_declared_and_nothing_else(monkeypatch, hidden,
         score(found, options)
 
 
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        ([0.0] * LAYERS, "criterion 'mine' returned a list; allowed: LayerScores, PairScores"),
+        (LayerScores(np.zeros(LAYERS - 1)), f"'mine' scores {LAYERS - 1} layers; the model has {LAYERS}"),
+    ],
+)
+@pytest.mark.parametrize("turned", ["", "reverse:"])
+def test_what_are_no_scores_of_these_layers_is_one_sentence(monkeypatch, returned, sentence, turned):
+    made = registry.Criterion("mine", lambda layers: returned, state="none")
+    monkeypatch.setitem(registry._declared, (registry.Criterion, "mine"), made)
+    with pytest.raises(InputError, match=sentence.replace("'mine'", f"'{turned}mine'")):
+        score(Measurements(DecoderLayers(LAYERS)), PruningOptions(criterion=f"{turned}mine"))
+
+
 def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):
     """Also for criteria that ask for different ones, and each tells what it would have cost alone."""
     calls = []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
 
+from lmms_topoprune import registry
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError
@@ -39,6 +40,19 @@ def plan_for(
 ) -> PruningPlan:
     options = PruningOptions(**{**OPTIONS, "repair": method, **more})
     return make_plan(model, processor, options, name="dense", progress=False)
+
+
+def test_a_method_that_returns_no_weights_is_refused_and_nothing_is_deleted(
+    tiny_llava: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        registry._declared, (registry.Repair, "mine"), registry.Repair("mine", lambda job: {})
+    )
+    model = tiny_llava(layers=3)
+    before = fingerprint(model)
+    with pytest.raises(InputError, match="repair 'mine' returned a dict; allowed: "):
+        repair(model, [IDS], [1], "mine")
+    assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize("method", ["linear", "rescale"])
