@@ -242,6 +242,19 @@ def get(name: str) -> Criterion:
     return replace(_find(Criterion, turned), name=name, reversed=True)
 
 
+def by_plain_name(name: str) -> Criterion | None:
+    """The same for a name from a plan, which anybody may have written: None if there is none.
+
+    It may be a reference to a module or a file as well, whose code is not run for that.
+    """
+    if ":" in name.removeprefix(REVERSE):
+        return None
+    try:
+        return get(name)
+    except OptionError:
+        return None
+
+
 def scoring_names() -> tuple[str, ...]:
     """The same without the dense reference."""
     return tuple(name for name in criterion_names() if name != DENSE.name)

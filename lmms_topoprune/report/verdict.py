@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from lmms_topoprune import registry
 from lmms_topoprune.comparison.columns import percent
 from lmms_topoprune.comparison.decisions import within
 from lmms_topoprune.comparison.side_by_side import Comparison
@@ -106,8 +107,12 @@ TOLERANCE = 0.05
 """Share of the quality over chance that may be lost."""
 FLOOR = "random"
 """The criterion that the others have to beat."""
-BLIND = (FLOOR, "uniform", "last_n")
-"""Criteria that look at no model; of equal ones another one is named."""
+
+
+def is_blind(criterion: str) -> bool:
+    """Whether it looks at no model; of equal ones another one is named."""
+    found = registry.by_plain_name(criterion.split(" ")[0])
+    return found is not None and not found.needs_samples
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Reach:
     @property
     def order(self) -> tuple[float, bool, float]:
         """What the best comes first by: layers dropped, whether it looks at the model, quality kept."""
-        blind = self.criterion.split(" ")[0] in BLIND
+        blind = is_blind(self.criterion)
         if self.largest is None:
             return (0.0, blind, -self.smallest.kept)
         return (-self.largest.sparsity, blind, -self.largest.kept)

@@ -12,7 +12,7 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.malformed import CorruptFileError, read_object, understood
-from lmms_topoprune.errors import InputError, OptionError, unknown
+from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.families import registered
 from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
@@ -46,10 +46,11 @@ def healing_text(plan: PruningPlan) -> str:
 def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
     if name in GRID or value is None:
         return False
-    try:
-        criterion = registry.get(plan.criterion)
-        options = PruningOptions(criterion=plan.criterion)
-    except OptionError:
+    if ":" in plan.criterion.removeprefix(registry.REVERSE):  # a plan runs no code: the common defaults
+        criterion, options = registry.Criterion(plan.criterion), PruningOptions(criterion=registry.DENSE.name)
+    elif (known := registry.by_plain_name(plan.criterion)) is not None:
+        criterion, options = known, PruningOptions(criterion=plan.criterion)
+    else:
         return False  # an explicit list of layers, or a criterion this version does not know
     if name == "token" and criterion.state == "none":
         return False  # it reads no state, so no token

@@ -14,7 +14,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from lmms_topoprune import registry
 from lmms_topoprune._util.escape import markdown, printable
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.errors import OptionError
 from lmms_topoprune.plan import PruningPlan, format_layers, healing_told
 
 Figures = Mapping[str, Any]
@@ -102,12 +101,9 @@ def _repair(plan: PruningPlan) -> registry.Repair:
 
 
 def _method(name: str) -> list[str]:
-    """What the criterion says of itself, and how to cite it; nothing of one turned round or unknown."""
-    try:
-        criterion = registry.get(name)
-    except OptionError:
-        return []
-    if criterion.reversed or not criterion.papers:
+    """What the criterion says of itself, and how to cite it; nothing of one turned round or not named."""
+    criterion = registry.by_plain_name(name)
+    if criterion is None or criterion.reversed or not criterion.papers:
         return []
     papers = "".join(f"- {paper} ({address})\n" for paper, address in criterion.papers.items())
     cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]

@@ -13,6 +13,7 @@ from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.report.tables import render, save
 from lmms_topoprune.results.reading import read_run
+from lmms_topoprune.surgery.model_card import model_card
 from lmms_topoprune.sweep.run_folders import read_runs
 
 DENSE = [1.0] * 8 + [0.0] * 2
@@ -333,6 +334,21 @@ def test_a_new_column_is_one_entry_that_every_form_follows(two, monkeypatch):
     assert json.loads(render(comparison, "json"))["rows"][1]["values"]["weight_bytes"] == 28e6
     assert "weights (<wbr>" in render(comparison, "html") or "weights (MB)" in render(comparison, "html")
     assert [str(column.header) for column in cost_table(comparison).columns][-1] == "weights (MB)"
+
+
+def test_reading_results_runs_no_code_that_a_plan_names(tmp_path):
+    """Anybody may have made them; the options of a criterion elsewhere are told by the common defaults."""
+    code = tmp_path / "theirs.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for number, turned in enumerate(("", "reverse:")):
+        made = folders.plan(criterion=f"{turned}{code}:score", parameters={"k": "7", "selection": "rank"})
+        folders.write(tmp_path / f"{number}", {"vqa": folders.exact(PRUNED)}, made)
+    folders.write(tmp_path / "dense", {"vqa": folders.exact(DENSE)}, folders.plan((), "dense"))
+    rows = compare(read_runs([tmp_path])).rows
+    assert {row.criterion for row in rows} == {"dense", f"{code}:score k=7", f"reverse:{code}:score k=7"}
+    card = model_card(made, model_class="X", parameters=1)
+    assert "theirs.py:score" in card and "## Method" not in card
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_task_called_overall_is_a_task(tmp_path):

@@ -9,11 +9,12 @@ import folders
 import numpy as np
 import pytest
 
+from lmms_topoprune import registry
 from lmms_topoprune.comparison.side_by_side import Comparison, compare
 from lmms_topoprune.comparison.statistics import Interval
 from lmms_topoprune.report.groups import Group, groups
 from lmms_topoprune.report.speed import Speed, beaten, speeds
-from lmms_topoprune.report.verdict import reaches, sentence
+from lmms_topoprune.report.verdict import is_blind, reaches, sentence
 from lmms_topoprune.results.reading import Run
 from lmms_topoprune.sweep.run_folders import read_runs
 
@@ -54,6 +55,8 @@ def test_the_furthest_comes_first_and_of_equal_ones_the_better():
 def test_of_equal_ones_one_that_looks_at_the_model_is_named():
     found = [group("uniform", 4, 0.97, 1.0), group("cosine", 4, 0.96, 0.99), group("last_n", 2, 0.99, 1.0)]
     assert [reach.criterion for reach in reaches(found, 0.05)] == ["cosine", "uniform", "last_n"]
+    blind = {name for name in registry.scoring_names() if is_blind(f"{name} k=7")}
+    assert blind == {"random", "uniform", "last_n"} and not is_blind("gone.py:score")
 
 
 def test_a_random_run_is_never_named_the_best():
