@@ -79,10 +79,15 @@ def read_families(path: str | Path) -> dict[str, Family]:
     Raises:
         InputError: the file cannot be read, or a table is incomplete or has an unknown key.
     """
+    return {name: _family(name, told, where) for name, told, where in _tables(path)}
+
+
+def _tables(path: str | Path) -> list[tuple[str, Any, str]]:
+    """(name, what is told of it, where) of every family in a file; errors of the file as `read_families`."""
     tables = read_toml(Path(path)).get("families")
     if not isinstance(tables, dict) or not tables:
         raise InputError(f"{str(path)!r} declares no families; allowed: at least one table [families.NAME]")
-    return {name: _family(name, told, f"{path}: [families.{name}]") for name, told in tables.items()}
+    return [(name, told, f"{path}: [families.{name}]") for name, told in tables.items()]
 
 
 def _family(name: str, told: Any, where: str) -> Family:
@@ -130,9 +135,15 @@ def _sources(files: str) -> Iterator[Family | TopopruneError]:
             yield error
     for file in filter(None, files.split(os.pathsep)):
         try:
-            yield from read_families(file).values()
+            tables = _tables(file)
         except TopopruneError as error:
             yield InputError(f"{VARIABLE} is {files!r}: {error}")
+            continue
+        for name, told, where in tables:
+            try:
+                yield _family(name, told, where)
+            except TopopruneError as error:
+                yield InputError(f"{VARIABLE} is {files!r}: {error}")
 
 
 def listed() -> dict[str, Registered]:

@@ -105,6 +105,12 @@ def test_a_broken_file_of_families_is_named_and_hides_no_model(families_file, te
     assert set(PROMISED) <= {manifest.model_id for manifest in manifests()}
 
 
+def test_a_broken_family_hides_no_other_of_its_file(families_file):
+    families_file("[families.typo]\nwrap = 'llava_hf'\n[families.mine]\nwraps = 'gemma3'")
+    assert "mine" in families.families() and "typo" not in families.families()
+    assert len(families.problems()) == 1 and "[families.typo] lacks 'wraps'" in families.problems()[0]
+
+
 def test_a_missing_file_of_families_is_named(monkeypatch, tmp_path):
     file = str(tmp_path / "none.toml")
     monkeypatch.setenv(families.VARIABLE, file)
