@@ -109,15 +109,18 @@ class CalibrationSets:
     readers: Mapping[str, Reader] | None = None
     given: Sequence[Sample] | None = None
     _drawn: dict[tuple[str, int, int], CalibrationSet] = field(default_factory=dict)
+    _strictly: set[tuple[str, int, int]] = field(default_factory=set)
 
     def of(self, source: str, count: int, seed: int, *, strict: bool = False) -> CalibrationSet:
         """The set of these samples; arguments and errors as of `load_samples`."""
         key = (source, count, seed)
-        if key not in self._drawn:
+        if key not in self._drawn or (strict and key not in self._strictly):
             samples = self.given
             if samples is None:
                 samples = load_samples(source, count, seed, readers=self.readers, strict=strict)
             found = CalibrationSet(samples, source, seed)
             # Whoever asks for as many as a small source has means the same set.
             self._drawn[key] = self._drawn[source, len(samples), seed] = found
+            if strict:
+                self._strictly |= {key, (source, len(samples), seed)}
         return self._drawn[key]

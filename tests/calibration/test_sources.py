@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from lmms_topoprune.calibration import images
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.hub import from_row
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import load_samples
@@ -63,6 +64,17 @@ def test_strict_refuses_a_broken_row(folder):
     (folder / "07.png").unlink()
     with pytest.raises(InputError, match=r"pairs.jsonl'.*07.png"):
         load_samples(str(folder / "pairs.jsonl"), 32, seed=0, strict=True)
+
+
+def test_strict_refuses_what_was_drawn_leniently_before(folder):
+    sets, asked = CalibrationSets(), (str(folder / "pairs.jsonl"), 31, 0)
+    whole = sets.of(*asked, strict=True)
+    assert sets.of(*asked) is whole is sets.of(*asked, strict=True), "drawn once"
+    (folder / "07.png").unlink()
+    sets = CalibrationSets()
+    assert len(sets.of(*asked)) == 31
+    with pytest.raises(InputError, match=r"pairs.jsonl'.*07.png"):
+        sets.of(*asked, strict=True)
 
 
 @pytest.mark.parametrize(
