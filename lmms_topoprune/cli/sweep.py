@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from lmms_topoprune import registry
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError
+from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.sweep.grid import OF_GRID
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     default="none",
     show_default=True,
     type=options.REPAIR,
-    help="Repairs without training, joined by commas: none, linear, rescale.",
+    help=f"Repairs without training, joined by commas: {', '.join((NO_REPAIR, *registry.repair_names()))}.",
 )
 @click.option(
     "--heal",

@@ -34,6 +34,7 @@ class Column:
         fields: names and values of the column in CSV, one line a run and task, at full precision.
         chance: what guessing scores, as text; the terminal has a line of these.
         table: which of the terminal's two tables has it; None for neither.
+        is_number: shown as a number, at the right and in one line.
     """
 
     name: str
@@ -45,10 +46,7 @@ class Column:
     fields: Mapping[str, Callable[[Row, Cell], Value]] = field(default_factory=dict)
     chance: str = ""
     table: Table | None = "scores"
-
-    @property
-    def is_number(self) -> bool:
-        return self.name not in ("model", "dropped")
+    is_number: bool = True
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -104,7 +102,8 @@ def _whose() -> list[Column]:
         "plan": lambda row, _: row.plan_hash or "",
     }
     about = "criterion with its options, and the share of layers it was to drop"
-    return [Column("model", "model", "model", about, lambda r: r.label, lambda r: r.label, fields)]
+    label = (lambda r: r.label, lambda r: r.label)
+    return [Column("model", "model", "model", about, *label, fields, is_number=False)]
 
 
 def score_text(comparison: Comparison, task: str, cell: Cell) -> str:
@@ -244,6 +243,7 @@ def _dropped() -> Column:
         lambda row: round(row.sparsity, 6),
         dropped,
         {"dropped": lambda row, _: row.dropped},
+        is_number=False,
     )
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune.calibration import calibration_set as leakage
 from lmms_topoprune.calibration.hub import parts
 from lmms_topoprune.harness.compat import evaluation, single_tasks, task_config
-from lmms_topoprune.plan import PruningPlan
 
 CALIBRATION_SPLITS = ("training_split", "validation_split", "test_split")
 EVALUATED_SPLITS = ("test_split", "validation_split")
@@ -49,21 +47,6 @@ class Documents:
         if self.split != other.split:
             return self.files == other.files != "" and "[" not in self.split + other.split
         return _alike(self.config, other.config) and _alike(self.files, other.files)
-
-
-def refuse_evaluated(source: str, forced: bool) -> None:
-    """Let no task be evaluated on documents that layers were chosen by.
-
-    Raises:
-        OptionError: a task of the current evaluation is, and it is not forced.
-    """
-    if not forced:
-        leakage.refuse(source, evaluated)
-
-
-def marked(plan: PruningPlan) -> PruningPlan:
-    """The plan, which says so if it was made from documents that are evaluated now."""
-    return leakage.marked(plan, evaluated)
 
 
 def evaluated(source: str, manager: Any = None, tasks: Sequence[Any] = ()) -> tuple[str, ...]:

@@ -38,9 +38,7 @@ class _Bars(BaseModel):
     k: int = Field(ge=1, le=MOST)
     dimension: int = Field(ge=0, le=9)
     states: int = Field(ge=1, le=MOST)
-    bars: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, PositiveInt]] = Field(
-        max_length=MOST_BARS
-    )
+    bars: list[_Counted] = Field(max_length=MOST_BARS)
 
     @model_validator(mode="after")
     def _bounded(self) -> _Bars:
