@@ -70,8 +70,8 @@ def embedded(
 @click.option(
     "--vision", type=FOLDER, default=None, help="A folder with the embedded model; the shipped one."
 )
-@click.option("--steps", default=850, show_default=True, help="Optimizer steps in all.")
-@click.option("--decay", default=350, show_default=True, help="Last steps, with a falling learning rate.")
+@click.option("--steps", default=1600, show_default=True, help="Optimizer steps in all.")
+@click.option("--decay", default=600, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, help="Draws the projector, scenes and questions.")
 @click.option("--compiled", is_flag=True, help="Compile the decoder layers (needs a C++ compiler).")

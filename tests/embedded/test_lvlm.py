@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from families.tiny import tokenizer
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -18,10 +19,12 @@ from transformers import (
     LlavaProcessor,
 )
 
+from lmms_topoprune.errors import InputError
 from training.evaluate import generate, items
 from training.loop import finished
 from training.lvlm import build
-from training.lvlm.release import make, release
+from training.lvlm.adapter import FILE
+from training.lvlm.release import RELEASED, make, release
 from training.lvlm.train import Recipe, train
 
 Make = Callable[..., LlavaForConditionalGeneration]
@@ -81,6 +84,26 @@ def test_it_is_trained_on_what_its_template_writes(language: Path, vision: Path)
     first, answer = build.wording("Red?", "yes", True)
     assert written == first + answer + build.wording("And blue?", "", False)[0]
     assert written.count(processor.image_token) == 1
+
+
+def test_what_was_released_fits_smollm2() -> None:
+    """Its 30 layers have seven linear maps each; every update is of the recipe's rank, and finite."""
+    recipe = Recipe(**json.loads((RELEASED / "recipe.json").read_text()))
+    tensors = load_file(RELEASED / FILE)
+    ends = {name: tensor for name, tensor in tensors.items() if name.startswith("layers.")}
+    assert len(ends) == 30 * 7 * 2 and len(tensors) - len(ends) == 4  # the projector's
+    assert {min(tensor.shape) for tensor in ends.values()} == {recipe.rank}
+    assert all(tensor.isfinite().all() and tensor.any() for tensor in tensors.values())
+    assert ends["layers.29.mlp.down_proj.lora_B"].shape == (576, recipe.rank)
+
+
+def test_another_models_release_is_refused(language: Path, vision: Path, tmp_path: Path) -> None:
+    parts = {"language": language, "vision": vision}
+    with pytest.raises(InputError, match="holds the updates of another model"):
+        make(RELEASED, tmp_path / "model", **parts)
+    with pytest.raises(InputError, match="holds no release"):
+        make(tmp_path, tmp_path / "model", **parts)
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.slow
