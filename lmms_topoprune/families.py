@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util.references import load
-from lmms_topoprune.errors import InputError, TopopruneError, nearest
+from lmms_topoprune.errors import InputError, TopopruneError, nearest, shown
 from lmms_topoprune.registry import DENSE, criterion_names, declarations, entry_points, read_toml
 
 OPEN = "topopruned"
@@ -103,6 +103,8 @@ def _family(name: str, told: Any, where: str) -> Family:
             raise InputError(
                 f"{where} has {key!r}; allowed: {', '.join(allowed)}{nearest(str(key), allowed)}"
             )
+        if not isinstance(told[key], str):
+            raise InputError(f"{where} has {key} = {shown(told[key])}; allowed: text")
     return Family(name, **told)
 
 

@@ -93,6 +93,7 @@ def test_lmms_eval_lists_the_usual_models_without_torch():
             "[families.mine]\nwraps = 'llava_hf'\nwarps = 1",
             "has 'warps'; allowed: generation, wraps; did you mean",
         ),
+        ("[families.mine]\nwraps = 'llava_hf'\ngeneration = 3", "has generation = 3; allowed: text"),
         ("[other]\n", "declares no families"),
     ],
 )
