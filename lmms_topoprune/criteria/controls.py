@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import cloud, jaccard_of, pairwise
+from lmms_topoprune.criteria.topology import cloud, pairwise
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import static_betti
+from lmms_topoprune.topology import Neighbors, jaccard, static_betti, zigzag_barcodes
 
 topology_reversed = replace(
     pairwise,
@@ -33,13 +33,9 @@ def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    numbers = [_betti_numbers(cloud(states, options), k, options) for k in options.ks]
-    return PairScores(np.mean([_ratio(each) for each in numbers], axis=0), "static")
-
-
-def _betti_numbers(points: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    found = static_betti(points, k=k, metric=options.metric, dimensions=(options.dimension,))
-    return found[:, 0].astype(float)
+    neighbors = Neighbors.of(cloud(states, options), max(options.ks), options.metric)
+    numbers = [static_betti(neighbors, k=k, dimensions=(options.dimension,))[:, 0] for k in options.ks]
+    return PairScores(np.mean([_ratio(each.astype(float)) for each in numbers], axis=0), "static")
 
 
 def _ratio(numbers: np.ndarray) -> np.ndarray:
@@ -62,5 +58,7 @@ def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     points = cloud(states, options)
     order = np.random.default_rng(options.seed).permutation(len(points))
     places = np.argsort(order)
-    values = np.mean([jaccard_of(points[order], k, options) for k in options.ks], axis=0)
+    dimension = options.dimension
+    found = zigzag_barcodes(points[order], ks=options.ks, metric=options.metric, dimensions=(dimension,))
+    values = np.mean([jaccard(barcode, dimension) for barcode in found], axis=0)
     return PairScores(values[np.ix_(places, places)], "shuffled")

@@ -17,7 +17,7 @@ from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcode, zigzag_barcodes
+from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcodes
 
 GARDINAZZI_BIBTEX = """\
 @inproceedings{gardinazzi2025persistent,
@@ -94,9 +94,3 @@ def for_report(found: Mapping[int, Barcode], options: PruningOptions) -> tuple[d
         {"k": k, "dimension": options.dimension, "states": barcode.states, "bars": barcode.counted()}
         for k, barcode in found.items()
     )
-
-
-def jaccard_of(states: np.ndarray, k: int, options: PruningOptions) -> np.ndarray:
-    """(S, S) for states (S, N, d)."""
-    barcode = zigzag_barcode(states, k=k, metric=options.metric, dimensions=(options.dimension,))
-    return jaccard(barcode, options.dimension)

@@ -28,7 +28,7 @@ from lmms_topoprune.criteria.scoring import (
     scores_to_json,
 )
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import CHOICES, PruningOptions
 from lmms_topoprune.pipeline.cache_schema import CachedScores
 from lmms_topoprune.pipeline.calibrate import Reading, calibrate, pass_key, points_read, states_read
 from lmms_topoprune.pipeline.checks import resolved
@@ -212,7 +212,7 @@ class Scorer:
             self._score(group, found.pop(0), stages)  # popped, so that its states can go
 
     def _score(self, members: Sequence[PruningOptions], found: Measurements, stages: Stages) -> None:
-        _announce(found, members)
+        share_distances(found, members)
         oracles: list[LossOracle] = []
 
         def loss() -> LossOracle:
@@ -306,12 +306,14 @@ def unsampled(layers: DecoderLayers, options: PruningOptions) -> Scored:
     return Scored(score(Measurements(layers), resolved(options)), {}, {})
 
 
-def _announce(found: Measurements, members: Sequence[PruningOptions]) -> None:
+def share_distances(found: Measurements, members: Sequence[PruningOptions]) -> None:
     """Tell the states which k will be asked for, so that distances are computed once for all."""
     ks: dict[tuple[str, int], set[int]] = {}
     for options in members:
-        if "k" in registry.get(options.criterion).parameters:
-            ks.setdefault((options.metric, options.dimension), set()).update(options.ks)
+        read = registry.get(options.criterion).parameters
+        if "k" in read:  # without a metric among them it takes all there are
+            for metric in (options.metric,) if "metric" in read else CHOICES["metric"]:
+                ks.setdefault((metric, options.dimension), set()).update(options.ks)
     for states in found.states.values():
         states.shared_ks = {scale: sorted(some) for scale, some in ks.items()}
 

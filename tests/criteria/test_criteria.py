@@ -31,9 +31,11 @@ from lmms_topoprune.criteria import (
 from lmms_topoprune.criteria.scoring import Measurements, score, scores_from_json, scores_to_json
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions, own_defaults
+from lmms_topoprune.pipeline.scores import share_distances
 from lmms_topoprune.selection import LayerScores, PairScores, select
 from lmms_topoprune.topology import (
     Barcode,
+    Neighbors,
     inter_layer_persistence,
     jaccard,
     union_zigzag_barcode,
@@ -291,6 +293,36 @@ def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):
 
 def _with(**changes):
     return PruningOptions(**{"sparsity": 0.4, "state": "residual", "k": "3", "samples": SAMPLES, **changes})
+
+
+@pytest.mark.parametrize(
+    "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "intersections")]
+)
+def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(monkeypatch, hidden, order):
+    calls = []
+    barcodes = topology.zigzag_barcodes
+    monkeypatch.setattr(
+        topology,
+        "zigzag_barcodes",
+        lambda *a, **k: calls.append((k["through"], k["metric"])) or barcodes(*a, **k),
+    )
+    k = {"intersections": "4", "unions": "4", "zigzags": "3+5"}
+    asked = [PruningOptions(criterion=name, k=k[name], state="residual") for name in order]
+    found = Measurements(DecoderLayers(LAYERS), {"residual": hidden})
+    share_distances(found, asked)
+    for options in asked:
+        score(found, options)
+    assert sorted(calls) == [("intersections", "cosine"), ("unions", "euclidean")]
+
+
+@pytest.mark.parametrize("name", ["static", "shuffled"])
+def test_a_control_at_several_k_is_the_mean_from_one_set_of_distances(monkeypatch, hidden, name):
+    found, calls, of = Measurements(DecoderLayers(LAYERS), {"residual": hidden}), [], Neighbors.of
+    monkeypatch.setattr(Neighbors, "of", lambda *a, **k: calls.append(a) or of(*a, **k))
+    single = [score(found, PruningOptions(criterion=name, k=k, state="residual")).values for k in ("3", "5")]
+    calls.clear()
+    both = score(found, PruningOptions(criterion=name, k="3+5", state="residual")).values
+    assert np.allclose(both, np.mean(single, axis=0)) and len(calls) == 1
 
 
 def test_barcodes_stay_with_the_scores(hidden) -> None:
