@@ -14,7 +14,10 @@ import lmms_topoprune
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
-PAGES = [page for page in (ROOT / "docs").glob("*.md") if page.stem != "topology"]  # that is of one room
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in (ROOT / "docs").glob("*.md") if page.stem != "topology"),
+]  # that is of one room
 
 
 def blocks(page: Path) -> list[str]:

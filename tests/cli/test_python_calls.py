@@ -53,6 +53,11 @@ def test_the_examples_of_the_python_page(run, tmp_path, capsys):
     assert all(f"{name}: drop " in out for name in ("topology", "cosine", "norm_growth"))
 
 
+def test_the_example_of_the_readme(run, tmp_path):
+    names = run("README.md")
+    assert len(names["plan"].dropped) == 2 and (tmp_path / "smaller" / "config.json").exists()
+
+
 def test_the_notebook_that_prunes_and_looks(run, capsys):
     pytest.importorskip("matplotlib")
     names = run("notebooks/prune_and_look.ipynb")
