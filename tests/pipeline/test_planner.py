@@ -26,7 +26,7 @@ from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores
 from lmms_topoprune.surgery import delete_layers, fingerprint
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
