@@ -22,8 +22,7 @@ FILE = "adapter.safetensors"
 class Adapter:
     """Low-rank updates of a model's decoder layers (Hu et al. 2021, arXiv 2106.09685), and its projector.
 
-    Whatever else the model has is frozen. Low-rank updates forget less of what pretraining taught than
-    training all weights does (Biderman et al. 2024, arXiv 2405.09673).
+    Whatever else the model has is frozen.
 
     Args:
         model: changed in place; its answers stay the same until the updates are trained.
