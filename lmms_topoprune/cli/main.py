@@ -54,7 +54,8 @@ def outlive_readers() -> None:
             io.BufferedWriter(_Stream(stream.fileno(), title)),
             encoding=stream.encoding,
             errors=stream.errors,
-            line_buffering=stream.line_buffering,
+            # Under PYTHONUNBUFFERED nothing may wait; a line that did would be glued to what others write.
+            line_buffering=stream.line_buffering or stream.write_through,
             write_through=stream.write_through,
         )
         setattr(sys, name, replacement)

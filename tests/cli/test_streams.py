@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_a_closed_pipe_leaves_the_doctor_his_own_verdict():
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         process.stdout.close()
         assert process.wait() == (0 if works else 1)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_that_is_told_is_told_at_once(unbuffered):
+    """A bar's last newline would come after what is printed next, which hung at the bar."""
+    script = (
+        "import os, sys; from lmms_topoprune.cli.main import outlive_readers; outlive_readers()\n"
+        "sys.stderr.write('a bar\\n'); os.write(2, b'the next line\\n')"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert told.stderr == "a bar\nthe next line\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
