@@ -85,13 +85,13 @@ def _value(arguments: Sequence[str], name: str) -> str | None:
 
 def _needs_model(arguments: Sequence[str]) -> bool:
     """Whether tasks are asked for; a file of settings names its own model, a list of tasks takes none."""
-    tasks, settings = _value(arguments, "--tasks"), any(one.startswith("--conf") for one in arguments)
-    return tasks is not None and not tasks.startswith("list") and not settings
+    tasks = _value(arguments, "--tasks")
+    return tasks is not None and not tasks.startswith("list") and _settings(arguments) is None
 
 
 def _evaluations(arguments: Sequence[str]) -> int:
     """How many are asked for: a file of settings may hold a list, of which lmms-eval skips what fails."""
-    file = _value(arguments, "--config")
+    file = _settings(arguments)
     settings = yaml.safe_load(Path(file).read_text(encoding="utf-8")) if file else None
     return len(settings) if isinstance(settings, list) else 1
 
@@ -112,9 +112,19 @@ def _colors_on_screens_only() -> Iterator[None]:
 
 
 def _folder(arguments: Sequence[str]) -> str | None:
-    """The folder of tasks, whose option argparse takes abbreviated."""
-    names = ("--include_path"[:end] for end in range(len("--include_path"), len("--in"), -1))
-    return next((found for name in names if (found := _value(arguments, name)) is not None), None)
+    """The folder of tasks."""
+    return _abbreviated(arguments, "--include_path", "--inc")
+
+
+def _settings(arguments: Sequence[str]) -> str | None:
+    """The file of settings."""
+    return _abbreviated(arguments, "--config", "--con")
+
+
+def _abbreviated(arguments: Sequence[str], name: str, shortest: str) -> str | None:
+    """The value of an option under its name or a beginning of it, which argparse takes as well."""
+    names = (name[:end] for end in range(len(name), len(shortest) - 1, -1))
+    return next((found for one in names if (found := _value(arguments, one)) is not None), None)
 
 
 @contextmanager

@@ -129,12 +129,11 @@ def test_a_list_of_settings_with_a_bad_entry_goes_on_and_is_no_success(
     entries = [
         {**shared, "model_args": f"pretrained={model_folder},{more}"} for more in ("layers=1", "sparsity=3")
     ]
-    (tmp_path / "settings.yaml").write_text(json.dumps(entries))
-    for order, good in ((entries, 1), (entries[::-1], 1), (entries[:1], 1)):
+    for option, order in (("--config", entries), ("--con", entries[::-1]), ("--config", entries[:1])):
         (tmp_path / "settings.yaml").write_text(json.dumps(order))
-        code, out, err = topoprune("eval", "--config", tmp_path / "settings.yaml", "--json")
+        code, out, err = topoprune("eval", option, tmp_path / "settings.yaml", "--json")
         found = json.loads(out)
-        assert len(found["runs"]) == good and code == len(order) - 1, err
+        assert len(found["runs"]) == 1 and code == len(order) - 1, err
         assert found.get("error", "").startswith("1 of 2 evaluations") is (len(order) == 2)
         assert len(order) == 1 or "sparsity is 3.0; allowed" in err
 
@@ -153,6 +152,7 @@ def test_a_run_without_a_model_is_told_which_to_pass(topoprune):
         (["--tasks", "list"], False),
         (["--config", "settings.yaml"], False),
         (["--tasks", "mme", "--config=settings.yaml"], False),
+        (["--tasks", "mme", "--con", "settings.yaml"], False),
         ([], False),
     ],
 )
