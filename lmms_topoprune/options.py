@@ -185,7 +185,7 @@ class PruningOptions:
         return None if self.heal == NO_HEALING else HealingOptions.parse(self.heal)
 
     def _check_repair(self) -> None:
-        if ":" in self.repair:
+        if registry.is_reference(self.repair):
             registry.get_repair(self.repair)
         elif self.repair != NO_REPAIR and self.repair not in registry.repair_names():
             raise unknown("repair", self.repair, (NO_REPAIR, *registry.repair_names()))

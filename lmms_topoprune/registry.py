@@ -237,17 +237,22 @@ def get(name: str) -> Criterion:
     turned = name.removeprefix(REVERSE)
     if turned == name:
         return _find(Criterion, name)
-    if turned == DENSE.name or (":" not in turned and turned not in criterion_names()):
+    if turned == DENSE.name or (not is_reference(turned) and turned not in criterion_names()):
         raise unknown("criterion", name, criterion_names())
     return replace(_find(Criterion, turned), name=name, reversed=True)
+
+
+def is_reference(name: str) -> bool:
+    """Whether it names a function by its module or file, whose code is run to find it."""
+    return ":" in name.removeprefix(REVERSE)
 
 
 def by_plain_name(name: str) -> Criterion | None:
     """The same for a name from a plan, which anybody may have written: None if there is none.
 
-    It may be a reference to a module or a file as well, whose code is not run for that.
+    None as well for a reference, whose code is not run for that.
     """
-    if ":" in name.removeprefix(REVERSE):
+    if is_reference(name):
         return None
     try:
         return get(name)
@@ -310,7 +315,7 @@ def _find(kind: type[T], name: str) -> T:
     if (kind, name) in _declared:
         found: T = _declared[kind, name]
         return found
-    if ":" in name:
+    if is_reference(name):
         return _at(kind, name, name)
     if name in (entries := entry_points(table)):
         return _at(kind, name, entries[name].value)

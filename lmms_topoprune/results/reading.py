@@ -46,7 +46,7 @@ def healing_text(plan: PruningPlan) -> str:
 def _differs(plan: PruningPlan, name: str, value: Any) -> bool:
     if name in GRID or value is None:
         return False
-    if ":" in plan.criterion.removeprefix(registry.REVERSE):  # a plan runs no code: the common defaults
+    if registry.is_reference(plan.criterion):  # a plan runs no code: the common defaults
         criterion, options = registry.Criterion(plan.criterion), PruningOptions(criterion=registry.DENSE.name)
     elif (known := registry.by_plain_name(plan.criterion)) is not None:
         criterion, options = known, PruningOptions(criterion=plan.criterion)

@@ -6,8 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from lmms_topoprune.errors import InputError
 from training.cards import curve_table, figures_table
@@ -84,11 +83,8 @@ def release(
         InputError: the run is not finished and no checkpoint is given.
     """
     checkpoint = checkpoint or finished(run)
-    recipe = Recipe(**json.loads((run / "recipe.json").read_text()))
     state = json.loads((checkpoint / "state.json").read_text())
-    processor = build.build_processor(language, vision)
-    model = build.build_model(processor, language, vision, recipe.seed)
-    adapter = Adapter(model, recipe.rank, recipe.seed)
+    recipe, processor, model, adapter = _untrained(run, language, vision)
     load_parameters(model, checkpoint)
     adapter.save(target)
     shutil.copyfile(run / "recipe.json", target / "recipe.json")
@@ -127,12 +123,19 @@ def make(released: Path, target: Path, *, language: Path, vision: Path) -> None:
     """
     if not (released / FILE).is_file():
         raise InputError(f"{released} holds no release: it has no {FILE}")
-    recipe = Recipe(**json.loads((released / "recipe.json").read_text()))
-    processor = build.build_processor(language, vision)
-    model: LlavaForConditionalGeneration = build.build_model(processor, language, vision, recipe.seed)
-    adapter = Adapter(model, recipe.rank, recipe.seed)
+    _, processor, model, adapter = _untrained(released, language, vision)
     adapter.load(released)
     adapter.merge()
-    model.to(torch.float32).save_pretrained(target)
+    model.save_pretrained(target)
     processor.save_pretrained(target)
     shutil.copyfile(released / "README.md", target / "README.md")
+
+
+def _untrained(
+    folder: Path, language: Path, vision: Path
+) -> tuple[Recipe, LlavaProcessor, LlavaForConditionalGeneration, Adapter]:
+    """What the recipe in a folder starts from, a run's or a release's."""
+    recipe = Recipe(**json.loads((folder / "recipe.json").read_text()))
+    processor = build.build_processor(language, vision)
+    model = build.build_model(processor, language, vision, recipe.seed)
+    return recipe, processor, model, Adapter(model, recipe.rank, recipe.seed)
