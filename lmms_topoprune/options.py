@@ -203,6 +203,11 @@ class PruningOptions:
 
     @property
     def ks(self) -> tuple[int, ...]:
+        """`k` as whole numbers.
+
+        Raises:
+            OptionError: it is something else.
+        """
         try:
             return tuple(int(part) for part in self.k.split("+"))
         except ValueError:

@@ -139,7 +139,11 @@ def reverse(scores: LayerScores | PairScores) -> LayerScores | PairScores:
 
 
 def droppable(layers: int, first: int, last: int, forbidden: Iterable[int]) -> NDArray[np.bool_]:
-    """(layers,): which layers may go."""
+    """(layers,): which layers may go.
+
+    Raises:
+        OptionError: a number of protected layers is negative, or a forbidden layer does not exist.
+    """
     if first < 0 or last < 0:
         raise OptionError(f"protect_first, protect_last are {first}, {last}; allowed: whole numbers from 0")
     forbidden = list(forbidden)

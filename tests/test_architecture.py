@@ -195,3 +195,34 @@ def test_numpy_tests_import_no_torch() -> None:
     code = "import sys, conftest; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     here = Path(__file__).parent
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=here).returncode == 0
+
+
+def functions(node: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Public functions and methods below a node, with the docstring of their class."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from functions(child, ast.get_docstring(child) or "")
+        elif isinstance(child, ast.FunctionDef) and (child.name == "__init__" or child.name[0] != "_"):
+            yield outer, child
+
+
+def raised(node: ast.AST) -> Iterator[str]:
+    """Names of what a function itself raises; what functions inside it raise is theirs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call):
+            yield ast.unparse(child.exc.func)
+        elif not isinstance(child, ast.FunctionDef | ast.Lambda):
+            yield from raised(child)
+
+
+@pytest.mark.parametrize("path", modules(), ids=ids)
+def test_a_docstring_says_what_is_raised(path: Path) -> None:
+    """A command's docstring is its help, where errors explain themselves."""
+    silent = [
+        function.name
+        for outer, function in functions(parsed(path))
+        if "Raises:" not in outer + (ast.get_docstring(function) or "")
+        and room_of(dotted(path)) != "cli"
+        and any(name.endswith("Error") or name == "unknown" for name in raised(function))
+    ]
+    assert silent == []

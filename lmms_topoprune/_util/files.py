@@ -56,7 +56,11 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError for a pipe or a device; what is not there or is a folder is for the reader to say."""
+    """Refuse a pipe or a device; what is not there or is a folder is for the reader to say.
+
+    Raises:
+        OSError: it is one of them.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 

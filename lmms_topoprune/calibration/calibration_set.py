@@ -24,7 +24,11 @@ def nobody_asks(source: str) -> tuple[str, ...]:
 
 
 def refuse(source: str, asked: Asked) -> None:
-    """Raise OptionError if a task asks about documents of the source."""
+    """Refuse a source whose documents a task asks about.
+
+    Raises:
+        OptionError: names the task.
+    """
     if found := asked(source):
         raise OptionError(
             f"calibration is {shown(source)}, which task {found[0]!r} is evaluated on; pass another split or "

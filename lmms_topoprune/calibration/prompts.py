@@ -116,7 +116,11 @@ class Prompter:
         return self._templated(sample) if self.has_template else self._as_text(sample)
 
     def worded(self, text: str, kinds: Sequence[str]) -> str:
-        """A user's turn, images ("image") and videos ("video") before the text, to where answers start."""
+        """A user's turn, images ("image") and videos ("video") before the text, to where answers start.
+
+        Raises:
+            InputError: the model's chat template words it neither way.
+        """
         parts = [{"type": "text", "text": text}]
         if not kinds:
             found = self._worded(text, parts, text) if self.has_template else text
@@ -191,6 +195,9 @@ class Prompter:
 
         Right padding is the default: under causal attention what follows a token cannot change it, so
         a sample gets the same positions and the same states alone and in a batch.
+
+        Raises:
+            InputError: the samples are of several kinds, or the processor refuses one.
         """
         prompts = [self.prompt(sample) for sample in samples]
         if len({sample.kind for sample in samples}) > 1:

@@ -150,7 +150,11 @@ class Read:
 
 
 def take(rows: Iterable[Callable[[], Read]], count: int, source: str, strict: bool = False) -> list[Sample]:
-    """The first `count` samples that can be read; broken ones are skipped, counted and reported."""
+    """The first `count` samples that can be read; broken ones are skipped, counted and reported.
+
+    Raises:
+        InputError: too many are broken, or none can be read; with `strict`, the first broken one.
+    """
     found: list[Sample] = []
     broken: list[str] = []
     notes: Counter[str] = Counter()

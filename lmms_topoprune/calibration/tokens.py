@@ -46,6 +46,9 @@ class Tokens:
 
         A model that expands images by itself makes the sequence longer than its ids. One sample
         alone has no padding, so only the place of the image is unknown then.
+
+        Raises:
+            Misaligned: there are several samples, and their length is another than these masks have.
         """
         batch, length = hidden.shape[:2]
         if tuple(self.mask.shape) == (batch, length):

@@ -106,7 +106,12 @@ def command(**arguments: Any) -> None:
 
 
 def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
-    """Load each dense model and sweep, with progress on the screen; returns the folders."""
+    """Load each dense model and sweep, with progress on the screen; returns the folders.
+
+    Raises:
+        OptionError: an argument cannot be used.
+        MissingExtraError: Ray is asked for and not installed.
+    """
     from lmms_topoprune.sweep.recipe import run_sweep
 
     workers, ray, address = (arguments.get(name) for name in ("workers", "ray", "ray_address"))

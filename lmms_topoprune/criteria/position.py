@@ -47,6 +47,9 @@ def uniform(layers: DecoderLayers, options: PruningOptions) -> LayerScores:
 
     Every-other-layer dropping as in Fan et al., "Reducing Transformer Depth on Demand with
     Structured Dropout" (arXiv 1909.11556), for any count.
+
+    Raises:
+        InputError: more layers are to be dropped than may be.
     """
     allowed = layers.droppable(options.protect_first, options.protect_last)
     count = options.drop_count(layers.count)

@@ -19,6 +19,11 @@ from lmms_topoprune.selection import LayerScores, PairScores
 
 
 def no_model() -> LossOracle:
+    """What stands for the oracle where there is no model.
+
+    Raises:
+        InputError: whenever it is called.
+    """
     raise InputError("this criterion needs the model itself, not only its hidden states")
 
 
@@ -41,6 +46,11 @@ class Measurements:
     loss: Callable[[], LossOracle] = no_model
 
     def state(self, name: str) -> HiddenStates:
+        """The points of one kind of state.
+
+        Raises:
+            InputError: the pass did not record that kind.
+        """
         if name not in self.states:
             raise InputError(
                 f"state is {name!r}; kept in this calibration: {', '.join(self.states) or 'none'}"
@@ -104,7 +114,11 @@ def _enough(states: HiddenStates, options: PruningOptions) -> HiddenStates:
 
 
 def check_samples(options: PruningOptions, count: int) -> None:
-    """Refuse to look for k neighbors among too few samples."""
+    """Refuse to look for k neighbors among too few samples.
+
+    Raises:
+        InputError: there are not more samples than neighbors.
+    """
     if options.points == "samples" and count <= max(options.ks):
         raise InputError(f"k is {options.k!r}, but there are only {count} calibration samples")
 

@@ -46,6 +46,10 @@ class Likelihood(lmms):  # type: ignore[misc]
 
         The sum over the continuation's tokens, negative because lmms-eval 0.7.3 takes the smallest for the
         model's choice.
+
+        Raises:
+            UnseenMediumError: the model cannot see what the task shows.
+            GenerationError: the model fails on a batch.
         """
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="Model Responding")
@@ -75,7 +79,11 @@ class Likelihood(lmms):  # type: ignore[misc]
         return self.context_prompt(request), str(target)
 
     def context_prompt(self, request: Instance) -> Prompt:
-        """Context and media in the words of the processor's chat template."""
+        """Context and media in the words of the processor's chat template.
+
+        Raises:
+            InputError: the task shows something that is neither an image nor a video.
+        """
         context, visuals = request.args[0], self._visuals(request)
         kinds = [kind_of(visual) or "an unknown medium" for visual in visuals]
         if "audio" in kinds:

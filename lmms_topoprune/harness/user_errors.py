@@ -51,6 +51,10 @@ def one_sentence() -> Iterator[None]:
     """This package's errors become SystemExit on the command line; --verbosity DEBUG keeps the traceback.
 
     So do Ctrl-C and SIGTERM, with the exit code a shell gives for them, after one line.
+
+    Raises:
+        EndedByError: in place of an error of this package.
+        SystemExit: in place of Ctrl-C or SIGTERM.
     """
     try:
         with stoppable(), interruptions_first(), _enough_memory():

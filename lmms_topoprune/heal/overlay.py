@@ -93,6 +93,11 @@ class FullOverlay:
     """Copies of the parameters of some layers take the place of the frozen ones while they count."""
 
     def __init__(self, layers: nn.ModuleList) -> None:
+        """Copies what of the layers can be trained.
+
+        Raises:
+            SurgeryError: nothing can.
+        """
         self.frozen: dict[str, tuple[nn.Module, str, nn.Parameter]] = {}
         for number, layer in enumerate(layers):
             for name, module in layer.named_modules():

@@ -137,6 +137,9 @@ def check_budget(
     """Refuse to drop more layers than may go, as far as it is known which these are.
 
     `asked` is how they were asked for, if not by these options.
+
+    Raises:
+        OptionError: says how many may go, and what keeps the others.
     """
     inner = range(options.protect_first, layers - options.protect_last)
     free = len(set(inner) - forbidden - massive)
@@ -193,7 +196,11 @@ def explicit_plan(
 
 
 def load_plan(path: str, layers: int, name: str) -> PruningPlan:
-    """The plan in a file, if it is for as many layers."""
+    """The plan in a file, if it is for as many layers.
+
+    Raises:
+        InputError: the file is no plan, or is for another number of layers.
+    """
     plan = PruningPlan.load(path)
     if plan.layers != layers:
         raise InputError(f"plan {path!r} is for {plan.layers} layers, but {name!r} has {layers}")

@@ -54,6 +54,11 @@ class BatchPasses:
     batches: Sequence[Mapping[str, Any]] | Iterable[Mapping[str, Any]]
 
     def run(self, recorder: Listener, *, peek: bool = False) -> None:
+        """One pass over the batches, or over the first alone.
+
+        Raises:
+            InputError: there are none.
+        """
         count = 0
         with recorder.listening(), evaluation_mode(self.model), torch.no_grad(), last_logits(self.model):
             for batch in self.batches:

@@ -132,7 +132,11 @@ def multiplied(modules: list[nn.Linear], factor: float) -> Iterator[None]:
 
 
 def check_weight(module: nn.Linear) -> None:
-    """Refuse a weight that is no plain matrix in memory."""
+    """Refuse a weight that is no plain matrix in memory.
+
+    Raises:
+        SurgeryError: it is quantized or offloaded.
+    """
     weight = module.weight
     if not weight.is_floating_point() or weight.shape != (module.out_features, module.in_features):
         raise SurgeryError("its weights are quantized")

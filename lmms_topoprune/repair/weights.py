@@ -59,6 +59,9 @@ def magnitude(before: torch.Tensor, after: torch.Tensor) -> float:
 
     Args:
         before, after: sums of absolute values (d,) over the same tokens, float64.
+
+    Raises:
+        SurgeryError: the states are zero or not finite.
     """
     alive = before > 0
     found = float((after[alive] / before[alive]).mean()) if alive.any() else 1.0

@@ -40,6 +40,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
+        """The configuration, read once.
+
+        Raises:
+            InputError: it comes with code of its own, which may not run here.
+        """
         if given := self.options.get("config"):
             return given
         trusted = self._trusted

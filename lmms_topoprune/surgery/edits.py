@@ -85,7 +85,11 @@ def _put(entries: dict[str, Any], key: str, value: Any) -> Undo:
 
 
 def apply_edits(edits: Iterable[Edit]) -> list[Undo]:
-    """Apply all edits or none, and return what undoes them, to be called from the last to the first."""
+    """Apply all edits or none, and return what undoes them, to be called from the last to the first.
+
+    Raises:
+        Whatever an edit raises, once those before it are undone.
+    """
     undo: list[Undo] = []
     try:
         for edit in edits:

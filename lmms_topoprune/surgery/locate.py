@@ -98,6 +98,9 @@ def locate(model: PreTrainedModel) -> DecoderLocation:
 
     The decoder is the shallowest list of layers below `model.get_decoder()` whose length a
     configuration of the model confirms.
+
+    Raises:
+        SurgeryError: it is no model of transformers, or no list has such a length.
     """
     if not isinstance(model, PreTrainedModel):
         raise SurgeryError(f"model is a {type(model).__name__}; allowed: a PreTrainedModel of transformers")

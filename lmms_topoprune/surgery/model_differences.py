@@ -69,7 +69,11 @@ def _same_tensors(name: str, before: nn.Module, after: nn.Module) -> None:
 def outside_changes(
     before: PreTrainedModel, after: PreTrainedModel, path: str
 ) -> Iterator[tuple[str, str, Any]]:
-    """The same for all other modules; there every attribute may follow the configuration."""
+    """The same for all other modules; there every attribute may follow the configuration.
+
+    Raises:
+        SurgeryError: a module outside the layers would come, go, change its type or gain a tensor.
+    """
     old, new = outside_modules(before, path), outside_modules(after, path)
     if lost := sorted(old.keys() ^ new.keys()):
         raise SurgeryError(

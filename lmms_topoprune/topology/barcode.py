@@ -189,6 +189,9 @@ class Barcode:
         """From rows (dimension, birth, death); without `states`, as few as hold the latest death.
 
         `first` is the index of state 0: 1 for barcodes that count from 1.
+
+        Raises:
+            InputError: the rows are not (bars, 3), or hold no whole numbers.
         """
         rows = np.asarray(bars if isinstance(bars, np.ndarray) else list(bars), dtype=np.float64)  # type: ignore[arg-type]
         rows = rows.copy() if rows.base is not None or rows is bars else rows

@@ -40,6 +40,9 @@ class Bootstrap:
         They show how far the score moves when samples are left out. Subsets that share most of their
         samples are alike: with fraction f the spread is about sqrt((1 - f) / f) of that between independent
         draws of all samples, half of it at 0.8 and all of it at 0.5.
+
+        Raises:
+            OptionError: the level is out of range.
         """
         if not 0 < level < 1:
             raise OptionError(f"level is {level}; allowed: 0 < level < 1")
@@ -67,6 +70,10 @@ def bootstrap(
         k, metric, dimensions: as in zigzag_barcode.
         choose: layers that a score drops, such as lambda v: select(PairScores(v), 3).
         replicates, fraction, seed: number of subsets, their share of the samples, and how they are drawn.
+
+    Raises:
+        InputError: states that no graph can be made of.
+        OptionError: an argument is out of range, or the subsets have too few samples for k.
     """
     states = checked(states, k, metric)
     for name, value, low in (("replicates", replicates, 1), ("seed", seed, 0)):

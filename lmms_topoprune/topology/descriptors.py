@@ -92,7 +92,11 @@ def released_persistence(barcode: Barcode, p: int = 1) -> Floats:
 
 
 def compared(barcode: Barcode) -> None:
-    """Refuse a barcode that leaves nothing to compare."""
+    """Refuse a barcode that leaves nothing to compare.
+
+    Raises:
+        InputError: it has fewer than two states.
+    """
     if barcode.states < 2:
         raise InputError(
             f"the barcode has {barcode.states} state; allowed: at least 2, since a score compares states"
@@ -104,6 +108,9 @@ def distance_weights(gaps: Floats, alpha: float, axis: int | None) -> Floats:
 
     An alpha so large that this would overflow or vanish gives the same weights divided by the largest
     one along `axis` (None: of all), which no weighted mean sees.
+
+    Raises:
+        OptionError: alpha is not finite.
     """
     if not math.isfinite(alpha):
         raise OptionError(f"alpha is {alpha}; allowed: any finite number")
@@ -147,6 +154,9 @@ def smooth_persistence_image(
 
     Rows u are birth states 0..S-1, columns v lifetimes 1..S in states; b and tau = d - b are a bar's own,
     from the effective persistence image. The default weight is tau itself.
+
+    Raises:
+        OptionError: sigma is not positive.
     """
     if not sigma > 0:
         raise OptionError(f"sigma is {sigma}; allowed: sigma > 0")

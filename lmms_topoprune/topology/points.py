@@ -34,7 +34,12 @@ _tf32 = threading.Lock()
 
 
 def checked(states: Any, k: int, metric: str) -> Any:
-    """The states as they are used, or one sentence on what is wrong with them."""
+    """The states as they are used.
+
+    Raises:
+        InputError: they are no array (S, N, d) of real numbers.
+        OptionError: there is no such metric, or k is not between 1 and N - 1.
+    """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     if isinstance(states, list | tuple) and states and all(hasattr(s, "detach") for s in states):

@@ -124,7 +124,12 @@ def neighbors_barcode(
 
 
 def graphs_barcode(graphs: NDArray[np.bool_], *, dimensions: Collection[int] = (0, 1)) -> Barcode:
-    """The barcode of the zigzag through intersections for graphs (S, N, N): boolean, symmetric, no loops."""
+    """The barcode of the zigzag through intersections for graphs (S, N, N): boolean, symmetric, no loops.
+
+    Raises:
+        InputError: the graphs are something else.
+        OptionError: the dimensions are no whole numbers from 0.
+    """
     check_dimensions(dimensions)
     graphs = np.asarray(graphs)
     if graphs.ndim != 3 or graphs.shape[1] != graphs.shape[2] or graphs.dtype != bool or 0 in graphs.shape:
@@ -189,17 +194,32 @@ def complexes_barcode(
 
 
 def check_through(through: str) -> None:
+    """Refuse an unknown kind of zigzag.
+
+    Raises:
+        OptionError: names the closest one.
+    """
     if through not in THROUGH:
         raise unknown("through", through, THROUGH)
 
 
 def check_ks(ks: Iterable[int]) -> tuple[int, ...]:
+    """The numbers of neighbors as a tuple.
+
+    Raises:
+        OptionError: there is none.
+    """
     if not isinstance(ks, Iterable) or isinstance(ks, str) or not (ks := tuple(ks)):
         raise OptionError(f"ks is {ks!r}; allowed: one or more whole numbers from 1, such as (5, 10)")
     return ks
 
 
 def check_dimensions(dimensions: Collection[int], most: int | None = None) -> None:
+    """Refuse anything but whole numbers from 0, up to `most` if that is given.
+
+    Raises:
+        OptionError: says which are allowed.
+    """
     if (
         not isinstance(dimensions, Collection)
         or not dimensions
