@@ -30,6 +30,16 @@ class InputError(TopopruneError, ValueError):
     """Data (states, barcodes, plans, samples, result files) cannot be used as they are."""
 
 
+class OwnCodeError(TopopruneError):
+    """A criterion or repair of the user's own raised an exception, which is this one's cause.
+
+    Attributes:
+        trace: that exception's traceback from the user's function on.
+    """
+
+    trace: str = ""
+
+
 class SurgeryError(TopopruneError):
     """The layers cannot be deleted from this model; nothing was changed."""
 
@@ -70,6 +80,11 @@ def led_to(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(error))
             yield error
             waiting += [error.__context__, error.__cause__]
+
+
+def own_trace(error: BaseException | None) -> str:
+    """The traceback of the user's own code that an error comes from, or an empty string."""
+    return next((found.trace for found in led_to(error) if isinstance(found, OwnCodeError)), "")
 
 
 def out_of_memory(error: BaseException) -> bool:

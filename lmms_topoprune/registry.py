@@ -31,6 +31,9 @@ REVERSE = "reverse:"
 ANY_OPTION = ("k", "dimension", "metric", "alpha", "sparsity", "protect_first", "protect_last", "seed")
 """Options that scores can depend on, beside those of the calibration set."""
 
+TOKEN_SUMS = ("token_cosine", "relative_magnitude")
+"""Means over all tokens that a criterion can read."""
+
 T = TypeVar("T", "Criterion", "Repair")
 
 
@@ -175,7 +178,7 @@ def criterion(name: str, **told: Any) -> Callable[[Callable[..., Any]], Criterio
             `loss` the loss, with `options` any option.
 
     Raises:
-        OptionError: the name is this package's, or Criterion has no such attribute.
+        OptionError: the name is this package's, Criterion has no such attribute, or no sum has that name.
     """
     return lambda function: _declare(Criterion, name, {**told, "score": function})
 
@@ -200,6 +203,9 @@ def _build(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
     for key in told:
         if key not in known:
             raise unknown(f"attribute of a {kind.kind[0]}", key, known)
+    for value in told.get("sums", ()):
+        if value not in TOKEN_SUMS:
+            raise unknown(f"one of sums of criterion {name!r}", value, TOKEN_SUMS)
     function = told.get("score") or told["fit"]
     if kind is Criterion:
         told = {**_reads(function), **told}
@@ -210,7 +216,7 @@ def _build(kind: type[T], name: str, told: Mapping[str, Any]) -> T:
 def _reads(function: Callable[..., Any]) -> dict[str, Any]:
     """What a scoring function reads, as far as its arguments' names tell."""
     taken = inspect.signature(function).parameters
-    sums = {"sums": ("token_cosine", "relative_magnitude")} if "sums" in taken else {}
+    sums = {"sums": TOKEN_SUMS} if "sums" in taken else {}
     state = "residual" if "states" in taken else "none"
     options = ANY_OPTION if "options" in taken else ()
     return {"state": state, "loss": "loss" in taken, "parameters": options, **sums}

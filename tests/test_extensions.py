@@ -201,6 +201,10 @@ def test_a_decorated_function_is_found_by_its_name(monkeypatch: pytest.MonkeyPat
         OptionError, match=r"attribute of a criterion is 'papre'; allowed: .*; did you mean 'paper'"
     ):
         registry.criterion("x", papre="y")(lambda states: None)
+    with pytest.raises(
+        OptionError, match="one of sums of criterion 'x' is 'norm'; allowed: relative_magnitude"
+    ):
+        registry.criterion("x", sums=("norm",))(lambda sums: None)
 
 
 @pytest.mark.slow

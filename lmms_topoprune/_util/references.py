@@ -1,16 +1,28 @@
-"""Objects named by where they are: "package.module:name" or "file.py:name"."""
+"""Objects named by where they are, "package.module:name" or "file.py:name", and what they raise."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from lmms_topoprune.errors import InputError, OptionError, TopopruneError, nearest, shown
+from lmms_topoprune.errors import (
+    InputError,
+    OptionError,
+    OwnCodeError,
+    TopopruneError,
+    nearest,
+    out_of_memory,
+    shown,
+)
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -61,10 +73,57 @@ def _load_file(path: Path) -> Any:
     return module
 
 
+@contextmanager
+def told_as_own(what: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within this block, what a function from outside this package raises is told as a fault of its own.
+
+    Args:
+        what: begins the sentence, such as "criterion 'x.py:score'".
+        function: what is called inside. Nothing is changed for one of this package.
+
+    Raises:
+        OwnCodeError: names the function, its file and the exception. This package's errors and a lack of
+            memory stay what they are.
+    """
+    try:
+        yield
+    except TopopruneError:
+        raise
+    except Exception as error:
+        if is_ours(function) or out_of_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        told = OwnCodeError(f"{what}, {_place(function)}, failed: {reason}")
+        below = _from_outside(error.__traceback__)
+        told.trace = "".join(traceback.format_exception(type(error), error, below))
+        raise told from error
+
+
+def _place(function: Callable[..., Any]) -> str:
+    """Where a function stands."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return f"a {type(function).__name__} of {type(function).__module__}"
+    return f"line {code.co_firstlineno} of {code.co_filename}"
+
+
+def _from_outside(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the calls of this package that led to somebody else's; whole if there is none."""
+    below = trace
+    while below is not None and below.tb_frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        below = below.tb_next
+    return below or trace
+
+
+def is_ours(function: Callable[..., Any] | None) -> bool:
+    """Whether this package defines it."""
+    return (getattr(function, "__module__", None) or "").partition(".")[0] == PACKAGE
+
+
 def source_digest(function: Callable[..., Any] | None) -> str | None:
     """16 hex digits of the source of a function from outside this package; None of its own."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
-    if module is None or module.__name__.partition(".")[0] == PACKAGE:
+    if module is None or is_ours(function):
         return None
     file = getattr(module, "__file__", None)
     if file is not None and Path(file).is_file():

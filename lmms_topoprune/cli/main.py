@@ -17,7 +17,14 @@ from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.escape import printable
 from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
-from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, check_launcher, out_of_memory
+from lmms_topoprune.errors import (
+    SPARE_MEMORY,
+    InputError,
+    TopopruneError,
+    check_launcher,
+    out_of_memory,
+    own_trace,
+)
 
 
 class _Stream(io.FileIO):
@@ -105,7 +112,7 @@ A first tour:
 Exit codes:
   0  all is well
   1  a check failed (regress, doctor)
-  2  an argument or an input file cannot be used
+  2  an argument, an input file or code of yours cannot be used
   3  something outside is missing (a hub, an optional package)
   4  a model could not be pruned or failed while answering
   70  a defect of this package; the traceback belongs into a report
@@ -198,6 +205,7 @@ def _run(arguments: list[str]) -> int:
         if known is None:
             traceback.print_exc()
             return DEFECT
+        click.echo(own_trace(known), err=True, nl=False)
         click.echo(printable(f"topoprune: {known}"), err=True)  # it may name what others wrote
         return known.exit_code
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from lmms_topoprune import registry
+from lmms_topoprune._util.references import told_as_own
 from lmms_topoprune.calibration.loss import LossOracle
 from lmms_topoprune.calibration.norms import TokenNorms
 from lmms_topoprune.calibration.states import DecoderLayers, HiddenStates, TokenSums
@@ -68,6 +69,7 @@ def score(found: Measurements, options: PruningOptions) -> LayerScores | PairSco
     Raises:
         InputError: the function takes something that the criterion did not declare, or returns no scores,
             or those of another number of layers.
+        OwnCodeError: it is somebody else's function and raises an exception.
     """
     criterion = registry.get(options.criterion)
     if criterion.score is None:
@@ -77,7 +79,9 @@ def score(found: Measurements, options: PruningOptions) -> LayerScores | PairSco
         raise InputError(
             f"criterion {options.criterion!r} takes {undeclared[0]!r}; declared for it: {', '.join(given)}"
         )
-    scores: LayerScores | PairScores = criterion(**{name: given[name]() for name in taken})
+    measured = {name: given[name]() for name in taken}
+    with told_as_own(f"criterion {options.criterion!r}", criterion.score):
+        scores: LayerScores | PairScores = criterion(**measured)
     if scores.layers != found.layers.count:
         raise InputError(
             f"criterion {options.criterion!r} scores {scores.layers} layers; the model has "
@@ -124,8 +128,16 @@ def check_samples(options: PruningOptions, count: int) -> None:
 
 
 def score_parameters(options: PruningOptions) -> dict[str, Any]:
-    """What the scores depend on, beside the model and the calibration set."""
+    """What the scores depend on, beside the model and the calibration set.
+
+    Raises:
+        OptionError: the criterion names an option that there is not.
+    """
     criterion = registry.get(options.criterion)
+    allowed = [one.name for one in fields(options)]
+    for name in criterion.parameters:
+        if name not in allowed:
+            raise unknown(f"one of parameters of criterion {options.criterion!r}", name, allowed)
     code = {} if criterion.code is None else {"code": criterion.code}
     return {"version": criterion.version, **code, **{n: getattr(options, n) for n in criterion.parameters}}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lmms_topoprune._util.signals import exit_of, interruptions_first, stoppable
 from lmms_topoprune.calibration.ranks import Stopped
-from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
+from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory, own_trace
 from lmms_topoprune.harness.compat import evaluation
 
 
@@ -65,6 +65,7 @@ def one_sentence() -> Iterator[None]:
         # Where every process knows the same, one of them says it.
         silent = os.environ.get("RANK", "0") != "0" and isinstance(error, (Stopped, KeyboardInterrupt))
         if isinstance(error, TopopruneError):
+            sys.stderr.write(own_trace(error))
             raise EndedByError(error, silent) from None
         text, code = exit_of(error)
         if not silent:

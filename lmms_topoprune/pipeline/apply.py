@@ -126,11 +126,13 @@ def _calibration(
     Raises:
         InputError: they are not there, or this release would do something else.
     """
-    if facts["version"] != now["version"] or facts.get("code") != now.get("code"):
+    if facts["version"] != now["version"]:
         raise InputError(
             f"the plan's {what} is of version {facts['version']}, this release makes version "
             f"{now['version']}; make a new plan"
         )
+    if facts.get("code") != now.get("code"):
+        raise InputError(f"the plan's {what} was made by other code than is here now; make a new plan")
     calibration = calibrations.of(facts["source"], facts["samples"], facts["seed"])
     if (found := calibration.prompt_fingerprint(processor)) != facts["fingerprint"]:
         raise InputError(

@@ -6,16 +6,19 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from lmms_topoprune import registry
+from lmms_topoprune._util.references import told_as_own
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import InputError, OptionError, SurgeryError, unknown
+from lmms_topoprune.errors import InputError, OptionError, SurgeryError, shown, unknown
 from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.linear import RIDGE
 from lmms_topoprune.repair.probes import BatchPasses, Passes, SamplePasses
-from lmms_topoprune.repair.weights import blocks
+from lmms_topoprune.repair.weights import NewWeights, blocks
 from lmms_topoprune.surgery import Deletion, delete_layers
 from lmms_topoprune.surgery.edits import CUTS, REPAIR
 
@@ -88,6 +91,7 @@ def repaired_deletion(
     Raises:
         SurgeryError: as `repair`.
         InputError: the method returned something else than weights and figures; nothing was changed.
+        OwnCodeError: it is somebody else's function and raises an exception; nothing was changed.
     """
     dropped = frozenset(layers)
     if not dropped:
@@ -96,20 +100,37 @@ def repaired_deletion(
         pass  # a refusal costs no pass
     try:
         job = Job.of(model, passes, dropped, facts, ranks, sums)
-        found = registry.get_repair(facts["method"]).fit(job)
+        fit = registry.get_repair(facts["method"]).fit
+        with told_as_own(f"repair {facts['method']!r}", fit):
+            found = fit(job)
     except SurgeryError as error:
         name = type(model).__name__
         raise SurgeryError(f"repair is {facts['method']!r}, but this {name} allows none: {error}") from None
-    if not (isinstance(found, tuple) and [type(part) for part in found] == [dict, dict]):
-        raise InputError(
-            f"repair {facts['method']!r} returned a {type(found).__name__}; "
-            "allowed: (new weights, a figure a cut)"
-        )
-    weights, figures = found
+    weights, figures = _checked(found, f"repair {facts['method']!r}")
     log.info("repair %s: %s", facts["method"], figures)
     deletion = delete_layers(model, dropped)
     deletion.attach(weights, REPAIR, {**facts, CUTS: figures})
     return deletion
+
+
+def _checked(found: Any, what: str) -> tuple[NewWeights, dict[str, Any]]:
+    """What a method returned, if it is new parameters for those that modules have, and a figure a cut."""
+    if not (isinstance(found, tuple) and [type(part) for part in found] == [dict, dict]):
+        raise InputError(f"{what} returned a {type(found).__name__}; allowed: (new weights, a figure a cut)")
+    weights, figures = found
+    for module, parameters in weights.items():
+        if not isinstance(module, nn.Module) or not isinstance(parameters, dict):
+            raise InputError(
+                f"{what} returned weights of {shown(module)}; allowed: module -> name -> new parameter"
+            )
+        for name, new in parameters.items():
+            old = module._parameters.get(name)
+            if not isinstance(new, nn.Parameter) or old is None or new.shape != old.shape:
+                raise InputError(
+                    f"{what} returned {name!r} of a {type(module).__name__}, which is no parameter of the "
+                    "shape that it has there; allowed: an nn.Parameter in place of another"
+                )
+    return weights, figures
 
 
 def announce(plans: Iterable[tuple[Iterable[int], Mapping[str, Any]]], sums: KnownSums) -> None:

@@ -1,4 +1,4 @@
-"""Delete decoder layers in location, and undo it.
+"""Delete decoder layers in place, and undo it.
 
 A deletion is planned completely before the model is touched. The edits come from two meta
 models (meta_model.py): whatever differs between the models that transformers builds from the dense and from
@@ -33,7 +33,7 @@ class Deletion:
     """Deleted layers of one model, and the way back.
 
     Attributes:
-        model: the pruned model, changed in location.
+        model: the pruned model, changed in place.
         dropped: deleted layers, ascending, counted from 0 in the dense model.
         kept: layers that stayed, counted likewise; kept[i] is now layer i.
         path: name of the layer list in the model.
@@ -101,7 +101,7 @@ class Deletion:
 
 
 def delete_layers(model: PreTrainedModel, layers: Iterable[int]) -> Deletion:
-    """Delete decoder layers from a model in location, so that it is as good as if it had been built that way.
+    """Delete decoder layers from a model in place, so that it is as good as if it had been built that way.
 
     No weight is copied, save for tensors with one block a layer (Gemma 3n and 4's per-layer embeddings),
     whose kept blocks are copied. Use the result as a context manager to restore at the end of a block.

@@ -183,7 +183,8 @@ class _Evaluations:
         """Raise the first failure's kind of error, with all of them named."""
         if self.failures:
             said = "; ".join(f"{job}: {error}" for job, error in self.failures)
-            raise type(self.failures[0][1])(f"{len(self.failures)} of {evaluations} models failed: {said}")
+            first = self.failures[0][1]
+            raise type(first)(f"{len(self.failures)} of {evaluations} models failed: {said}") from first
 
 
 @contextmanager

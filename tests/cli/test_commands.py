@@ -179,6 +179,18 @@ def test_a_defect_is_no_failed_check(topoprune, monkeypatch):
     )
 
 
+def test_a_fault_in_code_of_ones_own_is_no_defect(topoprune, model_folder, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def score(layers):\n    return 1 // 0\n")
+    wanted = ("--pretrained", model_folder, "--sparsity", 0.4, "-o", tmp_path / "plan.json", "--json")
+    code, out, err = topoprune("plan", "--criterion", f"{file}:score", *wanted)
+    sentence = f"criterion '{file}:score', line 1 of {file}, failed: ZeroDivisionError: "
+    assert code == 2 and json.loads(out)["kind"] == "OwnCodeError"
+    trace, _, told = err.partition("Traceback (most recent call last):\n")[2].partition("\ntopoprune: ")
+    assert trace.splitlines()[0] == f'  File "{file}", line 2, in score' and told.startswith(sentence)
+    assert trace.splitlines()[-1].startswith("ZeroDivisionError: ")
+
+
 def test_exit_codes():
     assert [kind("x").exit_code for kind in (InputError, UnreachableError, MissingExtraError)] == [2, 3, 3]
     assert [kind("x").exit_code for kind in (SurgeryError, GenerationError)] == [4, 4]

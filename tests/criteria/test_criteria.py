@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -28,8 +29,14 @@ from lmms_topoprune.criteria import (
     unions,
     zigzags,
 )
-from lmms_topoprune.criteria.scoring import Measurements, score, scores_from_json, scores_to_json
-from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.criteria.scoring import (
+    Measurements,
+    score,
+    score_parameters,
+    scores_from_json,
+    scores_to_json,
+)
+from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions, own_defaults
 from lmms_topoprune.pipeline.scores import share_distances
 from lmms_topoprune.selection import LayerScores, PairScores, select
@@ -268,6 +275,47 @@ def test_what_are_no_scores_of_these_layers_is_one_sentence(monkeypatch, returne
     monkeypatch.setitem(registry._declared, (registry.Criterion, "mine"), made)
     with pytest.raises(InputError, match=sentence.replace("'mine'", f"'{turned}mine'")):
         score(Measurements(DecoderLayers(LAYERS)), PruningOptions(criterion=f"{turned}mine"))
+
+
+def test_an_exception_in_somebody_elses_criterion_is_told_as_theirs(monkeypatch):
+    """Ours stay what they are: errors of this package, a lack of memory, and defects of its own criteria."""
+
+    def mine(layers):
+        raise raised
+
+    def declare(function):
+        monkeypatch.setitem(
+            registry._declared,
+            (registry.Criterion, "mine"),
+            registry.Criterion("mine", function, state="none", parameters=()),
+        )
+
+    layers = Measurements(DecoderLayers(3))
+    declare(mine)
+    options = PruningOptions(criterion="mine")
+    raised = KeyError("a\nb")
+    with pytest.raises(OwnCodeError, match=r"^criterion 'mine', line \d+ of .*, failed: KeyError: ") as told:
+        score(layers, options)
+    assert told.value.exit_code == 2 and "\n" not in str(told.value) and told.value.__cause__ is raised
+    assert "raise raised" in told.value.trace and "scoring.py" not in told.value.trace
+    assert pickle.loads(pickle.dumps(told.value)).trace == told.value.trace
+    for raised in (InputError("no"), MemoryError()):
+        with pytest.raises(type(raised)) as ours:
+            score(layers, options)
+        assert ours.value is raised
+    mine.__module__ = cosine.__name__
+    raised = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        score(layers, options)
+
+
+def test_a_declared_option_that_there_is_not_is_one_sentence(monkeypatch):
+    made = registry.Criterion("mine", lambda layers: None, state="none", parameters=("kk",))
+    monkeypatch.setitem(registry._declared, (registry.Criterion, "mine"), made)
+    with pytest.raises(
+        OptionError, match=r"one of parameters of criterion 'mine' is 'kk'; .*did you mean 'k'"
+    ):
+        score_parameters(PruningOptions(criterion="mine"))
 
 
 def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):

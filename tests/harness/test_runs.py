@@ -136,6 +136,16 @@ def test_a_mistake_ends_the_command_with_one_sentence(
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
+def test_a_fault_in_code_of_ones_own_ends_the_command_with_its_traceback(
+    lmms_eval_command, folder, tmp_path, capsys
+):
+    file = tmp_path / "mine.py"
+    file.write_text("def score(layers):\n    return 1 // 0\n")
+    with pytest.raises(SystemExit, match=f"^lmms-topoprune: criterion '{file}:score', line 1 of .*ZeroDiv"):
+        lmms_eval_command("topopruned_llava", f"pretrained={folder},sparsity=0.3,criterion={file}:score")
+    assert f'Traceback (most recent call last):\n  File "{file}", line 2' in capsys.readouterr().err
+
+
 def test_an_unreachable_hub_says_what_to_pass_instead(lmms_eval_command, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrained
 from lmms_topoprune import registry
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError, OptionError
+from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
@@ -53,6 +53,37 @@ def test_a_method_that_returns_no_weights_is_refused_and_nothing_is_deleted(
     with pytest.raises(InputError, match="repair 'mine' returned a dict; allowed: "):
         repair(model, [IDS], [1], "mine")
     assert fingerprint(model) == before
+
+
+def test_what_is_no_weight_of_the_model_is_refused_and_nothing_is_deleted(
+    tiny_llava: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llava(layers=3)
+    norm, before = model.model.language_model.norm, fingerprint(model)
+    wrong = torch.nn.Parameter(torch.ones(3))
+    for weights in ({3: {}}, {norm: 4}, {norm: {"weight": wrong}}, {norm: {"wieght": norm.weight}}):
+        made = registry.Repair("mine", lambda job, weights=weights: (weights, {}))
+        monkeypatch.setitem(registry._declared, (registry.Repair, "mine"), made)
+        with pytest.raises(InputError, match=r"repair 'mine' returned .*; allowed: "):
+            repair(model, [IDS], [1], "mine")
+    assert fingerprint(model) == before
+
+
+def test_an_exception_in_somebody_elses_repair_is_told_as_theirs(
+    tiny_llava: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine(job: Any) -> Any:
+        return job.nothing
+
+    monkeypatch.setitem(registry._declared, (registry.Repair, "mine"), registry.Repair("mine", mine))
+    model = tiny_llava(layers=3)
+    before = fingerprint(model)
+    with pytest.raises(
+        OwnCodeError, match=r"repair 'mine', line \d+ of .*, failed: AttributeError: "
+    ) as told:
+        repair(model, [IDS], [1], "mine")
+    assert fingerprint(model) == before and "return job.nothing" in told.value.trace
+    assert isinstance(told.value.__cause__, AttributeError)
 
 
 @pytest.mark.parametrize("method", ["linear", "rescale"])
@@ -123,6 +154,9 @@ def test_a_plan_file_redoes_its_repair_or_refuses(
     newer = replace(plan, repair={**plan.repair, "version": 99})
     with pytest.raises(InputError, match="the plan's repair is of version 99"):
         apply_plan(model, embedded_processor, newer)
+    changed = replace(plan, repair={**plan.repair, "code": "0123456789abcdef"})
+    with pytest.raises(InputError, match="the plan's repair was made by other code than is here now"):
+        apply_plan(model, embedded_processor, changed)
     with pytest.raises(InputError, match="the plan's repair lacks fingerprint"):
         replace(plan, repair={k: v for k, v in plan.repair.items() if k != "fingerprint"})
 
