@@ -24,6 +24,7 @@ SCIENCE = {*DATA, "surgery", "calibration"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_util": {"errors"},
+    "compat": BASE,
     "selection": BASE,
     "plan_schema": BASE,
     "plan": {*BASE, "plan_schema"},
@@ -31,14 +32,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": {*BASE, "registry"},
     "options": {*BASE, "plan", "registry"},
     "topology": {*BASE, "selection"},
-    "surgery": {*BASE, "plan", "registry"},
+    "surgery": {*BASE, "compat", "plan", "registry"},
     "embedded": BASE,
-    "calibration": {*DATA, "surgery", "embedded"},
+    "calibration": {*DATA, "compat", "surgery", "embedded"},
     "criteria": {*SCIENCE, "topology"},
     "repair": SCIENCE,
     "heal": SCIENCE,
     "pipeline": {*SCIENCE, "criteria", "repair", "heal"},
-    "harness": {*SCIENCE, "embedded", "repair", "pipeline", "families"},
+    "harness": {*SCIENCE, "compat", "embedded", "repair", "pipeline", "families"},
     "results": {*DATA, "families", "topology"},
     "comparison": {*DATA, "results"},
     "report": {*DATA, "results", "comparison", "topology"},
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # the public names, each imported when it is asked for
-ONLY_ROOM = {"lmms_eval": {"harness"}, "click": {"cli"}, "ray": {"sweep"}, "peft": {"heal"}}
+ONLY_ROOM = {"lmms_eval": {"harness", "compat"}, "click": {"cli"}, "ray": {"sweep"}, "peft": {"heal"}}
 NO_TORCH = (
     "",
     ".registry",
@@ -226,3 +227,33 @@ def test_a_docstring_says_what_is_raised(path: Path) -> None:
         and any(name.endswith("Error") or name == "unknown" for name in raised(function))
     ]
     assert silent == []
+
+
+SETTINGS = {"ImageFile.LOAD_TRUNCATED_IMAGES", "torch.backends.cuda.matmul.allow_tf32"}
+"""What other libraries document as theirs to be set."""
+
+
+def patched(path: Path) -> Iterator[str]:
+    """Attributes of what a file imports from other libraries that it sets."""
+    foreign = {
+        alias.asname or alias.name.split(".")[0]
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if (getattr(node, "module", None) or alias.name).split(".")[0] not in {NAME, *sys.stdlib_module_names}
+    }
+    for node in ast.walk(parsed(path)):
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        for target in targets:
+            text = ast.unparse(target)
+            if isinstance(target, ast.Attribute) and (text.split(".")[0] in foreign or "__class__" in text):
+                yield text
+
+
+@pytest.mark.parametrize("path", modules(), ids=ids)
+def test_other_libraries_are_patched_in_compat_only(path: Path) -> None:
+    assert room_of(dotted(path)) == "compat" or {*patched(path)} <= SETTINGS
+
+
+def test_a_patch_would_be_found() -> None:
+    assert "ResponseCache.execute" in [*patched(PACKAGE / "compat" / "evaluation.py")]

@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from lmms_topoprune._util.compat import default_store
 from lmms_topoprune.calibration.collect import Collected
 from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
@@ -61,7 +60,7 @@ class Stage:
 
     @classmethod
     def _numbered(cls, rank: int, world: int, step: int) -> Stage:
-        store = default_store()
+        store = dist.distributed_c10d._get_default_store()  # which every launched process shares
         with _reachable():
             return cls(store, rank, world, f"topoprune/{store.add(f'topoprune/stages/{rank}', step)}")
 

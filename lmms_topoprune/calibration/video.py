@@ -8,9 +8,9 @@ import av
 import numpy as np
 
 from lmms_topoprune._util import files
+from lmms_topoprune.compat.videos import UNREADABLE
 from lmms_topoprune.errors import InputError
 
-UNREADABLE = (av.FFmpegError, OSError, LookupError, StopIteration, ValueError)
 # As many as lmms-eval's wrappers take at least; a calibration set needs many videos, not long ones.
 FRAMES = 8
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ import click
 import yaml
 from click.shell_completion import CompletionItem
 
-from lmms_topoprune._util.compat import replaced
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.cli import options
 from lmms_topoprune.errors import OptionError, whole_number
@@ -67,8 +65,10 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         raise OptionError(
             "--model is left out; allowed: a name that `topoprune models` lists, such as topopruned_llava"
         )
+    from lmms_topoprune.compat.evaluation import colors_on_screens_only
+
     sys.argv = ["lmms_eval", *given]
-    with _tasks_known(given), _colors_on_screens_only(), _judged(given, as_json):
+    with _tasks_known(given), colors_on_screens_only(), _judged(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
@@ -94,21 +94,6 @@ def _evaluations(arguments: Sequence[str]) -> int:
     file = _settings(arguments)
     settings = yaml.safe_load(Path(file).read_text(encoding="utf-8")) if file else None
     return len(settings) if isinstance(settings, list) else 1
-
-
-@contextmanager
-def _colors_on_screens_only() -> Iterator[None]:
-    """lmms-eval colors its log wherever it goes, into files and pipes, too."""
-    from loguru import logger
-
-    add = logger.add
-
-    def add_sink(sink: Any, **given: Any) -> int:
-        screen = "NO_COLOR" not in os.environ and getattr(sink, "isatty", bool)()
-        return add(sink, **{**given, "colorize": bool(given.get("colorize") and screen)})
-
-    with replaced(logger, add=add_sink):
-        yield
 
 
 def _folder(arguments: Sequence[str]) -> str | None:
@@ -185,7 +170,7 @@ def _tasks_known(given: Sequence[str]) -> Iterator[None]:
     if tasks[0].startswith("list") or embedded.issuperset(tasks):
         yield
         return
-    from lmms_topoprune.harness.compat import tasks_indexed_once
+    from lmms_topoprune.compat.tasks import tasks_indexed_once
     from lmms_topoprune.harness.listing import check_tasks
 
     with tasks_indexed_once():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmms_topoprune._util.references import load
+from lmms_topoprune.compat.videos import video_readers_optional
 from lmms_topoprune.errors import MissingExtraError
 from lmms_topoprune.families import Registered, registered
-from lmms_topoprune.harness.compat import video_readers_optional
 from lmms_topoprune.harness.user_errors import one_sentence
 
 

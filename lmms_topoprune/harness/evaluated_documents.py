@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune.calibration.hub import parts
-from lmms_topoprune.harness.compat import evaluation, single_tasks, task_config
+from lmms_topoprune.compat.evaluation import evaluation
+from lmms_topoprune.compat.tasks import single_tasks, task_config
 
 CALIBRATION_SPLITS = ("training_split", "validation_split", "test_split")
 EVALUATED_SPLITS = ("test_split", "validation_split")

@@ -12,13 +12,13 @@ import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.compat import open_videos_with, replaced
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
+from lmms_topoprune.compat.videos import open_videos_by_pyav, video_readers_optional
+from lmms_topoprune.compat.wrappers import generating_through
 from lmms_topoprune.harness.answers import Failure
-from lmms_topoprune.harness.compat import video_readers_optional
 from lmms_topoprune.harness.likelihood import Likelihood, batch_size_of
-from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError, VideoReader
+from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
 from lmms_topoprune.harness.user_errors import one_sentence
 
 
@@ -123,15 +123,14 @@ def _escaping(network: PreTrainedModel, media: MediaSeen) -> Iterator[None]:
 
     Before it answers, every medium that the task has shown meanwhile is looked for among its inputs.
     """
-    generate: Any = network.generate
 
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def guarded(generate: Any, *args: Any, **kwargs: Any) -> Any:
         with errors_kept() as failure:
             media.check(kwargs)
             return generate(*args, **_in_full(kwargs, network.dtype))
         raise _Escape from failure.error
 
-    with replaced(network, generate=guarded):
+    with generating_through(network, guarded):
         yield
 
 
@@ -149,7 +148,7 @@ class GuardedGeneration(Likelihood):
     """Mixin over PrunedModel: any wrapper's own answers, with failures seen and answers counted."""
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
-        open_videos_with(VideoReader)
+        open_videos_by_pyav()
         media = MediaSeen(self.registered.wraps, self.hf_processor, answers=self.answers)
         watched = [media.watching(request) for request in requests]
         with (

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from lmms_topoprune import families
+from lmms_topoprune.compat.evaluation import note_evaluations
 from lmms_topoprune.errors import nearest
-from lmms_topoprune.harness import compat
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
@@ -26,7 +26,7 @@ def manifests() -> list[ModelManifest]:
     Raises:
         InputError: plugin.toml is broken; lmms-eval logs the sentence and goes on without our models.
     """
-    compat.note_evaluations()
+    note_evaluations()
     from lmms_eval import models
     from lmms_eval.models.registry_v2 import ModelManifest
 

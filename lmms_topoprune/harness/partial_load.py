@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from loguru import logger
 
-from lmms_topoprune._util.compat import loading_through
 from lmms_topoprune.calibration.ranks import Ranks
+from lmms_topoprune.compat.from_pretrained import loading_through
 from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner

@@ -14,8 +14,8 @@ from lmms_eval.utils import handle_non_serializable
 from loguru import logger
 
 from lmms_topoprune._util import files
+from lmms_topoprune.compat.evaluation import model_of, note_model, observe_saving, within_evaluation_of
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.compat import evaluation, observe_saving, within
 from lmms_topoprune.harness.user_errors import one_sentence
 
 
@@ -23,7 +23,7 @@ def leave_plan(model: Any, tracker: EvaluationTracker | None) -> None:
     """Have `tracker` write the model's plan and record whenever it saves results, and fail on any loss."""
     if tracker is None:
         return
-    tracker.topopruned, tracker.topoprune_evaluation = model, evaluation()
+    note_model(tracker, model)
     observe_saving(_PLANS)
 
 
@@ -31,14 +31,14 @@ class _PlanWriter:
     """Writes the plan of every tracker that has one."""
 
     def results_saved(self, tracker: EvaluationTracker, results: dict[str, Any]) -> None:
-        if not hasattr(tracker, "topopruned"):
+        if model_of(tracker) is None:
             return
         with _part_of_its_evaluation(tracker):
             _refuse_loss(tracker, _results_file(tracker))
-            _write(tracker.topopruned, tracker, results)
+            _write(model_of(tracker), tracker, results)
 
     def samples_saved(self, tracker: EvaluationTracker, task: str, count: int) -> None:
-        if not hasattr(tracker, "topopruned"):
+        if model_of(tracker) is None:
             return
         with _part_of_its_evaluation(tracker):
             _refuse_loss(tracker, _samples_file(tracker, task, count))
@@ -50,7 +50,7 @@ _PLANS = _PlanWriter()
 @contextmanager
 def _part_of_its_evaluation(tracker: EvaluationTracker) -> Iterator[None]:
     """Results are saved once simple_evaluate has returned; errors still end as they would inside."""
-    with within(getattr(tracker, "topoprune_evaluation", None)), one_sentence():
+    with within_evaluation_of(tracker), one_sentence():
         yield
 
 
@@ -99,7 +99,7 @@ class Saved:
     def results_saved(self, tracker: EvaluationTracker, results: dict[str, Any]) -> None:
         file = _results_file(tracker)
         self._note_loss(tracker, file)
-        plan = getattr(getattr(tracker, "topopruned", None), "plan", None)
+        plan = getattr(model_of(tracker), "plan", None)
         self.runs.append({**results, "plan": plan and plan.to_json(), "file": file and str(file)})
 
     def samples_saved(self, tracker: EvaluationTracker, task: str, count: int) -> None:

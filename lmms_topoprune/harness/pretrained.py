@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-from lmms_topoprune._util.compat import never_ask_for_code
+from lmms_topoprune.compat.from_pretrained import never_ask_for_code
 from lmms_topoprune.embedded import locate
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, shown
 

@@ -19,8 +19,9 @@ from lmms_topoprune.calibration.images import bounded, whole_images
 from lmms_topoprune.calibration.rows import Read, take
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.video import check_video
+from lmms_topoprune.compat.evaluation import evaluation
+from lmms_topoprune.compat.tasks import task_config
 from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
-from lmms_topoprune.harness.compat import evaluation, task_config
 from lmms_topoprune.harness.evaluated_documents import calibration_split
 
 

@@ -15,10 +15,10 @@ from transformers import AutoProcessor
 
 from lmms_topoprune.calibration.prompts import aligned, per_token
 from lmms_topoprune.calibration.video import FRAMES, read_frames
+from lmms_topoprune.compat.wrappers import omni_answers_in_text
 from lmms_topoprune.harness.batched import BatchedGeneration
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt, batches_of_a_kind
 from lmms_topoprune.harness.media import kind_of, media_digest
-from lmms_topoprune.harness.model_classes import omni_answers_in_text
 
 BEGINNING_OF_ANSWER = "<0x04>"
 END_OF_TURN = "<|im_end|>"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lmms_topoprune._util.signals import exit_of, interruptions_first, stoppable
 from lmms_topoprune.calibration.ranks import Stopped
+from lmms_topoprune.compat.evaluation import evaluation
 from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory, own_trace
-from lmms_topoprune.harness.compat import evaluation
 
 
 def on_command_line() -> bool:

@@ -11,22 +11,19 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from transformers import PreTrainedModel
 
-from lmms_topoprune._util.compat import replaced
 from lmms_topoprune._util.files import digest
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
+from lmms_topoprune.compat.evaluation import evaluation, tell_plans_apart
+from lmms_topoprune.compat.tasks import ask_for_likelihoods
+from lmms_topoprune.compat.touched import replaced
+from lmms_topoprune.compat.wrappers import each_process_alone, generating_through
 from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.families import Registered
 from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.compat import (
-    ask_for_likelihoods,
-    each_process_alone,
-    evaluation,
-    tell_plans_apart,
-)
 from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.partial_load import PartialLoad
 from lmms_topoprune.harness.task_samples import task_samples
@@ -223,23 +220,20 @@ class PrunedModel(lmms):  # type: ignore[misc]
             yield
             return
         ask: Any = self.generate_until
-        generate, done = self.network.generate, [0, 0]
+        done = [0, 0]
 
         def count_requests(requests: list[Any], *args: Any, **kwargs: Any) -> Any:
             done[:] = 0, len(requests)
             progress(0, done[1])
             return ask(requests, *args, **kwargs)
 
-        def count_answers(*args: Any, **kwargs: Any) -> Any:
+        def count_answers(generate: Any, *args: Any, **kwargs: Any) -> Any:
             answers = generate(*args, **kwargs)
             done[0] += len(answers)
             progress(done[0], done[1])
             return answers
 
-        with (
-            replaced(self, generate_until=count_requests),
-            replaced(self.network, generate=count_answers),
-        ):
+        with replaced(self, generate_until=count_requests), generating_through(self.network, count_answers):
             yield
 
     @property

@@ -19,7 +19,7 @@ import transformers
 from accelerate.utils import get_balanced_memory
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
-from lmms_topoprune._util.compat import meta_tensors_unread
+from lmms_topoprune.compat.from_pretrained import meta_tensors_unread
 from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized

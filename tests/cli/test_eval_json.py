@@ -15,7 +15,8 @@ from lmms_eval.tasks import TaskManager
 from loguru import logger
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.cli.evaluate import _colors_on_screens_only, _judged, _needs_model
+from lmms_topoprune.cli.evaluate import _judged, _needs_model
+from lmms_topoprune.compat.evaluation import colors_on_screens_only
 from lmms_topoprune.harness import listing
 
 
@@ -180,7 +181,7 @@ class Screen(io.StringIO):
 def test_the_log_of_lmms_eval_is_colored_on_a_screen_alone(stream, no_color, colored, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
     out = stream()
-    with _colors_on_screens_only():
+    with colors_on_screens_only():
         sink = logger.add(out, colorize=True, format="<green>{message}</green>")  # as lmms-eval does
     logger.info("hello")
     logger.remove(sink)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from lmms_eval import models
 
+from lmms_topoprune.compat.videos import video_readers_optional
 from lmms_topoprune.errors import GenerationError
 from lmms_topoprune.harness import batched
-from lmms_topoprune.harness.compat import video_readers_optional
 
 KINDS = ("simple", "chat")
 

@@ -11,7 +11,7 @@ import transformers as hf
 from families import wrapped
 from lmms_eval import models
 
-from lmms_topoprune.harness.compat import video_readers_optional
+from lmms_topoprune.compat.videos import video_readers_optional
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,8 @@ from lmms_eval import models
 from lmms_eval.api.instance import Instance
 from PIL import Image
 
-from lmms_topoprune.harness.media import UnseenMediumError, VideoReader, kind_of, refuse_unseen
+from lmms_topoprune.compat.videos import VideoReader
+from lmms_topoprune.harness.media import UnseenMediumError, kind_of, refuse_unseen
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from PIL import Image
 
+from lmms_topoprune.compat.evaluation import note_model, observe_saving
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.compat import observe_saving
 from lmms_topoprune.harness.media import MediaSeen, media_digest
 
 RED, BLUE = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
@@ -54,7 +54,7 @@ def test_the_samples_file_holds_it(tmp_path):
     end = observe_saving(SimpleNamespace(results_saved=lambda *_: None, samples_saved=lambda *_: None))
     tracker = EvaluationTracker(output_path=str(tmp_path))
     tracker.general_config_tracker.model_name_sanitized, tracker.date_id = "tiny", "1"
-    tracker.topopruned = SimpleNamespace(answers=Answers(media={("vqa", 0): "abc"}))
+    note_model(tracker, SimpleNamespace(answers=Answers(media={("vqa", 0): "abc"})))
     row = {
         "doc_id": 0,
         "doc": {},

@@ -1,4 +1,4 @@
-"""What is touched of lmms-eval is there; an evaluation is noted however it is started."""
+"""An evaluation is noted however it is started."""
 
 from __future__ import annotations
 
@@ -12,25 +12,7 @@ from typing import Any
 
 import pytest
 
-from lmms_topoprune._util.compat import Touched
-from lmms_topoprune.harness.compat import TOUCHED, evaluation, video_readers_optional
-
-
-@pytest.mark.parametrize("touched", TOUCHED, ids=lambda touched: f"{touched.where}.{touched.name}")
-def test_what_is_touched_is_there(touched: Touched) -> None:
-    with video_readers_optional():  # wrappers import them
-        assert touched.problem() is None
-
-
-def test_a_request_of_lmms_eval_has_six_arguments() -> None:
-    """(context, doc_to_visual or doc_to_messages, settings, document, task, split)."""
-    import inspect
-
-    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
-
-    for task in (ConfigurableTask, ConfigurableMessagesTask):
-        source = inspect.getsource(task.construct_requests)
-        assert "generation_kwargs" in source and "doc_id, self.config.task, split" in source
+from lmms_topoprune.compat.evaluation import evaluation
 
 
 def test_nothing_is_noted_outside_of_an_evaluation() -> None:

@@ -1,18 +1,21 @@
-"""What is touched of transformers and torch is there, and patches end with their block."""
+"""What is touched of other libraries is there, and patches end with their block."""
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lmms_topoprune._util.compat import TOUCHED, Touched, replaced
+from lmms_topoprune.compat.touched import TOUCHED, Touched, replaced
+from lmms_topoprune.compat.videos import video_readers_optional
 
 
 @pytest.mark.parametrize("touched", TOUCHED, ids=lambda touched: f"{touched.where}.{touched.name}")
 def test_what_is_touched_is_there(touched: Touched) -> None:
-    assert touched.problem() is None
+    with video_readers_optional():  # wrappers of lmms-eval import them
+        assert touched.problem() is None
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,12 @@ def test_an_inherited_attribute_is_inherited_again() -> None:
     with replaced(Child, value=2):
         assert Child.value == 2 and Parent.value == 1
     assert "value" not in vars(Child) and Child.value == 1
+
+
+def test_a_request_of_lmms_eval_has_six_arguments() -> None:
+    """(context, doc_to_visual or doc_to_messages, settings, document, task, split)."""
+    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+
+    for task in (ConfigurableTask, ConfigurableMessagesTask):
+        source = inspect.getsource(task.construct_requests)
+        assert "generation_kwargs" in source and "doc_id, self.config.task, split" in source

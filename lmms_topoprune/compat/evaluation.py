@@ -1,11 +1,8 @@
-"""Every patch of lmms_eval, and what is touched of it that it does not promise; made for lmms-eval 0.7.3.
+"""Patches of lmms-eval's running evaluation and of what it saves; made for lmms-eval 0.7.3.
 
 lmms-eval hands a model neither the tracker that saves results nor the tasks that are evaluated, swallows what
-fails while it saves, and knows a model by its argument string alone. `TOUCHED` lists what is used in spite of
-that, with what breaks without it; tests/harness/test_lmms_eval_compat.py fails with that sentence when one is
-gone. The model classes of single wrappers are put right in model_classes.py. The same for transformers and
-torch is _util/compat.py. Nothing heavy is imported before it is needed: lmms-eval's entry point imports this
-file with `lmms_eval.models`, long before torch.
+fails while it saves, and knows a model by its argument string alone. Nothing heavy is imported before it is
+needed: lmms-eval's entry point imports this file with `lmms_eval.models`, long before torch.
 """
 
 from __future__ import annotations
@@ -13,66 +10,21 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any, Protocol
 
-from lmms_topoprune._util.compat import Touched, replaced
 from lmms_topoprune._util.files import digest
+from lmms_topoprune.compat.touched import replaced
 from lmms_topoprune.errors import InputError
 
-_MADE_FOR = "lmms-eval 0.7.3"
 _EVALUATOR, _UTILS = "lmms_eval.evaluator", "lmms_eval.utils"
-_TRACKER = "lmms_eval.loggers.evaluation_tracker:EvaluationTracker"
-_CACHE = "lmms_eval.caching.response_cache:ResponseCache"
-_MANAGER = "lmms_eval.tasks:TaskManager"
-OMNI = "lmms_eval.models.simple.qwen2_5_omni"
-_NO_PLAN = "no plan is left beside the results, and calibration may draw from what is evaluated"
-_NO_CHECK = "calibration may draw from what is evaluated"
-TOUCHED = tuple(
-    Touched(where, name, _MADE_FOR, without)
-    for where, name, without in (
-        (_UTILS, "_smart_comma_split", "mistakes in model_args are not told in a sentence"),
-        (_UTILS, "positional_deprecated", _NO_PLAN),
-        (_EVALUATOR, "simple_evaluate", _NO_PLAN),
-        ("lmms_eval.models", "AVAILABLE_SIMPLE_MODELS", "`lmms-eval models` does not list this package's"),
-        ("lmms_eval.models", "AVAILABLE_CHAT_TEMPLATE_MODELS", "`lmms-eval models` does not list them"),
-        ("lmms_eval.models", "MODEL_REGISTRY_V2", "no wrapper of lmms-eval is found"),
-        ("lmms_eval.models.registry_v2", "ModelManifest", "no model can be registered"),
-        (_TRACKER, "save_results_aggregated", "no plan is left beside the results"),
-        (_TRACKER, "save_results_samples", "samples that could not be written are not noticed"),
-        (_TRACKER, "date_id", "the plan cannot be named like the results beside it"),
-        (_TRACKER, "general_config_tracker", "the folder of the results is not known"),
-        (_CACHE, "execute", "the response cache serves answers of another plan"),
-        (_CACHE, "_model_fingerprint_hash", "use_cache is refused for a pruned model"),
-        (_MANAGER, "initialize_tasks", "`topoprune eval` indexes lmms-eval's tasks twice"),
-        (_MANAGER, "_get_config", _NO_CHECK),
-        (_MANAGER, "_get_tasklist", _NO_CHECK),
-        (_MANAGER, "task_index", _NO_CHECK),
-        (_MANAGER, "all_subtasks", _NO_CHECK),
-        (
-            "lmms_eval.api.task:ConfigurableMessagesTask",
-            "construct_requests",
-            "chat models answer no choices",
-        ),
-        ("lmms_eval.api.instance:Instance", "metadata", "answers that only even out processes are counted"),
-        ("lmms_eval.models.chat.huggingface", "AutoModel", "the family `huggingface` loads headless models"),
-        ("lmms_eval.models.simple.glm4v", "Glm4vForConditionalGeneration", "GLM-4V is loaded as its mixture"),
-        ("lmms_eval.models.simple.glm4v", "Glm4vMoeForConditionalGeneration", "the same"),
-        ("accelerate:Accelerator", "num_processes", "several processes on a CPU ask for GPUs"),
-        (OMNI, "Qwen2_5OmniForConditionalGeneration", "Qwen2.5-Omni is loaded with what speaks"),
-        (OMNI, "Qwen2_5OmniProcessor", "Qwen2.5-Omni takes another model's processor from the hub"),
-    )
-)
-
-
-# The running evaluation ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -103,13 +55,29 @@ def evaluation() -> Evaluation:
 
 
 @contextmanager
-def within(running: Evaluation | None) -> Iterator[None]:
-    """Be part of an evaluation that has returned already: its results are being saved."""
+def _within(running: Evaluation | None) -> Iterator[None]:
     token = _RUNNING.set(running)
     try:
         yield
     finally:
         _RUNNING.reset(token)
+
+
+def note_model(tracker: Any, model: Any) -> None:
+    """Note on a tracker whose results it saves, and in which evaluation; lmms-eval tells it neither."""
+    tracker.topoprune = (model, evaluation())
+
+
+def model_of(tracker: Any) -> Any:
+    """The model that `note_model` noted on a tracker; None if it did not."""
+    return getattr(tracker, "topoprune", (None, None))[0]
+
+
+@contextmanager
+def within_evaluation_of(tracker: Any) -> Iterator[None]:
+    """Be part of a tracker's evaluation, which has returned already when its results are saved."""
+    with _within(getattr(tracker, "topoprune", (None, None))[1]):
+        yield
 
 
 def note_evaluations() -> None:
@@ -154,7 +122,7 @@ def _noted(simple_evaluate: Callable[..., Any]) -> Callable[..., Any]:
             given.get("tasks") or (),
             given.get("cli_args"),
         )
-        with within(running):
+        with _within(running):
             results = simple_evaluate(*args, **kwargs)
         if isinstance(results, dict) and running.model is not None:
             results["plan"] = running.model.plan.to_json()
@@ -201,9 +169,6 @@ def _run_after(loader: Loader, change: Callable[[ModuleType], None]) -> None:
     loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
-# Saved results ------------------------------------------------------------------------------------
-
-
 class Observer(Protocol):
     """Hears of what trackers have saved, or tried to."""
 
@@ -245,7 +210,7 @@ def _observe(tracker_class: Any) -> None:
 
     @functools.wraps(save_samples)
     def save_results_samples(self: Any, task_name: str, samples: Sequence[Any]) -> None:
-        shown = getattr(getattr(getattr(self, "topopruned", None), "answers", None), "media", {})
+        shown = getattr(getattr(model_of(self), "answers", None), "media", {})
         for sample in samples:
             if digest := shown.get((task_name, sample.get("doc_id"))):
                 sample["media_digest"] = digest  # two runs can be told to have seen the same images
@@ -256,8 +221,6 @@ def _observe(tracker_class: Any) -> None:
     tracker_class.save_results_aggregated = save_results_aggregated
     tracker_class.save_results_samples = save_results_samples
 
-
-# The response cache -------------------------------------------------------------------------------
 
 _HASH = "_model_fingerprint_hash"
 
@@ -289,110 +252,19 @@ def tell_plans_apart() -> None:
     ResponseCache.execute = execute
 
 
-# Tasks --------------------------------------------------------------------------------------------
-
-
-def ask_for_likelihoods() -> None:
-    """Let tasks ask chat models for likelihoods as they ask simple ones.
-
-    By itself lmms-eval asserts that chat models only generate, so no multiple choice runs with them.
-    """
-    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
-
-    original = ConfigurableMessagesTask.construct_requests
-    if hasattr(original, "__wrapped__"):
-        return
-
-    @functools.wraps(original)
-    def construct_requests(self: Any, doc_id: int, ctx: str, **kwargs: Any) -> Any:
-        if self.OUTPUT_TYPE in ("loglikelihood", "multiple_choice"):
-            return ConfigurableTask.construct_requests(self, doc_id, ctx, **kwargs)
-        return original(self, doc_id, ctx, **kwargs)
-
-    ConfigurableMessagesTask.construct_requests = construct_requests
-
-
 @contextmanager
-def tasks_indexed_once() -> Iterator[None]:
-    """Within this block a TaskManager of folders that one had before gets its index, which took seconds."""
-    from lmms_eval.tasks import TaskManager
+def colors_on_screens_only() -> Iterator[None]:
+    """Within this block what is logged has colors on screens alone.
 
-    index, known = TaskManager.initialize_tasks, {}
-
-    def initialize_tasks(self: Any, include_path: Any = None, include_defaults: bool = True) -> Any:
-        folders = (str(include_path), include_defaults)
-        if folders not in known:
-            known[folders] = index(self, include_path, include_defaults)
-        return deepcopy(known[folders])
-
-    with replaced(TaskManager, initialize_tasks=initialize_tasks):
-        yield
-
-
-def task_config(manager: Any, name: str) -> dict[str, Any]:
-    """A task's YAML file with what it includes; empty for a task written in Python."""
-    try:
-        return dict(manager._get_config(name))
-    except Exception:  # lmms-eval says what is wrong with it when it loads the task
-        return {}
-
-
-def single_tasks(manager: Any, name: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Single tasks below a task, group or tag, with their settings."""
-    if isinstance(name, Mapping):
-        task = str(name.get("task", ""))
-        yield task, {**task_config(manager, task), **name}
-    elif not isinstance(name, str):
-        return
-    elif name in manager.all_subtasks:
-        yield name, task_config(manager, name)
-    elif name in manager.task_index:
-        below = manager._get_tasklist(name)
-        for child in task_config(manager, name).get("task", ()) if below == -1 else below:
-            yield from single_tasks(manager, child)
-
-
-# Wrappers' imports and processes -------------------------------------------------------------------
-
-
-@contextmanager
-def video_readers_optional() -> Iterator[None]:
-    """Within this block `import decord` and `import moviepy` succeed; afterwards sys.modules is as it was.
-
-    Wrappers import these video readers, which few have, at their top or when they open a video. A stand-in
-    that stayed would make others believe that decord is there, so those that ask at import
-    (lmms_eval.protocol, transformers) are asked before.
+    By itself lmms-eval colors its log wherever it goes, into files and pipes, too.
     """
-    import lmms_eval.protocol  # noqa: F401
-    from transformers.utils.import_utils import is_decord_available
+    from loguru import logger
 
-    from lmms_topoprune.harness.media import stand_ins
+    add = logger.add
 
-    is_decord_available()
-    missing = {
-        name: module
-        for name, module in stand_ins().items()
-        if name not in sys.modules and importlib.util.find_spec(name) is None
-    }
-    sys.modules.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            del sys.modules[name]
+    def add_sink(sink: Any, **given: Any) -> int:
+        screen = "NO_COLOR" not in os.environ and getattr(sink, "isatty", bool)()
+        return add(sink, **{**given, "colorize": bool(given.get("colorize") and screen)})
 
-
-@contextmanager
-def each_process_alone(device: str) -> Iterator[None]:
-    """Within this block a wrapper on a CPU takes its process for the only one.
-
-    By itself it asks for one GPU a process. Each loads the whole model, and lmms-eval tells the object its
-    rank and its share of the requests when it evaluates.
-    """
-    if not device.startswith("cpu"):
-        yield
-        return
-    from accelerate import Accelerator
-
-    with replaced(Accelerator, num_processes=property(lambda _: 1)):
+    with replaced(logger, add=add_sink):
         yield
