@@ -103,8 +103,8 @@ class _Texts:
     def measure(self, criterion: str, plan: Any, repair: str, healing: Any, seed: int) -> None:
         """Carry a plan out, note the losses of the passages, and write the file."""
         from lmms_topoprune._util import files
-        from lmms_topoprune.heal.apply import heal
-        from lmms_topoprune.repair.apply import repair as repaired
+        from lmms_topoprune.heal.healing import heal
+        from lmms_topoprune.repair.repaired_deletion import repair as repaired
 
         layers = format_layers(plan.dropped) if plan else "none"
         key = f"{layers} {repair} {healing.text if healing else 'none'} seed {seed}"

@@ -154,8 +154,8 @@ def text(
     from lmms_topoprune.calibration.samples import Sample
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.pipeline import Planner
-    from lmms_topoprune.repair.apply import repair
     from lmms_topoprune.repair.linear import RIDGE
+    from lmms_topoprune.repair.repaired_deletion import repair
 
     columns = {name: (name, RIDGE) for name in REPAIRS}
     columns |= {f"linear {ridge}": ("linear", float(ridge)) for ridge in ridges.split(",") if ridge}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.comparison.regress import regress
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.embedded.locate import model_path, tasks_path
-    from lmms_topoprune.heal.apply import heal as heal_model
+    from lmms_topoprune.heal.healing import heal as heal_model
     from lmms_topoprune.options import HealingOptions, PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
     from lmms_topoprune.plan import PruningPlan

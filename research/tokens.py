@@ -27,7 +27,7 @@ import click
 import numpy as np
 import torch
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration import loss
 from lmms_topoprune.calibration.loss import LossOracle, Text
 from lmms_topoprune.calibration.samples import Sample

@@ -55,7 +55,7 @@ NO_TORCH = (
     ".options",
     ".plan",
     ".cli.main",
-    ".cli.options",
+    ".cli.shared",
     ".harness.manifests",
     ".criteria.taylor",
     ".criteria.topology_angle_influence",

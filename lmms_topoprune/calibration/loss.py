@@ -266,7 +266,7 @@ class LossOracle:
             return [self._logits(text)[:, :-1].argmax(-1) for text in self.texts]
 
     def _compared(self, text: Text, choices: torch.Tensor) -> Predictions:
-        logits, targets = self._judged(text)
+        logits, targets = self._logits_and_targets(text)
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
         counted = targets != IGNORE
         same = logits.argmax(-1) == choices.to(logits.device)
@@ -288,13 +288,13 @@ class LossOracle:
     def _is_repeatable(self) -> bool:
         return is_repeatable(list(decoder_layers(self.model)), lambda: self._logits(self.texts[0]))
 
-    def _judged(self, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logits_and_targets(self, text: Text) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, window - 1, vocabulary) and the ids they should predict, IGNORE where none counts."""
         logits = self._logits(text)[:, :-1].float()
         return logits, text.labels[:, 1:].to(logits.device)
 
     def _loss(self, text: Text) -> tuple[torch.Tensor, int]:
-        logits, targets = self._judged(text)
+        logits, targets = self._logits_and_targets(text)
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
         return loss, int((targets != IGNORE).sum())
 

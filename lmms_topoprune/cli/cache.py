@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lmms_topoprune._util.escape import printable
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -18,7 +18,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 @click.option("--clear", is_flag=True, help="Delete the entries instead of listing them.")
 @click.option("--model", help="Only entries of this model; a pattern such as 'llava-hf/*' is allowed.")
 @click.option("--older-than", help="Only entries not used for so long: 30m, 12h, 7d or 2w.")
-@options.as_json
+@shared.as_json
 def command(clear: bool, model: str | None, older_than: str | None, as_json: bool) -> None:
     """List or clear the cache of layer scores.
 
@@ -34,7 +34,7 @@ def command(clear: bool, model: str | None, older_than: str | None, as_json: boo
       topoprune cache --clear --older-than 30d
     """
     age = _seconds(older_than)
-    from lmms_topoprune._util.cache import Cache, listing
+    from lmms_topoprune._util.disk_cache import Cache, listing
 
     cache = Cache.default()
     found = [entry for entry in listing(cache) if entry.matches(model, age)]

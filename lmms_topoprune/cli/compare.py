@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 
 @click.command()
-@click.argument("folders", type=options.PATH, nargs=-1, required=True)
+@click.argument("folders", type=shared.PATH, nargs=-1, required=True)
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
 @click.option("--reference", help="Label of the run the test refers to.  [default: the dense one]")
 @click.option(
     "-o",
     "--output",
     "outputs",
-    type=options.PATH,
+    type=shared.PATH,
     multiple=True,
     help="Also write .md, .csv, .json, .html, .tex, .pdf or .svg; repeatable.",
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
 @click.option("--every-seed", is_flag=True, help="A row for every calibration seed, not their mean.")
-@options.tasks_and_metric
+@shared.tasks_and_metric
 @click.option("--rounds", default=2000, show_default=True, help="Bootstrap rounds.")
-@options.seed
-@options.as_json
+@shared.seed
+@shared.as_json
 def command(
     folders: tuple[str, ...],
     dense: str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
@@ -27,25 +27,25 @@ TOLERANCE = 0.1
     "--criteria",
     default=CRITERIA,
     show_default=True,
-    type=options.CRITERION,
+    type=shared.CRITERION,
     help="Criteria, joined by commas.",
 )
 @click.option(
     "--sparsity", default="0.25,0.5", show_default=True, help="Share of layers to drop; several by commas."
 )
-@options.evaluated
+@shared.evaluated
 @click.option("--samples", type=int, help="Calibration samples.  [default: 512]")
 @click.option("--batch-size", default=32, show_default=True, help="Questions answered at once.")
 @click.option(
     "-o",
     "--output",
-    type=options.PATH,
+    type=shared.PATH,
     default="runs/demo",
     show_default=True,
     help="Folder for plans and results.",
 )
-@options.model
-@options.as_json
+@shared.model
+@shared.as_json
 def command(**arguments: Any) -> None:
     """See it work: the embedded model, dense and pruned, in one table.
 

@@ -17,7 +17,7 @@ from importlib import metadata
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import TopopruneError, led_to
 
 OPTIONAL = {
@@ -100,7 +100,7 @@ def _ask(address: str) -> str:
 
 def cache() -> Finding:
     """Whether scores can be kept between runs."""
-    from lmms_topoprune._util.cache import VARIABLE, default_folder
+    from lmms_topoprune._util.disk_cache import VARIABLE, default_folder
 
     folder = default_folder()
     if folder is None:
@@ -134,7 +134,7 @@ FALLBACK = ("lmms-eval", "torch", "torchvision", "transformers", "gudhi", "numba
 
 
 @click.command()
-@options.as_json
+@shared.as_json
 def command(as_json: bool) -> int:
     """Say what works on this machine and how to mend what does not.
 

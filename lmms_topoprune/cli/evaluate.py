@@ -14,7 +14,7 @@ import yaml
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import OptionError, whole_number
 
 
@@ -28,7 +28,7 @@ def lmms_eval_arguments(arguments: tuple[str, ...]) -> list[str]:
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names after --model and --tasks, else files: the options themselves are lmms-eval's."""
     last = [*ctx.args, *(ctx.params.get("arguments") or ())][-1:]
-    named = {"--model": options.MODELS, "--tasks": options.TASKS}.get(last[0]) if last else None
+    named = {"--model": shared.MODELS, "--tasks": shared.TASKS}.get(last[0]) if last else None
     if named is None:
         return [CompletionItem(incomplete, type="file")]
     return named.shell_complete(ctx, param, incomplete)
@@ -36,7 +36,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
-@options.as_json
+@shared.as_json
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Run lmms-eval with the embedded tasks at hand.
 
@@ -55,7 +55,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     without --output_path). Where lmms-eval gives up, cannot keep its results or skips an entry of --config,
     which it does with exit code 0, the exit code is 1, or 2 if a task or the model is unknown.
     """
-    options.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
+    shared.check_output(_value(arguments, "--output_path"), folder=True, what="output_path")
     given = lmms_eval_arguments(arguments)
     if model := _value(arguments, "--model"):
         from lmms_topoprune.harness.listing import check_model
@@ -68,7 +68,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     from lmms_topoprune.compat.evaluation import colors_on_screens_only
 
     sys.argv = ["lmms_eval", *given]
-    with _tasks_known(given), colors_on_screens_only(), _judged(given, as_json):
+    with _tasks_known(given), colors_on_screens_only(), _outcome_told(given, as_json):
         # In this process: no child could outlive it, and Ctrl-C ends like that of any other command.
         runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 
@@ -113,7 +113,7 @@ def _abbreviated(arguments: Sequence[str], name: str, shortest: str) -> str | No
 
 
 @contextmanager
-def _judged(given: Sequence[str], as_json: bool) -> Iterator[None]:
+def _outcome_told(given: Sequence[str], as_json: bool) -> Iterator[None]:
     """Listens to what lmms-eval saves; prints that as JSON if asked, and fails where lmms-eval only warns."""
     from lmms_topoprune.harness.plan_file import as_json as written
     from lmms_topoprune.harness.plan_file import listening

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import OptionError
 
 if TYPE_CHECKING:
@@ -18,21 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.option(
-    "--plan", "plan_file", type=options.PATH, required=True, help="A plan file of `topoprune plan`."
-)
-@click.option("-o", "--output", type=options.PATH, required=True, help="Folder for the pruned model.")
+@click.option("--plan", "plan_file", type=shared.PATH, required=True, help="A plan file of `topoprune plan`.")
+@click.option("-o", "--output", type=shared.PATH, required=True, help="Folder for the pruned model.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that exists.")
 @click.option("--merge-adapter", is_flag=True, help="Add an adapter that the model carries to its weights.")
 @click.option(
     "--figures",
     "figures_from",
-    type=options.PATH,
+    type=shared.PATH,
     help="For the model card: a folder with results of this plan and of the dense model, or a JSON file with "
     "benchmark -> value, or -> {column: value}.",
 )
-@options.model
-@options.as_json
+@shared.model
+@shared.as_json
 @click.pass_context
 def command(
     context: click.Context,
@@ -65,7 +63,7 @@ def command(
     plan = PruningPlan.load(plan_file)  # a mistake costs no loading
     if context.get_parameter_source("pretrained") is not ParameterSource.COMMANDLINE:
         pretrained = plan.model
-    options.check_output(output, folder=True)
+    shared.check_output(output, folder=True)
     if Path(output).is_dir() and any(Path(output).iterdir()) and not overwrite:
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
@@ -93,7 +91,7 @@ def command(
 
 def _figures(path: Path, plan: PruningPlan) -> Mapping[str, Any]:
     """Benchmark -> figures: those of a JSON file, or the scores of this plan beside the dense model's."""
-    from lmms_topoprune._util.malformed import read_object
+    from lmms_topoprune._util.checked_files import read_object
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.errors import InputError
     from lmms_topoprune.sweep.run_folders import read_runs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -22,15 +22,13 @@ REPAIR = "linear"
 
 
 @click.command("heal")
-@click.option(
-    "--plan", "plan_file", type=options.PATH, required=True, help="A plan file of `topoprune plan`."
-)
-@click.option("-o", "--output", type=options.PATH, required=True, help="Folder for the healed model.")
+@click.option("--plan", "plan_file", type=shared.PATH, required=True, help="A plan file of `topoprune plan`.")
+@click.option("-o", "--output", type=shared.PATH, required=True, help="Folder for the healed model.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that exists.")
-@options.healing
+@shared.healing
 @click.option(
     "--repair",
-    type=options.REPAIR,
+    type=shared.REPAIR,
     help=f"Where to start: the model as the plan leaves it, repaired.  [default: the plan's, or {REPAIR}]",
 )
 @click.option("--calibration", help="Source of the samples.  [default: the plan's, or embedded]")
@@ -38,8 +36,8 @@ REPAIR = "linear"
 @click.option(
     "--seed", type=int, help="Draws samples, held-out share and order.  [default: the plan's, or 0]"
 )
-@options.model
-@options.as_json
+@shared.model
+@shared.as_json
 @click.pass_context
 def command(context: click.Context, plan_file: str, output: str, overwrite: bool, **given: Any) -> None:
     """Train a pruned model a little on the dense model's own answers, and write its folder.
@@ -83,7 +81,7 @@ def command(context: click.Context, plan_file: str, output: str, overwrite: bool
 
 
 def _check_output(output: str, overwrite: bool) -> None:
-    options.check_output(output, folder=True)
+    shared.check_output(output, folder=True)
     if Path(output).is_dir() and any(Path(output).iterdir()) and not overwrite:
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"

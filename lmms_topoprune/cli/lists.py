@@ -9,14 +9,14 @@ from textwrap import shorten
 import click
 
 from lmms_topoprune._util.packaged import shared_path, task_names
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 WIDTH = 80
 """Of a terminal, which a line is to fit."""
 
 
 @click.command()
-@options.as_json
+@shared.as_json
 def criteria(as_json: bool) -> None:
     """List the criteria, one a line: the name for --criterion, and what it looks at.
 
@@ -49,7 +49,7 @@ def _facts(criterion: object) -> dict[str, object]:
 
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Those of rare criteria too.")
-@options.as_json
+@shared.as_json
 def models(everything: bool, as_json: bool) -> None:
     """List the models for --model, one a line: the name, its criterion, and the model of lmms-eval it wraps.
 
@@ -76,7 +76,7 @@ def models(everything: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--path", "only_path", is_flag=True, help="Print the folder alone, for --include_path.")
-@options.as_json
+@shared.as_json
 def tasks(only_path: bool, as_json: bool) -> None:
     """Print the folder of the embedded tasks and list them.
 

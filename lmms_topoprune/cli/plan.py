@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 
 @click.command()
-@click.option("-o", "--output", type=options.PATH, help="Write the plan file here.")
-@options.model
-@options.pruning("plan", "on_error", "self_test")
-@options.as_json
+@click.option("-o", "--output", type=shared.PATH, help="Write the plan file here.")
+@shared.model
+@shared.pruning("plan", "on_error", "self_test")
+@shared.as_json
 def command(**arguments: Any) -> None:
     """Decide which layers go and write that to a plan file.
 
@@ -38,8 +38,8 @@ def command(**arguments: Any) -> None:
     """
     from lmms_topoprune.options import PruningOptions
 
-    wanted = PruningOptions(**options.given(arguments))
-    options.check_output(arguments["output"])
+    wanted = PruningOptions(**shared.given(arguments))
+    shared.check_output(arguments["output"])
     from lmms_topoprune.cli.loading import load, planner_for
     from lmms_topoprune.pipeline.checks import why_nothing_goes
 

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 
 @click.command()
-@click.argument("run", type=options.PATH)
-@click.option("--baseline", type=options.PATH, help="A baseline file, or a result folder with one run.")
+@click.argument("run", type=shared.PATH)
+@click.option("--baseline", type=shared.PATH, help="A baseline file, or a result folder with one run.")
 @click.option("--tolerance", default=1.0, show_default=True, help="Points of score that may be lost.")
 @click.option("--same-plan", is_flag=True, help="Also fail if other layers are dropped.")
-@click.option("--junit", "junit_path", type=options.PATH, help="Write JUnit XML here.")
-@click.option("--summary", "summary_path", type=options.PATH, help="Write the Markdown table here.")
+@click.option("--junit", "junit_path", type=shared.PATH, help="Write JUnit XML here.")
+@click.option("--summary", "summary_path", type=shared.PATH, help="Write the Markdown table here.")
 @click.option(
-    "--save-baseline", type=options.PATH, help="Write RUN as a baseline file here, and compare nothing."
+    "--save-baseline", type=shared.PATH, help="Write RUN as a baseline file here, and compare nothing."
 )
-@options.tasks_and_metric
-@options.seed
-@options.as_json
+@shared.tasks_and_metric
+@shared.seed
+@shared.as_json
 def command(
     run: str,
     baseline: str | None,

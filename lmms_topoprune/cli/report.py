@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folders", type=options.PATH, nargs=-1, required=True)
+@click.argument("folders", type=shared.PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", type=options.PATH, default="report.html", show_default=True, help="Where the page goes."
+    "-o", "--output", type=shared.PATH, default="report.html", show_default=True, help="Where the page goes."
 )
 @click.option("--title", default="Pruning report", show_default=True, help="Heading of the page.")
 @click.option("--dense", help="Label of the run that retention refers to; found by itself if left out.")
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     help="Percent of the quality over chance that may be lost, for the verdict.",
 )
 @click.option("--force", is_flag=True, help="Compare the common documents of runs that differ otherwise.")
-@options.tasks_and_metric
-@options.as_json
+@shared.tasks_and_metric
+@shared.as_json
 def command(
     folders: tuple[str, ...],
     output: str,

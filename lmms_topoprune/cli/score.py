@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 
 @click.command()
@@ -17,18 +17,18 @@ from lmms_topoprune.cli import options
     "--criteria",
     default="zigzags,topology,cosine,block_influence",
     show_default=True,
-    type=options.CRITERION,
+    type=shared.CRITERION,
     help="Joined by commas.",
 )
-@click.option("-o", "--output", type=options.PATH, help="Write the scores (JSON) here.")
+@click.option("-o", "--output", type=shared.PATH, help="Write the scores (JSON) here.")
 @click.option(
     "--states",
     help="Keep the hidden states of the calibration pass in this folder, and read them from there if they "
     "are: further criteria then need no pass.",
 )
-@options.model
-@options.pruning("drop", "parameters", "tolerance", "layers", "plan", "criterion", "on_error", "self_test")
-@options.as_json
+@shared.model
+@shared.pruning("drop", "parameters", "tolerance", "layers", "plan", "criterion", "on_error", "self_test")
+@shared.as_json
 def command(**arguments: Any) -> None:
     """Score every layer by several criteria, with one calibration pass.
 
@@ -44,13 +44,13 @@ def command(**arguments: Any) -> None:
     """
     from lmms_topoprune.sweep.grid import Grid
 
-    names = options.listed(arguments["criteria"], "criteria")
-    shared = options.given(arguments)
-    sparsity, seed = shared.pop("sparsity", 0.3), shared.pop("seed", 0)
-    cells = Grid(tuple(names), (sparsity,), (seed,), shared).points()
-    wanted = [cell.options(shared) for cell in cells]
-    options.check_output(arguments["output"])
-    options.check_output(arguments["states"], folder=True, what="states")
+    names = shared.listed(arguments["criteria"], "criteria")
+    common = shared.given(arguments)
+    sparsity, seed = common.pop("sparsity", 0.3), common.pop("seed", 0)
+    cells = Grid(tuple(names), (sparsity,), (seed,), common).points()
+    wanted = [cell.options(common) for cell in cells]
+    shared.check_output(arguments["output"])
+    shared.check_output(arguments["states"], folder=True, what="states")
     from lmms_topoprune.cli.loading import load, planner_for
     from lmms_topoprune.report.tables import write
 

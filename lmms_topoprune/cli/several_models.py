@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 
 if TYPE_CHECKING:
     from lmms_topoprune.comparison.across_models import Model
 
 
 @click.command()
-@click.argument("folders", type=options.PATH, nargs=-1, required=True)
+@click.argument("folders", type=shared.PATH, nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
-    type=options.PATH,
+    type=shared.PATH,
     default="published.json",
     show_default=True,
     help="Where the file goes.",
 )
-@options.tasks_and_metric
-@options.as_json
+@shared.tasks_and_metric
+@shared.as_json
 def publish(
     folders: tuple[str, ...], output: str, tasks: tuple[str, ...], metric: str | None, as_json: bool
 ) -> None:
@@ -63,12 +63,12 @@ def read_models(paths: Iterable[str], tasks: tuple[str, ...], metric: str | None
 
 
 @click.command()
-@click.argument("paths", type=options.PATH, nargs=-1, required=True)
+@click.argument("paths", type=shared.PATH, nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "outputs", type=options.PATH, multiple=True, help="Also write .md or .json; repeatable."
+    "-o", "--output", "outputs", type=shared.PATH, multiple=True, help="Also write .md or .json; repeatable."
 )
-@options.tasks_and_metric
-@options.as_json
+@shared.tasks_and_metric
+@shared.as_json
 def leaderboard(
     paths: tuple[str, ...],
     outputs: tuple[str, ...],

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from lmms_topoprune import registry
-from lmms_topoprune.cli import options
+from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import NO_REPAIR
 from lmms_topoprune.sweep.grid import OF_GRID
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", required=False, type=options.PATH)
+@click.argument("recipe", required=False, type=shared.PATH)
 @click.option(
     "--criteria",
     default="zigzags,cosine",
     show_default=True,
-    type=options.CRITERION,
+    type=shared.CRITERION,
     help="Criteria, joined by commas.",
 )
 @click.option(
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "repairs",
     default="none",
     show_default=True,
-    type=options.REPAIR,
+    type=shared.REPAIR,
     help=f"Repairs without training, joined by commas: {', '.join((NO_REPAIR, *registry.repair_names()))}.",
 )
 @click.option(
@@ -51,17 +51,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Training behind the repair, joined by commas: none, steps=200, steps=100+method=full.",
 )
-@options.evaluated
+@shared.evaluated
 @click.option("--batch-size", default=16, show_default=True, help="Questions answered at once.")
 @click.option("--workers", type=int, help="Models evaluated at once, each by a process of its own.")
 @click.option("--ray", is_flag=True, help="Evaluate on a Ray cluster: $RAY_ADDRESS, or this machine alone.")
 @click.option("--ray-address", help='Evaluate on this Ray cluster, such as "auto" or "ray://head:10001".')
 @click.option("--wandb-args", help="lmms-eval's: log each evaluation, such as project=pruning,mode=offline.")
 @click.option("--hf-hub-log-args", help="lmms-eval's: push results, such as push_results_to_hub=True.")
-@click.option("-o", "--output", type=options.PATH, required=True, help="Folder for plans and results.")
-@options.model
-@options.pruning(*OF_GRID, "repair", "heal")
-@options.as_json
+@click.option("-o", "--output", type=shared.PATH, required=True, help="Folder for plans and results.")
+@shared.model
+@shared.pruning(*OF_GRID, "repair", "heal")
+@shared.as_json
 def command(**arguments: Any) -> None:
     """Evaluate criteria x sparsities x seeds on one loaded model; resumable.
 
@@ -118,7 +118,7 @@ def run(output: str, device: str | None, **arguments: Any) -> list[Path]:
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}; allowed: whole numbers from 1")
     recipe = _recipe(arguments)
-    options.check_output(output, folder=True)
+    shared.check_output(output, folder=True)
     if ray or address:
         from lmms_topoprune.sweep.ray_cluster import require_ray
 
@@ -163,23 +163,23 @@ def _recipe(arguments: dict[str, Any]) -> Recipe:
         return file is None or context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
     lists: dict[str, Any] = {
-        "criteria": lambda text: options.listed(text, "criteria"),
-        "sparsities": lambda text: options.numbers(text, "sparsities", float),
-        "seeds": lambda text: options.numbers(text, "seeds", int),
-        "repairs": lambda text: options.listed(text, "repair"),
-        "heals": lambda text: options.listed(text, "heal"),
-        "tasks": lambda text: options.listed(text, "tasks"),
+        "criteria": lambda text: shared.listed(text, "criteria"),
+        "sparsities": lambda text: shared.numbers(text, "sparsities", float),
+        "seeds": lambda text: shared.numbers(text, "seeds", int),
+        "repairs": lambda text: shared.listed(text, "repair"),
+        "heals": lambda text: shared.listed(text, "heal"),
+        "tasks": lambda text: shared.listed(text, "tasks"),
     }
     told = {name: split(arguments[name]) for name, split in lists.items() if name in arguments and said(name)}
     told |= {n: arguments[n] for n in ("limit", "batch_size", "include_path") if said(n)}
     found = Recipe.load(file) if file is not None else None
     if found is None or any(map(said, ("model", "pretrained", "dtype", "trust_remote_code"))):
         told["models"] = [_model(arguments)]
-    shared = {**({} if found is None else found.options), **options.given(arguments)}
-    shared = {
-        name: value for name, value in shared.items() if name not in ("seed", "repair", "heal", "sparsity")
+    common = {**({} if found is None else found.options), **shared.given(arguments)}
+    common = {
+        name: value for name, value in common.items() if name not in ("seed", "repair", "heal", "sparsity")
     }
-    return Recipe(**told, options=shared) if found is None else replace(found, **told, options=shared)
+    return Recipe(**told, options=common) if found is None else replace(found, **told, options=common)
 
 
 def _model(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat
 
 from lmms_topoprune._util import escape
-from lmms_topoprune._util.malformed import checked, read_object
+from lmms_topoprune._util.checked_files import checked, read_object
 from lmms_topoprune.comparison.columns import DASH, interval, percent
 from lmms_topoprune.comparison.side_by_side import Comparison, Row, compare
 from lmms_topoprune.comparison.statistics import NONE, Interval

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
+from lmms_topoprune._util.checked_files import checked, read_object, understood
 from lmms_topoprune._util.files import write
-from lmms_topoprune._util.malformed import checked, read_object, understood
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.plan_schema import problem

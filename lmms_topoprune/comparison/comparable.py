@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results.reading import Run
-from lmms_topoprune.results.samples import first_difference
+from lmms_topoprune.results.sample_files import first_difference
 
 UNKNOWN = (None, "")
 NOTED = ("dtype", "attn_implementation", "weights", "lmms-eval version")

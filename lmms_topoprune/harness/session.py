@@ -20,8 +20,8 @@ from lmms_topoprune.harness.task_samples import task_samples
 from lmms_topoprune.harness.wrapper import Progress
 from lmms_topoprune.pipeline import apply_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import announce
 from lmms_topoprune.repair.cut_sums import KnownSums
+from lmms_topoprune.repair.repaired_deletion import announce
 
 
 class Diverted:

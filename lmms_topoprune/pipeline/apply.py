@@ -15,13 +15,13 @@ from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.heal.apply import heal, healing_facts
+from lmms_topoprune.heal.healing import heal, healing_facts
 from lmms_topoprune.heal.training import Tell
 from lmms_topoprune.options import HealingOptions, PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import repair_facts, repaired_deletion
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.probes import SamplePasses
+from lmms_topoprune.repair.repaired_deletion import repair_facts, repaired_deletion
 from lmms_topoprune.surgery import Deletion, delete_layers
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import transformers
 
 from lmms_topoprune import registry
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.cache_schema import FINGERPRINT, CalibrationFacts
 from lmms_topoprune.pipeline.calibrate import points_read
 from lmms_topoprune.pipeline.plans import plan_from, versions
-from lmms_topoprune.pipeline.scores import cached_scores, score_key, unsampled
+from lmms_topoprune.pipeline.scorer import cached_scores, score_key, unsampled
 from lmms_topoprune.pipeline.trials import known_trials
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import decoder_layers, layer_sizes, undeletable

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import registry
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune._util.progress import progress_bar
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.calibration_set import (
@@ -28,8 +28,8 @@ from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.heal.apply import check_machine, check_weights
-from lmms_topoprune.heal.apply import check_samples as check_healed_samples
+from lmms_topoprune.heal.healing import check_machine, check_weights
+from lmms_topoprune.heal.healing import check_samples as check_healed_samples
 from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_healing, with_repair
@@ -37,7 +37,7 @@ from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import Refused, plan_from, unscored_plan, versions
 from lmms_topoprune.pipeline.proposals import proposed, proposers
-from lmms_topoprune.pipeline.scores import Scorer
+from lmms_topoprune.pipeline.scorer import Scorer
 from lmms_topoprune.pipeline.trials import Losses, keep_trials, known_trials, largest, settle
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.repair.cut_sums import KnownSums

@@ -14,7 +14,7 @@ from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import score_parameters
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.checks import check_budget
-from lmms_topoprune.pipeline.scores import Scored
+from lmms_topoprune.pipeline.scorer import Scored
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.selection import LayerScores, PairScores, layer_values, select
 from lmms_topoprune.surgery import refusals

@@ -19,7 +19,7 @@ from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.pipeline.plans import plan_from
-from lmms_topoprune.pipeline.scores import Scored
+from lmms_topoprune.pipeline.scorer import Scored
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import Floats, LayerScores, PairScores, layer_values
 

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.loss import MAX_TEXTS, LossOracle, Predictions
 from lmms_topoprune.calibration.ranks import Ranks
@@ -24,8 +24,8 @@ from lmms_topoprune.pipeline.apply import apply_plan
 from lmms_topoprune.pipeline.cache_schema import LOSSES, SettledTrials
 from lmms_topoprune.pipeline.proposals import SWAP, Layers, Proposal, swap_order
 from lmms_topoprune.plan import PruningPlan, format_layers, parse_layers
-from lmms_topoprune.repair.apply import announce
 from lmms_topoprune.repair.cut_sums import KnownSums
+from lmms_topoprune.repair.repaired_deletion import announce
 from lmms_topoprune.selection import Floats
 from lmms_topoprune.surgery import refusal
 

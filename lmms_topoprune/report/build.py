@@ -16,7 +16,7 @@ from lmms_topoprune.report.render import Section, Table, figures, page
 from lmms_topoprune.report.retention import retention_figure
 from lmms_topoprune.report.speed import Speed, speed_figure, speeds
 from lmms_topoprune.report.tables import leaderboard
-from lmms_topoprune.report.trials import trial_figures
+from lmms_topoprune.report.trial_chart import trial_figures
 from lmms_topoprune.report.verdict import heat_figure
 from lmms_topoprune.report.wrong_answers import wrong_answers
 from lmms_topoprune.results.reading import Run

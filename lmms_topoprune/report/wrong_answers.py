@@ -19,7 +19,7 @@ from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.report.groups import Group
 from lmms_topoprune.results.reading import Run
-from lmms_topoprune.results.samples import read_samples
+from lmms_topoprune.results.sample_files import read_samples
 from lmms_topoprune.results.scores import PREFERRED
 
 EDGE = 320

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune.results.samples import Column, field, has_fields, objects
+from lmms_topoprune.results.sample_files import Column, field, has_fields, objects
 
 Floats = NDArray[np.float64]
 SCORE_FIELDS = ("score", "is_correct", "correct", "hit", "acc", "gpt_score", "true_false", "accuracy")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmms_topoprune._util.malformed import CorruptFileError
+from lmms_topoprune._util.checked_files import CorruptFileError
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.results import samples as logged
+from lmms_topoprune.results import sample_files as logged
 from lmms_topoprune.results.document_scores import numbers
-from lmms_topoprune.results.samples import Samples
+from lmms_topoprune.results.sample_files import Samples
 
 PREFERRED = ("exact_match", "acc", "accuracy", "score", "anls")
 ENDINGS = ("average", "overall", "_all", "accuracy", "acc", "_score", "CIDEr", "ACC@0.5")

@@ -11,7 +11,7 @@ from lmms_topoprune._util import files
 from lmms_topoprune.families import registered
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.results.samples import Samples, read_samples
+from lmms_topoprune.results.sample_files import Samples, read_samples
 from lmms_topoprune.results.scores import UnitScores
 
 NO_PLANNING = ("load", "delete", "self_test", "generate")

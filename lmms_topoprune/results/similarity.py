@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
-from lmms_topoprune._util.malformed import checked, read_object, understood
+from lmms_topoprune._util.checked_files import checked, read_object, understood
 from lmms_topoprune.topology import Barcode
 
 MOST = 2000

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util import files
+from lmms_topoprune._util.checked_files import CorruptFileError
 from lmms_topoprune._util.lock import locked
-from lmms_topoprune._util.malformed import CorruptFileError
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import (
@@ -36,7 +36,8 @@ from lmms_topoprune.results.reading import (
     variant,
 )
 from lmms_topoprune.results.similarity import Shape, read_shape
-from lmms_topoprune.sweep.claims import (
+from lmms_topoprune.sweep.grid import DENSE
+from lmms_topoprune.sweep.provenance import (
     KEPT,
     SCHEMA,
     foreign_plan,
@@ -44,7 +45,6 @@ from lmms_topoprune.sweep.claims import (
     read_settings,
     told_by_results,
 )
-from lmms_topoprune.sweep.grid import DENSE
 
 SETTINGS = "sweep.json"
 LOCK = "sweep.lock"

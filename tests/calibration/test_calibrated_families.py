@@ -10,7 +10,7 @@ import pytest
 import torch
 from vision_families import BUILDERS, Alone, Tiny, mixed_samples
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration import collect as collecting
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.loss import LossOracle

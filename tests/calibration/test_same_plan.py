@@ -12,7 +12,7 @@ from accelerate import cpu_offload, disk_offload
 from threadpoolctl import threadpool_limits
 from transformers import LlavaForConditionalGeneration
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import make_plan
 from lmms_topoprune.plan import PruningPlan

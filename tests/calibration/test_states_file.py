@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from lmms_topoprune import registry
 from lmms_topoprune._util import files
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.decoder import has_norms
@@ -102,7 +102,7 @@ def test_one_pass_is_not_asked_for_what_it_cannot_give(model, embedded_processor
 
 
 def test_a_pass_that_was_paid_for_is_kept_if_scoring_fails(planner, monkeypatch, tmp_path):
-    monkeypatch.setattr("lmms_topoprune.pipeline.scores.score", lambda *_: pytest.fail("no score"))
+    monkeypatch.setattr("lmms_topoprune.pipeline.scorer.score", lambda *_: pytest.fail("no score"))
     with pytest.raises(pytest.fail.Exception):
         planner().plans(wanted("cosine") + wanted("cosine", token="mean"))
     assert len(list((tmp_path / "states").iterdir())) == 2

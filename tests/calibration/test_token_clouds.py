@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.collect import collect_views
 from lmms_topoprune.calibration.norms import NormCounts, TokenNorms, count_norms, together
 from lmms_topoprune.calibration.prompts import Prompter

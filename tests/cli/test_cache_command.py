@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.cli.main import main
 
 

@@ -15,7 +15,7 @@ import pytest
 from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.cli.evaluate import lmms_eval_arguments
 from lmms_topoprune.cli.main import COMMANDS, main
-from lmms_topoprune.cli.options import given
+from lmms_topoprune.cli.shared import given
 from lmms_topoprune.errors import (
     GenerationError,
     InputError,

@@ -15,7 +15,7 @@ from lmms_eval.tasks import TaskManager
 from loguru import logger
 
 from lmms_topoprune._util.packaged import shared_path
-from lmms_topoprune.cli.evaluate import _judged, _needs_model
+from lmms_topoprune.cli.evaluate import _needs_model, _outcome_told
 from lmms_topoprune.compat.evaluation import colors_on_screens_only
 from lmms_topoprune.harness import listing
 
@@ -190,6 +190,6 @@ def test_the_log_of_lmms_eval_is_colored_on_a_screen_alone(stream, no_color, col
 
 def test_other_ranks_are_silent(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with _judged([], as_json=True):
+    with _outcome_told([], as_json=True):
         print("a table")
     assert capsys.readouterr().out == ""

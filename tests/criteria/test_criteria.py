@@ -38,7 +38,7 @@ from lmms_topoprune.criteria.scoring import (
 )
 from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions, own_defaults
-from lmms_topoprune.pipeline.scores import share_distances
+from lmms_topoprune.pipeline.scorer import share_distances
 from lmms_topoprune.selection import LayerScores, PairScores, select
 from lmms_topoprune.topology import (
     Barcode,

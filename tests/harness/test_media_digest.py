@@ -49,7 +49,7 @@ def test_what_a_request_shows_is_noted_when_it_is_made():
 
 
 def test_the_samples_file_holds_it(tmp_path):
-    from lmms_topoprune.results.samples import read_columns
+    from lmms_topoprune.results.sample_files import read_columns
 
     end = observe_saving(SimpleNamespace(results_saved=lambda *_: None, samples_saved=lambda *_: None))
     tracker = EvaluationTracker(output_path=str(tmp_path))

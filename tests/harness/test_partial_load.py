@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import modeling_utils
 
-from lmms_topoprune._util.cache import Cache, listing
+from lmms_topoprune._util.disk_cache import Cache, listing
 from lmms_topoprune.pipeline import Planner, calibrate
 
 FEW = {"samples": 8, "k": "3", "calibration_batch": 8}

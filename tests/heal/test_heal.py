@@ -15,8 +15,8 @@ from lmms_topoprune.calibration.loss import answered_texts
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError
-from lmms_topoprune.heal.apply import check_weights, heal, split
 from lmms_topoprune.heal.distillation import Outcome, Seams, dense_again, loss_of
+from lmms_topoprune.heal.healing import check_weights, heal, split
 from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay, check_linear_maps
 from lmms_topoprune.options import HealingOptions
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint

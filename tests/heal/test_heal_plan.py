@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrained
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.cli.main import main
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, SurgeryError
-from lmms_topoprune.heal import apply
+from lmms_topoprune.heal import healing
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
@@ -219,7 +219,7 @@ def test_what_cannot_be_healed_is_refused_before_anything_is_loaded(
         config["quantization_config"] = {"quant_method": "fp8"}
         (folder / "dense" / "config.json").write_text(json.dumps(config))
     elif kind == "peft":
-        monkeypatch.setattr(apply, "find_spec", lambda name: None)
+        monkeypatch.setattr(healing, "find_spec", lambda name: None)
     elif kind == "samples":
         wanted["samples"] = 8
     elif kind == "leak":

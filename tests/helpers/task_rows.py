@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_topoprune.results.samples import read_columns, samples_path
+from lmms_topoprune.results.sample_files import read_columns, samples_path
 from lmms_topoprune.results.scores import UnitScores, task_scores
 
 Doc = dict[str, Any]

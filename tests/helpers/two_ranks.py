@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from transformers import LlavaProcessor
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import questions, scenes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, checks, trials

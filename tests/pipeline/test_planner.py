@@ -14,13 +14,13 @@ from families.properties import build
 from families.table import FAMILIES
 
 from lmms_topoprune import registry
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration import calibration_set
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan, planner, plans
-from lmms_topoprune.pipeline import scores as scoring
+from lmms_topoprune.pipeline import scorer as scoring
 from lmms_topoprune.pipeline.checks import resolved
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmms_topoprune._util import files
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.loss import IGNORE, LossOracle, Predictions
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
@@ -19,7 +19,7 @@ from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, trials
 from lmms_topoprune.pipeline.cache_schema import CalibrationFacts
 from lmms_topoprune.pipeline.proposals import PROPOSERS, Proposal, distinct, proposers, similarity, swap_order
-from lmms_topoprune.pipeline.scores import cached_scores
+from lmms_topoprune.pipeline.scorer import cached_scores
 from lmms_topoprune.pipeline.trials import known_trials, settle
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.selection import LayerScores, PairScores

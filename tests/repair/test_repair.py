@@ -18,10 +18,10 @@ from lmms_topoprune.calibration.decoder import Decoder
 from lmms_topoprune.errors import OptionError, SurgeryError
 from lmms_topoprune.repair import linear as repairing
 from lmms_topoprune.repair import weights as formulas
-from lmms_topoprune.repair.apply import repair
 from lmms_topoprune.repair.cut_sums import CutRecorder
 from lmms_topoprune.repair.probes import BatchPasses
 from lmms_topoprune.repair.projection import Projection
+from lmms_topoprune.repair.repaired_deletion import repair
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
 from lmms_topoprune.surgery.edits import repair_of
 

@@ -18,8 +18,8 @@ from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.apply import announce, repair
 from lmms_topoprune.repair.cut_sums import KnownSums
+from lmms_topoprune.repair.repaired_deletion import announce, repair
 from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
 from lmms_topoprune.sweep.folder import SweepFolder

@@ -14,7 +14,7 @@ from lmms_topoprune.report.barcodes import LEFT, SIDE, TOP, blocks, similarity_f
 from lmms_topoprune.report.groups import Group
 from lmms_topoprune.report.layers import mean_ranks, ranks_figure, strips
 from lmms_topoprune.report.retention import retention_figure
-from lmms_topoprune.report.trials import trial_figures
+from lmms_topoprune.report.trial_chart import trial_figures
 from lmms_topoprune.results.similarity import Shape
 
 

@@ -235,7 +235,7 @@ def test_clusters_are_read_from_the_field_that_the_task_names(tmp_path):
 
 
 def test_arrow_and_python_read_the_same(tmp_path, monkeypatch):
-    from lmms_topoprune.results import samples as reader
+    from lmms_topoprune.results import sample_files as reader
 
     rows = [
         {**folders.row(i, acc={"score": i / 10, "image_id": f"ü{i // 2}"}, hit=i % 2 == 0), "target": f"Ä{i}"}
@@ -266,7 +266,7 @@ def test_a_metric_of_later_rows_is_seen(tmp_path):
 
 def test_plain_rows_are_read_by_column(tmp_path, monkeypatch):
     """Objects a row are what made a comparison of many runs slow."""
-    from lmms_topoprune.results import samples as reader
+    from lmms_topoprune.results import sample_files as reader
 
     def refuse(*_):
         raise AssertionError("read row by row")

@@ -17,7 +17,7 @@ import folders
 import numpy as np
 import pytest
 
-from lmms_topoprune._util.cache import Cache, listing
+from lmms_topoprune._util.disk_cache import Cache, listing
 from lmms_topoprune.cli.sweep import finish
 from lmms_topoprune.comparison.columns import columns, dropped
 from lmms_topoprune.comparison.side_by_side import compare
@@ -223,7 +223,7 @@ def test_similarities_are_kept_for_the_report(evaluator, tmp_path):
 
 
 def _no_cache():
-    from lmms_topoprune._util.cache import Cache
+    from lmms_topoprune._util.disk_cache import Cache
 
     return Cache(None)
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lmms_topoprune._util.cache import Cache, default_folder
+from lmms_topoprune._util.disk_cache import Cache, default_folder
 
 KEY = ["model", {"samples": 3}, "topology", {"k": "5"}]
 VALUE = {"scores": {"values": [0.1, 0.2]}, "stages": {}}

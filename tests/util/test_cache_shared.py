@@ -14,7 +14,7 @@ import filelock
 import pytest
 from packaging.version import Version
 
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune._util.lock import locked
 
 fcntl = pytest.importorskip("fcntl")

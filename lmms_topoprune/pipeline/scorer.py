@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune import registry
-from lmms_topoprune._util.cache import Cache
+from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.decoder import has_norms

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lmms_topoprune._util import files
-from lmms_topoprune._util.malformed import checked, read_object
+from lmms_topoprune._util.checked_files import checked, read_object
 from lmms_topoprune.errors import InputError, shown
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import find_results, plan_beside

@@ -23,7 +23,7 @@ from pyarrow import compute
 from pyarrow import json as arrow_json
 
 from lmms_topoprune._util import files
-from lmms_topoprune._util.malformed import CorruptFileError
+from lmms_topoprune._util.checked_files import CorruptFileError
 from lmms_topoprune.errors import InputError
 
 EXAM = ("target", "input", "media_digest")
