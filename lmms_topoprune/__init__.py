@@ -70,7 +70,7 @@ _PLACES = {
     "compare": "comparison.side_by_side",
     "criterion": "registry",
     "export": "surgery.export",
-    "heal_model": "heal.apply:heal",
+    "heal_model": "heal.healing:heal",
     "html_report": "report.build:report",
     "load_pruned": "surgery.load",
     "make_plan": "pipeline",
