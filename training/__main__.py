@@ -70,8 +70,9 @@ def embedded(
 @click.option(
     "--vision", type=FOLDER, default=None, help="A folder with the embedded model; the shipped one."
 )
-@click.option("--steps", default=1600, show_default=True, help="Optimizer steps in all.")
-@click.option("--decay", default=600, show_default=True, help="Last steps, with a falling learning rate.")
+@click.option("--texts", type=EXISTING, required=True, help="A folder of English texts, as JSON lists.")
+@click.option("--steps", default=2200, show_default=True, help="Optimizer steps in all.")
+@click.option("--decay", default=1200, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, help="Draws the projector, scenes and questions.")
 @click.option("--compiled", is_flag=True, help="Compile the decoder layers (needs a C++ compiler).")
@@ -80,6 +81,7 @@ def lvlm(
     run: Path,
     language: Path,
     vision: Path | None,
+    texts: Path,
     steps: int,
     decay: int,
     every: int,
@@ -95,6 +97,7 @@ def lvlm(
         run,
         language=language,
         vision=vision or model_path(),
+        texts=texts,
         steps=steps,
         decay=decay,
         every=every,

@@ -44,13 +44,14 @@ In a checkout of lmms-topoprune; the updates of the weights are in it:
 
 ## Training
 
-    python -m training lvlm runs/lvlm-run --language runs/smollm2/model \\
+    python -m training lvlm runs/lvlm-run --language runs/smollm2/model --texts runs/smollm2/english \\
         --steps {steps} --decay {decay} --compiled
     python -m training release-lvlm runs/lvlm-run runs/updates --language runs/smollm2/model
 
 The projector is aligned with the words of what is in a cell. Then the projector and updates of rank {rank}
 of the decoder's linear maps (LoRA) are trained for {steps} steps of {batch} scenes and {context} tokens each,
-AdamW at {projector_lr} and {decoder_lr}. The vision tower and the word embeddings stay as they were.
+AdamW at {projector_lr} and {decoder_lr}. On {english} rows of English text a step the decoder learns to predict what it
+predicted before. The vision tower and the word embeddings stay as they were.
 
 {curve}
 
@@ -84,11 +85,12 @@ def release(
     """
     checkpoint = checkpoint or finished(run)
     state = json.loads((checkpoint / "state.json").read_text())
-    recipe, processor, model, adapter = _untrained(run, language, vision)
+    recipe, _, model, adapter = _untrained(run, language, vision)
     load_parameters(model, checkpoint)
     adapter.save(target)
     shutil.copyfile(run / "recipe.json", target / "recipe.json")
-    adapter.load(target)  # the figures are those of what was written
+    _, processor, model, adapter = _untrained(target, language, vision)  # the figures are what was written
+    adapter.load(target)
     adapter.merge()
     figures = generated_accuracy(model.eval(), processor, per_cell)
     text = CARD.format(
@@ -100,6 +102,7 @@ def release(
         rank=recipe.rank,
         batch=recipe.batch,
         context=recipe.context,
+        english=recipe.english,
         decoder_lr=recipe.decoder_lr,
         projector_lr=recipe.projector_lr,
         curve=curve_table(state["curve"]),

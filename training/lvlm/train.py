@@ -6,20 +6,35 @@ they are. The point is a decoder whose depth was made by pretraining.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from lmms_topoprune.errors import InputError
 from training.align import align
 from training.batches import Batches, loss_of
-from training.conversations import EARLY, LATE
+from training.conversations import EARLY, KINDS, LATE
+from training.english import English, forgetting
 from training.evaluate import first_token_accuracy
 from training.loop import Run, Say, newest
 from training.lvlm import build
 from training.lvlm.adapter import Adapter
 from training.optimizer import Schedule, adamw
+
+# What is seen at once is learned early; what is left are the kinds that need several places at a time.
+LATER = replace(
+    LATE,
+    kinds=(
+        *KINDS,
+        *("count", "relation", "extreme", "compare") * 2,
+        "compare",
+        "hop",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,8 @@ class Recipe:
         warmup: steps of linear warm-up.
         batch: scenes a step.
         context: tokens a scene, filled with as many questions as fit.
+        english: rows of English text a step, of `context` tokens, on which the decoder has to predict what
+            it predicted before. 0 for none.
         rank: of the decoder's updates.
         decoder_lr, projector_lr: peak learning rates.
         bfloat16: matrix products are done in it, by autocast, which takes less than half the time on
@@ -44,6 +61,7 @@ class Recipe:
     warmup: int = 30
     batch: int = 8
     context: int = 128
+    english: int = 1
     rank: int = 16
     decoder_lr: float = 1e-3
     projector_lr: float = 1e-3
@@ -57,6 +75,7 @@ def train(
     *,
     language: Path,
     vision: Path,
+    texts: Path | None,
     steps: int,
     decay: int,
     every: int = 100,
@@ -70,6 +89,7 @@ def train(
         recipe: how; a folder holds one recipe's run.
         folder: checkpoints and the learning curve go here.
         language, vision: folders of SmolLM2 and of the embedded model, whose tower is taken.
+        texts: a folder of English texts; needed if the recipe has rows of them.
         steps: optimizer steps in all.
         decay: the last of them, over which the learning rates fall to zero.
         every: steps between checkpoints and accuracy figures.
@@ -78,15 +98,25 @@ def train(
         say: receives lines of progress.
 
     Raises:
-        InputError: the folder holds another recipe's run.
+        InputError: the folder holds another recipe's run, or there is no English text and the recipe has
+            rows of it.
     """
     schedule = Schedule(steps, recipe.warmup, decay)
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
     model.set_attn_implementation("eager")  # faster than the fused kernel on short sequences
+    english = None
+    if recipe.english:
+        if texts is None:
+            raise InputError("the recipe trains on English text; name a folder of it with --texts")
+        english = English(
+            texts, processor.tokenizer, seed=recipe.seed, size=recipe.english, context=recipe.context
+        )
     if newest(folder, schedule) is None:
         align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
-    Adapter(model, recipe.rank, recipe.seed)
+    adapter = Adapter(model, recipe.rank, recipe.seed)
+    if recipe.bfloat16:
+        _round_frozen_maps(model)
     optimizer = adamw(
         [
             (model.model.language_model, recipe.decoder_lr),
@@ -99,15 +129,26 @@ def train(
             layer.compile()
 
     def loss_at(step: int) -> torch.Tensor:
-        batch = batches.draw(step, EARLY if step < recipe.early else LATE)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            return loss_of(model, batch)
+        batch = batches.draw(step, EARLY if step < recipe.early else LATER)
+        with rounded():
+            loss = loss_of(model, batch)
+            if english:
+                loss = loss + forgetting(model, english.draw(step), adapter.updates.switch)
+            return loss
 
+    def score() -> dict[str, float]:
+        with rounded():
+            return first_token_accuracy(model, processor, build.wording, per_cell)
+
+    rounded = partial(torch.autocast, "cpu", torch.bfloat16, enabled=recipe.bfloat16)
     batches = Batches(processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context)
-    run.train(
-        loss_at,
-        lambda: first_token_accuracy(model, processor, build.wording, per_cell),
-        every=every,
-        say=say,
-    )
+    run.train(loss_at, score, every=every, say=say)
     return model
+
+
+def _round_frozen_maps(model: LlavaForConditionalGeneration) -> None:
+    """Keep in bfloat16 what autocast would round in every product: frozen weights of linear maps."""
+    for module in model.modules():
+        is_head = module is model.get_output_embeddings()  # its weights are the embeddings', too
+        if isinstance(module, nn.Linear) and not (is_head or module.weight.requires_grad):
+            module.weight.data = module.weight.data.to(torch.bfloat16)
