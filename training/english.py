@@ -35,7 +35,9 @@ class English:
         paragraphs = [p for file in sorted(folder.glob("*.json")) for p in json.loads(file.read_text())]
         self.tokens = torch.tensor(tokenizer("\n\n".join(paragraphs), add_special_tokens=False)["input_ids"])
         if len(self.tokens) < context:
-            raise InputError(f"{folder} holds {len(self.tokens)} tokens of English; needed: {context} or more")
+            raise InputError(
+                f"{folder} holds {len(self.tokens)} tokens of English; needed: {context} or more"
+            )
 
     def draw(self, step: int) -> torch.Tensor:
         """Int64[size, context] token ids."""

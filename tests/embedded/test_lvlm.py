@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from lmms_topoprune.errors import InputError
+from training.english import English, forgetting
 from training.evaluate import generate, items
 from training.loop import finished
 from training.lvlm import build
-from training.lvlm.adapter import FILE
+from training.lvlm.adapter import FILE, Adapter
 from training.lvlm.release import RELEASED, make, release
 from training.lvlm.train import Recipe, train
 
@@ -57,6 +58,13 @@ def vision(
     folder = tmp_path_factory.mktemp("vision")
     tiny_llava(layers=1).save_pretrained(folder)
     embedded_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("english")
+    (folder / "policy.json").write_text(json.dumps(["A package has a maintainer.", "It has a version."] * 20))
     return folder
 
 
@@ -106,8 +114,46 @@ def test_another_models_release_is_refused(language: Path, vision: Path, tmp_pat
     assert not (tmp_path / "model").exists()
 
 
+def test_english_rows_follow_from_seed_and_step(language: Path, vision: Path, english: Path) -> None:
+    words = build.build_processor(language, vision).tokenizer
+    rows = English(english, words, seed=3, size=2, context=8)
+    assert rows.draw(5).shape == (2, 8)
+    assert torch.equal(rows.draw(5), English(english, words, seed=3, size=2, context=8).draw(5))
+    assert not torch.equal(rows.draw(5), rows.draw(6))
+    with pytest.raises(InputError, match="tokens of English; needed: 10000"):
+        English(english, words, seed=3, size=2, context=10000)
+
+
+def test_nothing_is_forgotten_before_training_and_something_after(
+    language: Path, vision: Path, english: Path
+) -> None:
+    processor = build.build_processor(language, vision)
+    model = build.build_model(processor, language, vision, seed=0)
+    adapter = Adapter(model, 2, 0)
+    ids = English(english, processor.tokenizer, seed=0, size=2, context=8).draw(0)
+    assert forgetting(model, ids, adapter.updates.switch).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for name, parameter in adapter.parameters().items():
+            if name.endswith("lora_B"):
+                parameter.normal_()
+    lost = forgetting(model, ids, adapter.updates.switch)
+    lost.backward()
+    assert lost > 0.01 and all(
+        p.grad is not None for n, p in adapter.parameters().items() if n.startswith("layers")
+    )
+
+
+def test_a_recipe_with_english_rows_needs_texts(language: Path, vision: Path, tmp_path: Path) -> None:
+    given = {"language": language, "vision": vision, "steps": 3, "decay": 1}
+    with pytest.raises(InputError, match="--texts"):
+        train(TINY, tmp_path / "run", texts=None, say=lambda _: None, **given)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
-def test_a_run_goes_on_and_leaves_a_plain_folder(language: Path, vision: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_and_leaves_a_plain_folder(
+    language: Path, vision: Path, english: Path, tmp_path: Path
+) -> None:
     class Killed(BaseException):
         pass
 
@@ -116,6 +162,7 @@ def test_a_run_goes_on_and_leaves_a_plain_folder(language: Path, vision: Path, t
             raise Killed
 
     given = {"language": language, "vision": vision, "steps": 3, "decay": 1, "every": 1, "per_cell": 1}
+    given["texts"] = english
     train(TINY, tmp_path / "whole", say=lambda _: None, **given)
     with pytest.raises(Killed):
         train(TINY, tmp_path / "killed", say=die, **given)

@@ -143,7 +143,7 @@ def train(
     rounded = partial(torch.autocast, "cpu", torch.bfloat16, enabled=recipe.bfloat16)
     batches = Batches(processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     run.train(loss_at, score, every=every, say=say)
-    return model
+    return model.float()
 
 
 def _round_frozen_maps(model: LlavaForConditionalGeneration) -> None:
