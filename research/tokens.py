@@ -25,7 +25,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration import loss
@@ -148,12 +147,12 @@ class Texts(Bench):
     """A decoder on texts: perplexity over the dense model's; each passage's mean loss."""
 
     def __init__(
-        self, folder: Path, out: Path, texts: Sequence[str], judged: int, samples: int, tried: int
+        self, folder: Path, out: Path, texts: Sequence[str], judged: int, samples: int, tried: int, dtype: str
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).eval()
         super().__init__(model, tokenizer, out, [list(texts), judged, JUDGED], tried)
         self.paragraphs = {t: json.loads((folder / "texts" / f"{t}.json").read_text()) for t in texts}
         self.samples, self.oracle = samples, LossOracle(model, tuple(self._texts(judged)))
@@ -187,11 +186,13 @@ class Texts(Bench):
 class Documents(Bench):
     """A vision-language model on one half of the embedded tasks: percent kept over chance."""
 
-    def __init__(self, path: str, half: str, each: int, out: Path, samples: int, tried: int) -> None:
+    def __init__(
+        self, path: str, half: str, each: int, out: Path, samples: int, tried: int, dtype: str
+    ) -> None:
         sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "rule"))
         from targets import Vision  # type: ignore[import-not-found]
 
-        self.target = Vision.load("bench", path, half, each)
+        self.target = Vision.load("bench", path, half, each, dtype)
         super().__init__(self.target.model, self.target.processor, out, [half, each], tried)
         self.samples = samples
 
@@ -316,10 +317,11 @@ def cell(bench: Bench, mine: Floats, other: Floats, dense: Floats) -> str:
 )
 @click.option("--reference", default="block_influence", show_default=True, help="Rules are compared with it.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the weights: bfloat16 is faster.")
 def main(
     folder: str, out: Path, texts: str | None, half: str | None, seeds: str, sparsities: str, count: int,
     judged: int, samples: int, tried: int, groups: str,
-    reference: str,
+    reference: str, dtype: str,
 ) -> None:  # fmt: skip
     """Run, or go on with, one part of the protocol; OUT keeps all that was measured."""
     out.mkdir(parents=True, exist_ok=True)
@@ -329,9 +331,9 @@ def main(
     shares, rows = [float(s) for s in sparsities.split(",")], []
     bench: Bench
     if half:
-        bench = Documents(folder, half, judged, out, samples, tried)
+        bench = Documents(folder, half, judged, out, samples, tried, dtype)
     else:
-        bench = Texts(Path(folder), out, (texts or "").split(","), judged, samples, tried)
+        bench = Texts(Path(folder), out, (texts or "").split(","), judged, samples, tried, dtype)
     for seed in map(int, seeds.split(",")):
         rows += plans(bench, seed, shares, count, rules)
         click.echo(f"{time.strftime('%X')} seed {seed}: {len({r['dropped'] for r in rows})} sets of layers")

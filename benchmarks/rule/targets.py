@@ -248,13 +248,13 @@ class Vision(Target):
     documents: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, name: str, path: str, half: str, each: int = 150) -> Vision:
+    def load(cls, name: str, path: str, half: str, each: int = 150, dtype: str = "float32") -> Vision:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from lmms_topoprune.embedded.locate import model_path
 
         folder = model_path() if path == "embedded" else Path(path)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
         target = cls(name, model, AutoProcessor.from_pretrained(folder))
         for task in TASK_NAMES:
             lines = (TASKS / "data" / f"{task}.jsonl").read_text().splitlines()
