@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmms_topoprune._util.packaged import model_path, tasks_path
     from lmms_topoprune.calibration.samples import Sample
-    from lmms_topoprune.comparison.regress import regress
+    from lmms_topoprune.comparison.regression import regress
     from lmms_topoprune.comparison.side_by_side import compare
-    from lmms_topoprune.embedded.locate import model_path, tasks_path
     from lmms_topoprune.heal.healing import heal as heal_model
     from lmms_topoprune.options import HealingOptions, PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
@@ -74,13 +74,13 @@ _PLACES = {
     "html_report": "report.build:report",
     "load_pruned": "surgery.load",
     "make_plan": "pipeline",
-    "model_path": "embedded.locate",
+    "model_path": "_util.packaged",
     "read_runs": "sweep.run_folders",
-    "regress": "comparison.regress",
+    "regress": "comparison.regression",
     "repair_method": "registry:repair",
     "run_sweep": "sweep.recipe",
     "similarity": "topology",
-    "tasks_path": "embedded.locate",
+    "tasks_path": "_util.packaged",
     "union_zigzag_barcode": "topology",
     "zigzag_barcode": "topology",
 }

@@ -62,7 +62,7 @@ def embedded_processor() -> LlavaProcessor:
     """That of `build.build_processor`, as it is shipped: training its tokenizer takes seconds."""
     from transformers import LlavaProcessor
 
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
 
     return LlavaProcessor.from_pretrained(model_path())
 

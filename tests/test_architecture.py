@@ -17,7 +17,7 @@ PACKAGE = Path(lmms_topoprune.__file__).parent
 NAME = PACKAGE.name
 
 BASE = {"errors", "_util"}
-DATA = {*BASE, "selection", "plan_schema", "plan", "registry", "options"}
+DATA = {*BASE, "selection", "plan", "registry", "options"}
 SCIENCE = {*DATA, "surgery", "calibration"}
 # A room is a folder, or a module at the top. Each may import itself and these, lazily or not; whatever a room
 # may not import has no arrow in docs or below.
@@ -26,8 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_util": {"errors"},
     "compat": BASE,
     "selection": BASE,
-    "plan_schema": BASE,
-    "plan": {*BASE, "plan_schema"},
+    "plan": BASE,
     "registry": {*BASE, "selection"},
     "families": {*BASE, "registry"},
     "options": {*BASE, "plan", "registry"},
@@ -39,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "repair": SCIENCE,
     "heal": SCIENCE,
     "pipeline": {*SCIENCE, "criteria", "repair", "heal"},
-    "harness": {*SCIENCE, "compat", "embedded", "repair", "pipeline", "families"},
+    "harness": {*SCIENCE, "compat", "repair", "pipeline", "families"},
     "results": {*DATA, "families", "topology"},
     "comparison": {*DATA, "results"},
     "report": {*DATA, "results", "comparison", "topology"},

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.plan import PruningPlan, healing_told
-from lmms_topoprune.plan_schema import MOST_LAYERS, schema_text
+from lmms_topoprune.plan import MOST_LAYERS, PruningPlan, healing_told, schema_text
 
 PUBLISHED = Path(__file__).parents[1] / "docs" / "plan.schema.json"
 
@@ -111,7 +110,7 @@ def test_what_json_cannot_say_is_a_sentence(text, tmp_path):
 
 
 def test_the_published_schema_is_current():
-    assert PUBLISHED.read_text() == schema_text(), "python -m lmms_topoprune.plan_schema makes it"
+    assert PUBLISHED.read_text() == schema_text(), "python -m lmms_topoprune.plan makes it"
 
 
 def test_a_pipe_is_no_plan(tmp_path):

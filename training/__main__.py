@@ -89,7 +89,7 @@ def lvlm(
     compiled: bool,
 ) -> None:
     """Train the pretrained LVLM in the folder RUN, going on from its last checkpoint."""
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
     from training.lvlm.train import Recipe, train
 
     train(
@@ -134,7 +134,7 @@ def release_lvlm(
     run: Path, target: Path, language: Path, vision: Path | None, checkpoint: Path | None, per_cell: int
 ) -> None:
     """Write what the run RUN has learned, and its card, to the folder TARGET."""
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
     from training.lvlm.release import release
 
     vision = vision or model_path()
@@ -153,7 +153,7 @@ def release_lvlm(
 @_in_one_sentence
 def make_lvlm(target: Path, language: Path, vision: Path | None, released: Path | None) -> None:
     """Write the trained LVLM as a plain model folder TARGET; takes seconds."""
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
     from training.lvlm.release import RELEASED, make
 
     make(released or RELEASED, target, language=language, vision=vision or model_path())
@@ -167,7 +167,7 @@ def evaluate(model: str, per_cell: int) -> None:
     """Exact match by form and kind of question on unseen scenes."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
     from training.evaluate import generated_accuracy
 
     folder = model_path() if model == "embedded" else Path(model)

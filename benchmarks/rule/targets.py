@@ -251,7 +251,7 @@ class Vision(Target):
     def load(cls, name: str, path: str, half: str, each: int = 150, dtype: str = "float32") -> Vision:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from lmms_topoprune.embedded.locate import model_path
+        from lmms_topoprune._util.packaged import model_path
 
         folder = model_path() if path == "embedded" else Path(path)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()

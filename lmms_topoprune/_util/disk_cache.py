@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import platformdirs
 
 from lmms_topoprune._util import files
-from lmms_topoprune._util.lock import locked
+from lmms_topoprune._util.files import locked
 
 DAMAGED = "set aside"
 Found = TypeVar("Found")

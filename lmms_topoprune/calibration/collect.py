@@ -19,8 +19,7 @@ from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import HiddenStates, TokenSums
-from lmms_topoprune.calibration.token_cloud import Draw, Points
-from lmms_topoprune.calibration.tokens import Misaligned, Tokens
+from lmms_topoprune.calibration.tokens import Draw, Misaligned, Points, Tokens
 from lmms_topoprune.calibration.vision import check, image_token_ids
 from lmms_topoprune.errors import InputError, out_of_memory
 from lmms_topoprune.surgery import decoder_layers

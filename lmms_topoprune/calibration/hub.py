@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lmms_topoprune.calibration.images import bounded, open_image, whole_images
+from lmms_topoprune.calibration.media_files import bounded, open_image, whole_images
 from lmms_topoprune.calibration.rows import IMAGES, TEXTS, TURNS, Question, Read, take
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError, shown

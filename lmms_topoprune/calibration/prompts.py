@@ -11,9 +11,8 @@ from typing import Any
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.calibration.images import downscaled, processor_pixels
+from lmms_topoprune.calibration.media_files import downscaled, processor_pixels, read_frames
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.

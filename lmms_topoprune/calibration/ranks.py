@@ -20,7 +20,7 @@ from lmms_topoprune.calibration.collect import Collected
 from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import TokenSums
-from lmms_topoprune.calibration.token_cloud import Draw, Points
+from lmms_topoprune.calibration.tokens import Draw, Points
 from lmms_topoprune.errors import InputError, TopopruneError
 
 BEAT = 1.0  # seconds between signs of life

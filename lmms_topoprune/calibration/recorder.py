@@ -15,8 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lmms_topoprune.calibration.decoder import Decoder, hooked
 from lmms_topoprune.calibration.norms import NormCounts, count_norms, together
-from lmms_topoprune.calibration.token_cloud import Cloud, Draw, Entry, Points
-from lmms_topoprune.calibration.tokens import Tokens
+from lmms_topoprune.calibration.tokens import Cloud, Draw, Entry, Points, Tokens
 from lmms_topoprune.errors import InputError
 
 

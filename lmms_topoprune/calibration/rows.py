@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from lmms_topoprune.calibration.images import StoredImage
+from lmms_topoprune.calibration.media_files import StoredImage
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError
 

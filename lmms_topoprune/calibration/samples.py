@@ -11,8 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from lmms_topoprune._util import files
-from lmms_topoprune.calibration.images import StoredImage
-from lmms_topoprune.calibration.video import FRAMES
+from lmms_topoprune.calibration.media_files import FRAMES, StoredImage
 from lmms_topoprune.errors import InputError, shown
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from lmms_topoprune._util import files
 from lmms_topoprune.calibration.hub import hub_samples
-from lmms_topoprune.calibration.images import Source, inline_image, open_image
+from lmms_topoprune.calibration.media_files import Source, check_video, inline_image, open_image
 from lmms_topoprune.calibration.rows import DESCRIBE, TEXTS, TURNS, Question, Read, take
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.video import check_video
 from lmms_topoprune.errors import InputError, OptionError, shown
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

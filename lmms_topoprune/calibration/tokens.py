@@ -1,13 +1,15 @@
-"""Which tokens of a batch stand for its samples."""
+"""Which tokens of a batch stand for its samples, and which of them make a cloud of points."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lmms_topoprune.errors import InputError
 
@@ -93,3 +95,149 @@ class Tokens:
         if not wanted.any(1).all():
             raise InputError(f"token is {token!r}, but a calibration sample has no such token")
         return wanted
+
+
+SINKS = 4
+"""Positions at the beginning of a sequence that are never points."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Tokens that are candidates for points, or points.
+
+    Attributes:
+        sample: (P,) number of the calibration sample.
+        position: (P,) position in its sequence, padding not counted.
+        image: (P,) whether it stands for image features.
+        rank: (P,) the random number that decides.
+    """
+
+    sample: NDArray[np.int64]
+    position: NDArray[np.int64]
+    image: NDArray[np.bool_]
+    rank: NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> Points:
+        whole = np.zeros(0, np.int64)
+        return cls(whole, whole, np.zeros(0, np.bool_), np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __getitem__(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Points:
+        return Points(self.sample[chosen], self.position[chosen], self.image[chosen], self.rank[chosen])
+
+    def __add__(self, other: Points) -> Points:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Points(*(np.concatenate(pair) for pair in pairs))
+
+    def order(self) -> NDArray[np.int64]:
+        """(P,): by sample and position."""
+        return np.lexsort((self.position, self.sample))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How points are drawn.
+
+    Attributes:
+        count: how many points.
+        image_share: the share of image tokens among them.
+        seed: decides which.
+    """
+
+    count: int
+    image_share: float
+    seed: int
+
+    def lowest(self, candidates: Points) -> NDArray[np.int64]:
+        """The places of the points among these candidates, lowest number first.
+
+        What is left out of some candidates is left out of more of them too, so points can be drawn batch
+        by batch.
+        """
+        by_rank = np.argsort(candidates.rank, kind="stable")
+        image, text = (by_rank[candidates.image[by_rank] == kind] for kind in (True, False))
+        images = min(len(image), max(round(self.count * self.image_share), self.count - len(text)))
+        return np.concatenate([image[:images], text[: self.count - images]])
+
+    def ranks(self, sample: int, length: int) -> NDArray[np.float64]:
+        """(length,): the numbers of a sample's tokens."""
+        return np.random.default_rng([self.seed, sample]).random(length)
+
+
+def content(
+    tokens: Tokens, row: int, span: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of a sample's tokens: their places in its padded row, which carry content, which are image tokens.
+
+    Args:
+        tokens: of the batch, fitted to the hidden states.
+        row: of the sample in the batch.
+        span: how many tokens its instruction has, and how many of the prompt follow it.
+    """
+    real = tokens.mask[row].nonzero()[:, 0].cpu().numpy()
+    seen, special = (
+        np.zeros(len(real), bool) if marks is None else marks[row].cpu().numpy()[real]
+        for marks in (tokens.image, tokens.special)
+    )
+    instruction, behind = span
+    text = np.zeros(len(real), bool)
+    text[max(0, len(real) - behind - instruction) : max(0, len(real) - behind)] = True
+    wanted = (seen | (text & ~special)) & (np.arange(len(real)) >= SINKS)
+    return real, wanted, seen
+
+
+class Entry(NamedTuple):
+    """Where a batch's points are, each (P,): row and place in the batch, and slot in the cloud."""
+
+    row: torch.Tensor
+    place: torch.Tensor
+    slot: torch.Tensor
+
+
+class Cloud:
+    """The points among the tokens seen so far, and the slots (0..count - 1) in which their vectors are.
+
+    Args:
+        draw: how they are drawn.
+        spans: of each sample in the order of the pass, as for `content`.
+        numbers: of each sample in the whole calibration set; processes share it.
+    """
+
+    def __init__(self, draw: Draw, spans: Sequence[tuple[int, int]], numbers: Sequence[int]) -> None:
+        self.draw, self.spans, self.numbers = draw, spans, numbers
+        self.points, self.slots = Points.none(), np.zeros(0, np.int64)
+
+    def enter(self, tokens: Tokens, indices: Sequence[int]) -> Entry:
+        """The points among a batch's tokens.
+
+        Nothing is remembered before `commit`: a batch that failed is seen again, whole or in parts, and
+        overwrites only what all of it replaces.
+        """
+        rows: list[NDArray[np.int64]] = []
+        places: list[NDArray[np.int64]] = []
+        found = Points.none()
+        for row, index in enumerate(indices):
+            real, wanted, seen = content(tokens, row, self.spans[index])
+            number, positions = self.numbers[index], np.flatnonzero(wanted)
+            ranks = self.draw.ranks(number, len(real))[positions]
+            found += Points(np.full(len(positions), number), positions, seen[wanted], ranks)
+            rows.append(np.full(len(positions), row))
+            places.append(real[wanted])
+        kept = self.draw.lowest(self.points + found)
+        old, new = kept[kept < len(self.points)], kept[kept >= len(self.points)] - len(self.points)
+        free = np.setdiff1d(np.arange(self.draw.count), self.slots[old])[: len(new)]
+        self._next = (self.points[old] + found[new], np.concatenate([self.slots[old], free]))
+        chosen = (np.concatenate(rows)[new], np.concatenate(places)[new], free)
+        return Entry(*(torch.from_numpy(each) for each in chosen))
+
+    def commit(self) -> None:
+        """The batch went through."""
+        self.points, self.slots = self._next
+
+    def in_order(self) -> tuple[Points, NDArray[np.int64]]:
+        """The points by sample and position, and their slots."""
+        order = self.points.order()
+        return self.points[order], self.slots[order]

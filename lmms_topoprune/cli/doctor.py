@@ -294,7 +294,7 @@ def _registered() -> Finding:
 
 
 def _embedded_model() -> Finding:
-    from lmms_topoprune.embedded.locate import model_path
+    from lmms_topoprune._util.packaged import model_path
 
     return Finding("embedded model", True, True, str(model_path()))
 

@@ -51,8 +51,15 @@ def command(
     """
     from lmms_topoprune._util.escape import printable
     from lmms_topoprune._util.files import write_all
-    from lmms_topoprune.comparison import baseline as stored
-    from lmms_topoprune.comparison.regress import github_annotations, junit, regress
+    from lmms_topoprune.comparison.regression import (
+        github_annotations,
+        junit,
+        read_baseline,
+        regress,
+    )
+    from lmms_topoprune.comparison.regression import (
+        save_baseline as save,
+    )
     from lmms_topoprune.errors import OptionError
     from lmms_topoprune.results.reading import read_run
 
@@ -61,7 +68,7 @@ def command(
     if junit_path and summary_path and Path(junit_path).resolve() == Path(summary_path).resolve():
         raise OptionError(f"summary is {summary_path!r}, where junit goes; allowed: another file")
     if save_baseline:
-        stored.save_baseline(read_run(run, tasks, metric), save_baseline)
+        save(read_run(run, tasks, metric), save_baseline)
         click.echo(
             json.dumps({"baseline": save_baseline}) if as_json else f"Baseline written to {save_baseline}."
         )
@@ -69,7 +76,7 @@ def command(
     if baseline is None:
         raise OptionError("baseline is missing; pass --baseline FILE, or --save-baseline FILE to make one")
     checks, table = regress(
-        stored.read_baseline(baseline, tasks, metric),
+        read_baseline(baseline, tasks, metric),
         read_run(run, tasks, metric),
         tolerance=tolerance / 100,
         same_plan=same_plan,

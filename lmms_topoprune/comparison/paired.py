@@ -1,4 +1,9 @@
-"""One cell of a leaderboard: a run on some tasks beside the dense run and the reference, with its noise."""
+"""One cell of a leaderboard: a run on some tasks beside the dense run and the reference, with its noise.
+
+A question has one rule, which report and regress read here. That nothing is lost is shown by the interval,
+that something is lost by the test: neither follows from the lack of the other, as with few documents, where
+both stay silent.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmms_topoprune.comparison import statistics
-from lmms_topoprune.comparison.statistics import NONE, Draws, Floats, Interval
+from lmms_topoprune.comparison.statistics import NONE, ROUNDING, Draws, Floats, Interval
 from lmms_topoprune.results.scores import UnitScores
 
 Groups = Sequence[tuple[str, Sequence[int]]]
@@ -172,3 +177,27 @@ def _corrected_interval(drawn: Floats, dense: Floats, chance: float) -> Interval
     if (dense <= chance).mean() > 0.025:
         return NONE
     return statistics.percentile_interval(statistics.corrected_retention(drawn, dense, chance))
+
+
+LEVEL = 0.05
+"""Of the paired test."""
+
+
+def within(kept: Interval, tolerance: float) -> bool:
+    """Whether at most that share of the quality over chance is lost.
+
+    Args:
+        kept: interval of the quality kept over chance, as tables show it.
+        tolerance: share that may be lost.
+    """
+    return kept.low >= 1 - tolerance
+
+
+def worse(cell: Cell, tolerance: float) -> bool:
+    """Whether a score is below the reference's by more than a tolerance and than noise, by the tables' test.
+
+    Args:
+        cell: the run.
+        tolerance: how much lower the score may be; a drop of exactly that is allowed.
+    """
+    return cell.difference < -tolerance - ROUNDING and cell.p <= LEVEL  # no test where p is not a number

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
+from lmms_topoprune.calibration.media_files import read_frames
 from lmms_topoprune.calibration.prompts import Prompter, padded
-from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.guarded import answer_in_rounds
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
+from lmms_topoprune.calibration.media_files import read_frames
 from lmms_topoprune.calibration.prompts import Prompter, aligned, padded
-from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.media import UnseenMediumError, kind_of, refuse_unseen

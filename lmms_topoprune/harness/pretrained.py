@@ -7,11 +7,11 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+from lmms_topoprune._util.packaged import EMBEDDED, model_path
 from lmms_topoprune.compat.from_pretrained import never_ask_for_code
-from lmms_topoprune.embedded import locate
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, shown
 
-INSTEAD = f"pass pretrained={locate.NAME} or a local folder"
+INSTEAD = f"pass pretrained={EMBEDDED} or a local folder"
 
 
 def resolve(pretrained: str, revision: str | None = None) -> str:
@@ -23,9 +23,9 @@ def resolve(pretrained: str, revision: str | None = None) -> str:
         UnreachableError: it is not on this machine and the hub cannot be reached.
     """
     never_ask_for_code()
-    if pretrained == locate.NAME:
+    if pretrained == EMBEDDED:
         _refuse_revision(revision, pretrained)
-        return str(locate.model_path())
+        return str(model_path())
     folder = Path(pretrained)
     try:
         folder = folder.expanduser()
@@ -59,7 +59,7 @@ def _refuse_revision(revision: str | None, pretrained: str) -> None:
 
 def unloadable(name: str, error: Exception, by: str = "transformers") -> TopopruneError:
     """What a failed load comes to: the hub was lost in the middle, or the model itself is at fault."""
-    if isinstance(error, OSError) and not Path(name).is_dir() and name != locate.NAME and not _answers(name):
+    if isinstance(error, OSError) and not Path(name).is_dir() and name != EMBEDDED and not _answers(name):
         return UnreachableError(
             f"the Hugging Face hub was lost while {name} was loading; try again, or {INSTEAD}"
         )

@@ -13,10 +13,9 @@ from typing import Any, TextIO
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.listing import refuse_unknown
 from lmms_topoprune.harness.plan_file import leave_plan
-from lmms_topoprune.harness.task_samples import task_samples
+from lmms_topoprune.harness.task_samples import evaluated, task_samples
 from lmms_topoprune.harness.wrapper import Progress
 from lmms_topoprune.pipeline import apply_plan
 from lmms_topoprune.plan import PruningPlan

@@ -13,8 +13,8 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from PIL import Image
 from transformers import AutoProcessor
 
+from lmms_topoprune.calibration.media_files import FRAMES, read_frames
 from lmms_topoprune.calibration.prompts import aligned, per_token
-from lmms_topoprune.calibration.video import FRAMES, read_frames
 from lmms_topoprune.compat.wrappers import omni_answers_in_text
 from lmms_topoprune.harness.batched import BatchedGeneration
 from lmms_topoprune.harness.likelihood import Likelihood, Prompt, batches_of_a_kind

@@ -24,9 +24,8 @@ from lmms_topoprune.harness import arguments as sorting
 from lmms_topoprune.harness import plan_file as results
 from lmms_topoprune.harness import pretrained
 from lmms_topoprune.harness.answers import Answers
-from lmms_topoprune.harness.evaluated_documents import evaluated
 from lmms_topoprune.harness.partial_load import PartialLoad
-from lmms_topoprune.harness.task_samples import task_samples
+from lmms_topoprune.harness.task_samples import evaluated, task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
 from lmms_topoprune.pipeline.checks import why_nothing_goes

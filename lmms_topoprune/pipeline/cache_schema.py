@@ -15,7 +15,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from lmms_topoprune.plan_schema import Layers, Trial
+from lmms_topoprune.plan import Layers, Trial
 
 Cost = dict[str, dict[str, int | FiniteFloat]]
 

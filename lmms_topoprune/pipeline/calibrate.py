@@ -12,7 +12,7 @@ from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.recorder import POINTS, View
-from lmms_topoprune.calibration.token_cloud import Draw
+from lmms_topoprune.calibration.tokens import Draw
 from lmms_topoprune.calibration.vision import check
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers

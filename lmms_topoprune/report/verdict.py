@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lmms_topoprune import registry
 from lmms_topoprune.comparison.columns import percent
-from lmms_topoprune.comparison.decisions import within
+from lmms_topoprune.comparison.paired import within
 from lmms_topoprune.comparison.side_by_side import Comparison
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.groups import Group, by_criterion, together

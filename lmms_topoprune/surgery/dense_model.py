@@ -15,8 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.locate import DecoderLocation
-from lmms_topoprune.surgery.meta_model import build_meta_model, quietly
-from lmms_topoprune.surgery.model_differences import layer_changes, shared_tensors
+from lmms_topoprune.surgery.meta_model import build_meta_model, layer_changes, quietly, shared_tensors
 
 # The few fields whose meaning their form does not show: "the first k layers", "the last k layers".
 FIRST_LAYERS = frozenset(

@@ -13,15 +13,17 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.surgery.dense_model import DenseModel, layers_at
-from lmms_topoprune.surgery.meta_model import MISSING, configs, tensors
-from lmms_topoprune.surgery.model_differences import (
+from lmms_topoprune.surgery.meta_model import (
+    MISSING,
     config_changes,
+    configs,
     layer_changes,
     outside_changes,
     outside_modules,
     renamed,
     shared_tensors,
     take_blocks,
+    tensors,
 )
 from lmms_topoprune.surgery.special_layers import inert_attributes
 

@@ -1,4 +1,7 @@
-"""A cheap check that a model may be evaluated: a broken one would only show up as a bad score."""
+"""A cheap check that a model may be evaluated: a broken one would only show up as a bad score.
+
+A half-precision model that seems broken is looked at again in float32, in little more memory than it has.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -16,7 +20,6 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from lmms_topoprune.errors import SelfTestError
 from lmms_topoprune.surgery.locate import DecoderLocation, count_of, locate, walk_configs
 from lmms_topoprune.surgery.meta_model import build_meta_model, configs, differences
-from lmms_topoprune.surgery.second_look import HALF, in_float32
 
 TEXT = "Describe what you see in one sentence."
 TOKENS = 8
@@ -242,3 +245,72 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Within this block the model computes in float32, and each of its weights afterwards is what it was.
+
+    A decoder layer, or any other part, has float32 weights only while it computes: beside the model there is
+    never more than one of them. Of a model of 7 billion parameters that is about one gigabyte for a layer and
+    two for the embeddings.
+    """
+    parts = list(_parts(model, {*locate(model).layers}))
+    inside = {id(tensor) for part in parts for tensor in _tensors(part)}
+    with ExitStack() as undone:
+        undone.callback(_narrow, _widened([t for t in _tensors(model) if id(t) not in inside]))
+        for part in parts:
+            for handle in _listening(part):
+                undone.callback(handle.remove)
+        yield
+
+
+def _parts(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
+    """The decoder layers, and the largest modules that hold none; lists of modules are never called."""
+    for child in module.children():
+        above = isinstance(child, nn.ModuleList | nn.ModuleDict) or not layers.isdisjoint(child.modules())
+        if child not in layers and above:
+            yield from _parts(child, layers)
+        else:
+            yield child
+
+
+def _listening(part: nn.Module) -> Iterator[Any]:
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def before(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        kept.extend(_widened(_tensors(part)))
+        return tuple(map(_float, given)), {name: _float(value) for name, value in named.items()}
+
+    def after(*_: Any) -> None:
+        _narrow(kept)
+        kept.clear()
+
+    yield part.register_forward_pre_hook(before, with_kwargs=True)
+    yield part.register_forward_hook(after, always_call=True)
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _widened(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Give half-precision tensors float32 data; returns them with what they had."""
+    kept = [(tensor, tensor.data) for tensor in tensors if tensor.dtype in HALF]
+    for tensor, data in kept:
+        tensor.data = data.float()
+    return kept
+
+
+def _narrow(kept: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for tensor, data in kept:
+        tensor.data = data
+
+
+def _float(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_float, value))
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value

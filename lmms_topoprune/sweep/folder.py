@@ -23,7 +23,7 @@ from typing import Any
 
 from lmms_topoprune._util import files
 from lmms_topoprune._util.checked_files import CorruptFileError
-from lmms_topoprune._util.lock import locked
+from lmms_topoprune._util.files import locked
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import (

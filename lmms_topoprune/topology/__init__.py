@@ -2,7 +2,6 @@
 
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.bootstrap import Bootstrap, bootstrap
-from lmms_topoprune.topology.controls import shuffled_barcode, static_betti
 from lmms_topoprune.topology.descriptors import (
     activity,
     alive,
@@ -28,6 +27,8 @@ from lmms_topoprune.topology.zigzag import (
     complexes_barcode,
     graphs_barcode,
     neighbors_barcode,
+    shuffled_barcode,
+    static_betti,
     union_zigzag_barcode,
     zigzag_barcode,
     zigzag_barcodes,

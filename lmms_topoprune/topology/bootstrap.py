@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.descriptors import Floats
-from lmms_topoprune.topology.distances import Distances, Lists
-from lmms_topoprune.topology.neighbors import Neighbors
+from lmms_topoprune.topology.neighbors import Distances, Lists, Neighbors
 from lmms_topoprune.topology.points import Cloud, checked, thread_count, whole
 from lmms_topoprune.topology.zigzag import neighbors_barcode
 

@@ -1,4 +1,4 @@
-"""From point clouds, graphs or complexes to a barcode."""
+"""From point clouds, graphs or complexes to a barcode, and the controls: no zigzag, or no order of layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.topology.barcode import Barcode
 from lmms_topoprune.topology.complexes import Graph, Simplex, cells_of, flag_simplices
-from lmms_topoprune.topology.neighbors import Neighbors
+from lmms_topoprune.topology.descriptors import betti
+from lmms_topoprune.topology.neighbors import Ints, Neighbors
 from lmms_topoprune.topology.points import checked, whole
 
 THROUGH = ("intersections", "unions")
@@ -229,3 +230,31 @@ def check_dimensions(dimensions: Collection[int], most: int | None = None) -> No
     ):
         allowed = "from 0" if most is None else f"from 0 to {most}"
         raise OptionError(f"dimensions is {dimensions!r}; allowed: one or more whole numbers {allowed}")
+
+
+def static_betti(
+    states: Any, *, k: int, metric: str = "euclidean", dimensions: Sequence[int] = (0, 1)
+) -> Ints:
+    """(S, dimensions): the Betti numbers of each state's flag complex by itself.
+
+    `states` are (S, N, d), or their Neighbors if those were found already (metric then plays no part).
+    """
+    check_dimensions(dimensions)
+    neighbors = states if isinstance(states, Neighbors) else Neighbors.of(states, k, metric)
+    if max(dimensions) > 1:
+        single = [Neighbors(near[None], {}) for near in neighbors.near]
+        found = [neighbors_barcode(state, k=k, dimensions=dimensions) for state in single]
+        return np.array([[betti(barcode, p)[0] for p in dimensions] for barcode in found], dtype=np.int64)
+    from lmms_topoprune.topology.flag_zigzag import homologies  # compiled on import
+
+    complexes = homologies(lambda state: neighbors.graph(state, k), neighbors.states)
+    return np.array([[found.betti(p) for p in dimensions] for found in complexes], dtype=np.int64)
+
+
+def shuffled_barcode(
+    states: Any, *, k: int, seed: int, metric: str = "euclidean", dimensions: Collection[int] = (0, 1)
+) -> tuple[Barcode, Ints]:
+    """The barcode of the states in a random order, and that order: place i holds state order[i]."""
+    states = checked(states, k, metric)
+    order = np.random.default_rng(seed).permutation(len(states))
+    return zigzag_barcode(states[order], k=k, metric=metric, dimensions=dimensions), order

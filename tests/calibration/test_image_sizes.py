@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from lmms_topoprune.calibration import images
-from lmms_topoprune.calibration.images import downscaled, processor_pixels
+from lmms_topoprune.calibration import media_files
+from lmms_topoprune.calibration.media_files import downscaled, processor_pixels
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 
@@ -104,5 +104,5 @@ def test_a_processor_that_does_not_say_gets_images_as_they_are():
 
     picture = photo(2000, 1500)
     for process in (refuses, lambda image: {"input_ids": torch.zeros(1, 3, dtype=torch.long)}):
-        assert processor_pixels(process) == images.PIXELS
-    assert downscaled(picture, lambda: images.PIXELS) is picture
+        assert processor_pixels(process) == media_files.PIXELS
+    assert downscaled(picture, lambda: media_files.PIXELS) is picture

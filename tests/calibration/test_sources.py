@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 from PIL import Image, ImageFile
 
-from lmms_topoprune.calibration import images
+from lmms_topoprune.calibration import media_files
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.hub import from_row
 from lmms_topoprune.calibration.samples import Sample, fingerprint
@@ -268,7 +268,7 @@ def test_a_picture_stands_upright(tmp_path):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_large_pictures_are_scaled_as_they_are_read(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(images, "PIXELS", 100 * 50)
+    monkeypatch.setattr(media_files, "PIXELS", 100 * 50)
     Image.linear_gradient("L").resize((900, 450)).save(tmp_path / f"a.{kind.lower()}", kind)
     seen = load_samples(str(tmp_path), 1, 0)[0].pixels()
     assert seen.size in ((100, 50), (99, 50))  # a JPEG file decodes at 225 x 113
@@ -276,7 +276,7 @@ def test_large_pictures_are_scaled_as_they_are_read(tmp_path, monkeypatch, kind)
 
 
 def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "DECODED", 10**5)
+    monkeypatch.setattr(media_files, "DECODED", 10**5)
     Image.new("1", (1000, 1000)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"1000 x 1000 pixels; allowed: 100000 in all"):
         load_samples(str(tmp_path), 1, 0)

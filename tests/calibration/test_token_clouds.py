@@ -16,7 +16,7 @@ from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.recorder import POINTS, View
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.calibration.token_cloud import SINKS, Draw, Points
+from lmms_topoprune.calibration.tokens import SINKS, Draw, Points
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner

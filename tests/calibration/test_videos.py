@@ -14,10 +14,10 @@ from vision_families import Alone, Tiny
 
 from lmms_topoprune.calibration.collect import collect
 from lmms_topoprune.calibration.loss import LossOracle
+from lmms_topoprune.calibration.media_files import read_frames
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import load_samples
-from lmms_topoprune.calibration.video import read_frames
 from lmms_topoprune.errors import InputError
 
 # What the family's own template writes for a video.

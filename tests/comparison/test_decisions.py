@@ -8,8 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lmms_topoprune.comparison.decisions import LEVEL, within, worse
-from lmms_topoprune.comparison.paired import Cell, Table, cell_of
+from lmms_topoprune.comparison.paired import LEVEL, Cell, Table, cell_of, within, worse
 from lmms_topoprune.comparison.statistics import NONE, Interval
 from lmms_topoprune.results.scores import UnitScores
 

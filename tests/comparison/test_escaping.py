@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lmms_topoprune._util import escape
 from lmms_topoprune.cli.table import cost_table, table
-from lmms_topoprune.comparison.regress import regress
+from lmms_topoprune.comparison.regression import regress
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.report.tables import render
 from lmms_topoprune.results.reading import read_run

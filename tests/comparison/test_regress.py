@@ -5,8 +5,14 @@ from xml.etree import ElementTree
 import folders
 import pytest
 
-from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
-from lmms_topoprune.comparison.regress import Check, github_annotations, junit, regress
+from lmms_topoprune.comparison.regression import (
+    Check,
+    github_annotations,
+    junit,
+    read_baseline,
+    regress,
+    save_baseline,
+)
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.results.reading import read_run
 

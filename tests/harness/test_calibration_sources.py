@@ -15,8 +15,8 @@ from families import wrapped
 from lmms_eval import __main__ as command
 from lmms_eval.tasks import TaskManager
 
-from lmms_topoprune.harness.evaluated_documents import Documents
 from lmms_topoprune.harness.session import Session
+from lmms_topoprune.harness.task_samples import Documents
 from lmms_topoprune.plan import PruningPlan
 
 FEW = "sparsity=0.34,samples=8,k=3,self_test=False"

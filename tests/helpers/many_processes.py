@@ -24,7 +24,7 @@ from two_ranks import samples
 
 from lmms_topoprune._util import disk_cache as caching
 from lmms_topoprune._util.disk_cache import Cache
-from lmms_topoprune.embedded.locate import model_path
+from lmms_topoprune._util.packaged import model_path
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan
 

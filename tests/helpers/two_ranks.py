@@ -17,10 +17,10 @@ import torch.distributed as dist
 from transformers import LlavaProcessor
 
 from lmms_topoprune._util.disk_cache import Cache
+from lmms_topoprune._util.packaged import model_path
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.embedded import questions, scenes
-from lmms_topoprune.embedded.locate import model_path
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import calibrate, make_plan

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from transformers import LlavaProcessor
 
-from lmms_topoprune.embedded.locate import model_path
+from lmms_topoprune._util.packaged import model_path
 from lmms_topoprune.errors import TopopruneError
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import fingerprint

@@ -18,8 +18,7 @@ import pytest
 from lmms_topoprune._util.files import write_all
 from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.comparison.across_models import read_published
-from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
-from lmms_topoprune.comparison.regress import regress
+from lmms_topoprune.comparison.regression import read_baseline, regress, save_baseline
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.families import read_families

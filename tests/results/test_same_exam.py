@@ -5,8 +5,7 @@ from __future__ import annotations
 import folders
 import pytest
 
-from lmms_topoprune.comparison.baseline import read_baseline, save_baseline
-from lmms_topoprune.comparison.regress import regress
+from lmms_topoprune.comparison.regression import read_baseline, regress, save_baseline
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError
 from lmms_topoprune.results.reading import read_run

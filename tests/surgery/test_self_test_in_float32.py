@@ -13,8 +13,7 @@ from transformers import PreTrainedModel
 
 from lmms_topoprune.errors import SelfTestError
 from lmms_topoprune.surgery import decoder_layers, self_test
-from lmms_topoprune.surgery.second_look import in_float32
-from lmms_topoprune.surgery.self_test import text_prompt
+from lmms_topoprune.surgery.self_test import in_float32, text_prompt
 
 
 def half(name: str = "llava_llama", dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:

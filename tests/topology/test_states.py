@@ -15,7 +15,7 @@ from lmms_topoprune import topology as tp
 from lmms_topoprune.criteria.gardinazzi import released_layers
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError
 from lmms_topoprune.selection import PairScores, select
-from lmms_topoprune.topology import distances, plots, points
+from lmms_topoprune.topology import neighbors, plots, points
 from lmms_topoprune.topology._kernels import compiled
 from lmms_topoprune.topology.flag_zigzag import FlagHomology
 from lmms_topoprune.topology.neighbors import Neighbors
@@ -78,16 +78,16 @@ def test_a_coarse_gram_matrix_does_not_change_the_graph(monkeypatch) -> None:
     """Errors within the bound are made good; the same errors with no bound are not."""
     states = rng.normal(size=(1, 60, 8)).astype(np.float32)
     expected = graphs(states, 5)
-    exact = distances.inner_products
+    exact = neighbors.inner_products
 
     def rough(one, other):
         noise = np.random.default_rng(0).uniform(-0.04, 0.04, (60, 60)) * np.outer(one.length, other.length)
         return (exact(one, other) + noise).astype(np.float32)
 
-    monkeypatch.setattr(distances, "inner_products", rough)
-    monkeypatch.setattr(distances, "slack", lambda width: 0.2)
+    monkeypatch.setattr(neighbors, "inner_products", rough)
+    monkeypatch.setattr(neighbors, "slack", lambda width: 0.2)
     assert np.array_equal(graphs(states, 5), expected)
-    monkeypatch.setattr(distances, "slack", lambda width: 0.0)
+    monkeypatch.setattr(neighbors, "slack", lambda width: 0.0)
     assert not np.array_equal(graphs(states, 5), expected)
 
 

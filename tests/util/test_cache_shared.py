@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 
 from lmms_topoprune._util.disk_cache import Cache
-from lmms_topoprune._util.lock import locked
+from lmms_topoprune._util.files import locked
 
 fcntl = pytest.importorskip("fcntl")
 WORKER = Path(__file__).parents[1] / "helpers" / "many_processes.py"

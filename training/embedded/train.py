@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration
 
-from lmms_topoprune.embedded.locate import model_path
+from lmms_topoprune._util.packaged import model_path
 from training.align import align
 from training.batches import Batches, loss_of
 from training.conversations import EARLY, LATE
