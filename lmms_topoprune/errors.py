@@ -127,10 +127,22 @@ def check_launcher() -> None:
 def shown(value: object) -> str:
     """A value as a message shows it: in one line, which is cut where it is long."""
     try:
-        text = " ".join(repr(value).split())
+        text = one_line(repr(value))
     except ValueError:  # Python refuses to print whole numbers of more than 4300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]}...{text[-57:]}"
+
+
+def one_line(text: object) -> str:
+    """A text, or what an exception says, without line breaks."""
+    return " ".join(str(text).split())
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line; other libraries' errors begin with their type, which may say most."""
+    if isinstance(error, TopopruneError):
+        return one_line(error)
+    return one_line(f"{type(error).__name__}: {error}").removesuffix(":")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

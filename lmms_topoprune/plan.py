@@ -131,13 +131,19 @@ def parse_layers(text: str) -> tuple[int, ...]:
 
 def format_layers(layers: Iterable[int]) -> str:
     """The inverse of parse_layers; "none" for no layers."""
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
+    parts = (f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs(layers))
+    return "+".join(parts) or "none"
+
+
+def runs(layers: Iterable[int]) -> list[range]:
+    """Neighboring layers together, ascending: (0, 1, 4) becomes [range(0, 2), range(4, 5)]."""
+    found: list[range] = []
+    for layer in sorted({*layers}):
+        if found and found[-1].stop == layer:
+            found[-1] = range(found[-1].start, layer + 1)
         else:
-            runs.append([layer, layer])
-    return "+".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "none"
+            found.append(range(layer, layer + 1))
+    return found
 
 
 @dataclass(frozen=True)

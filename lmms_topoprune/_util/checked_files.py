@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lmms_topoprune._util import files
-from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.errors import InputError, TopopruneError, one_line, reason_of
 
 
 class CorruptFileError(InputError):
@@ -33,8 +33,7 @@ def understood(path: Path, what: str) -> Iterator[None]:
     except TopopruneError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{str(path)!r} is no {what}, or is damaged ({reason})") from None
+        raise InputError(f"{str(path)!r} is no {what}, or is damaged ({reason_of(error)})") from None
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,7 +50,7 @@ def checked(schema: type[Model], value: Any, path: Path, what: str) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "it"
-        said = " ".join(f"{place}: {first['msg']}".split())
+        said = one_line(f"{place}: {first['msg']}")
         raise InputError(f"{str(path)!r} is no {what}, or is damaged ({said[:300]})") from None
 
 

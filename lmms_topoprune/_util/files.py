@@ -53,6 +53,11 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a path, relative to the folder that is looked through, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """The text of a file; errors as of `read_bytes`, and UnicodeDecodeError."""
     return read_bytes(path).decode(encoding)

@@ -21,6 +21,7 @@ from lmms_topoprune.errors import (
     TopopruneError,
     nearest,
     out_of_memory,
+    reason_of,
     shown,
 )
 
@@ -43,8 +44,9 @@ def load(place: str, what: str) -> Any:
     try:
         loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except Exception as error:
-        reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
-        raise OptionError(f"{what}, but {_short(module)} cannot be imported: {_short(reason)}") from error
+        raise OptionError(
+            f"{what}, but {_short(module)} cannot be imported: {_short(reason_of(error))}"
+        ) from error
     if not hasattr(loaded, name):
         names = [n for n in vars(loaded) if not n.startswith("_")]
         raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(name, names)}")
@@ -92,8 +94,7 @@ def told_as_own(what: str, function: Callable[..., Any]) -> Iterator[None]:
     except Exception as error:
         if is_ours(function) or out_of_memory(error):
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        told = OwnCodeError(f"{what}, {_place(function)}, failed: {reason}")
+        told = OwnCodeError(f"{what}, {_place(function)}, failed: {reason_of(error)}")
         below = _from_outside(error.__traceback__)
         told.trace = "".join(traceback.format_exception(type(error), error, below))
         raise told from error

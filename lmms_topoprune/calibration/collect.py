@@ -19,8 +19,7 @@ from lmms_topoprune.calibration.prompts import RET_MARKER, Prompter
 from lmms_topoprune.calibration.recorder import Recorder, View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import HiddenStates, TokenSums
-from lmms_topoprune.calibration.tokens import Draw, Misaligned, Points, Tokens
-from lmms_topoprune.calibration.vision import check, image_token_ids
+from lmms_topoprune.calibration.tokens import Draw, Misaligned, Points, Tokens, check_tokens, image_token_ids
 from lmms_topoprune.errors import InputError, out_of_memory
 from lmms_topoprune.surgery import decoder_layers
 
@@ -118,7 +117,7 @@ def collect_views(
     tokens = {view.token for view in views}
     if "ret" in tokens and not marked:
         raise ValueError("views ask for token 'ret'; allowed: only with marked=True")
-    check(model, samples, tokens)
+    check_tokens(model, samples, tokens)
     layers = decoder_layers(model)
     prompter = prompter.with_suffix(RET_MARKER) if marked else prompter
     spans = [prompter.span(sample) for sample in samples] if any(view.draw for view in views) else []

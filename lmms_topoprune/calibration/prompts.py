@@ -13,7 +13,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.calibration.media_files import downscaled, processor_pixels, read_frames
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, one_line
 
 # Appended for token="ret": every sample then ends in the same token, which has read all the others.
 RET_MARKER = " [RET]"
@@ -206,8 +206,7 @@ class Prompter:
             try:
                 return aligned(self._processed(prompts, media), side)
             except ValueError as error:  # such as an image two hundred times as wide as high
-                reason = " ".join(str(error).split())
-                raise InputError(f"the processor refuses a calibration sample: {reason}") from error
+                raise InputError(f"the processor refuses a calibration sample: {one_line(error)}") from error
 
     def _processed(self, prompts: Sequence[str], media: Mapping[str, Any]) -> BatchFeature:
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt", **media}

@@ -21,7 +21,7 @@ from lmms_topoprune.calibration.recorder import View
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.states import TokenSums
 from lmms_topoprune.calibration.tokens import Draw, Points
-from lmms_topoprune.errors import InputError, TopopruneError
+from lmms_topoprune.errors import InputError, reason_of
 
 BEAT = 1.0  # seconds between signs of life
 SILENCE = 15.0  # seconds without one after which a process counts as gone
@@ -250,17 +250,13 @@ class Ranks:
             except Stopped:
                 raise
             except BaseException as error:
-                sentence = f"process {self.rank} of {self.world} failed: {_reason(error)}"
+                sentence = f"process {self.rank} of {self.world} failed: {reason_of(error)}"
                 stage.fail(sentence)
                 if not isinstance(error, Exception):
                     raise
                 raise Stopped(sentence) from error
             stage.wait()
         return result
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
 
 
 def merged(parts: Sequence[Collected]) -> Collected:

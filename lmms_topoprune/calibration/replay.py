@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lmms_topoprune.calibration.decoder import hooked
+from lmms_topoprune.surgery.locate import input_like
 
 Forward = Callable[..., Any]
 
@@ -38,7 +39,7 @@ class Replay:
 
         def hook(i: int) -> Any:
             def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-                outputs[i] = _passed(output, args, kwargs) if i in skipped else output
+                outputs[i] = input_like(output, args, kwargs) if i in skipped else output
                 return outputs[i]
 
             return keep
@@ -112,13 +113,7 @@ def _given(output: Any, *_: Any, **__: Any) -> Any:
 
 
 def _input_as(output: Any, *args: Any, **kwargs: Any) -> Any:
-    return _passed(output, args, kwargs)
-
-
-def _passed(output: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A layer's input in the form of its output."""
-    hidden = args[0] if args else kwargs["hidden_states"]
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return input_like(output, args, kwargs)
 
 
 def _hidden(output: Any) -> torch.Tensor:

@@ -78,7 +78,8 @@ def _from_folder(folder: Path, seed: int) -> Iterator[Callable[[], Read]]:
 
 def _wanted(path: Path, folder: Path) -> bool:
     """Not hidden, and no companion that a system put beside a picture."""
-    return not any(part.startswith(".") or part in COMPANIONS for part in path.relative_to(folder).parts)
+    below = path.relative_to(folder)
+    return not files.is_hidden(below) and COMPANIONS.isdisjoint(below.parts)
 
 
 def _from_file(path: Path, seed: int) -> Iterator[Callable[[], Read]]:

@@ -1,7 +1,8 @@
-"""Which tokens of a batch stand for its samples, and which of them make a cloud of points."""
+"""Which tokens of a batch stand for its samples or for images, and which of them make a cloud of points."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError
 
 
@@ -241,3 +244,56 @@ class Cloud:
         """The points by sample and position, and their slots."""
         order = self.points.order()
         return self.points[order], self.slots[order]
+
+
+IDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+# Mllama and Idefics 1 name the decoder layers here that read images by cross attention.
+CROSS_ATTENTION = ("cross_attention_layers", "cross_layer_interval")
+
+
+def image_token_ids(model: nn.Module, processor: Any) -> set[int]:
+    """The ids that stand for image or video features in the input ids.
+
+    The configuration decides: the model looks for these ids. A processor may mean another one by the
+    same name (Gemma 3's is the begin-of-image mark), so it is asked only where the configuration is silent.
+    Under cross attention no token holds features, and the mark in the prompt is text like any other.
+    """
+    if _cross_attention(model):
+        return set()
+    for owner in (getattr(model, "config", None), processor):
+        if found := {v for n in IDS if isinstance(v := getattr(owner, n, None), int)}:
+            return found
+    return set()
+
+
+def check_tokens(model: nn.Module, samples: Sequence[Sample], tokens: Collection[str]) -> None:
+    """Refuse, before anything is computed, what this family cannot give.
+
+    Raises:
+        InputError: there are no image tokens, or a sample lacks the image that the model needs.
+    """
+    crossing = _cross_attention(model)
+    if "mean_image" in tokens and crossing:
+        raise InputError(
+            "token is 'mean_image', but this model reads images by cross attention, so that no token stands "
+            "for an image; allowed for this model: last, ret, mean, mean_text"
+        )
+    bare = next((i for i, s in enumerate(samples) if s.image is None), None)
+    if bare is not None and (crossing or _needs_pixels(model)):
+        reason = "skips its cross-attention layers" if crossing else "does not run"
+        raise InputError(
+            f"calibration sample {bare} has no image, but {type(model).__name__} {reason} without one; "
+            "allowed for this model: samples with an image"
+        )
+
+
+def _cross_attention(model: nn.Module) -> bool:
+    config: Any = getattr(model, "config", None)
+    find = getattr(config, "get_text_config", None)
+    text = find() if find else config
+    return any(getattr(text, name, None) for name in CROSS_ATTENTION)
+
+
+def _needs_pixels(model: nn.Module) -> bool:
+    pixels = inspect.signature(model.forward).parameters.get("pixel_values")
+    return pixels is not None and pixels.default is pixels.empty

@@ -18,7 +18,7 @@ from importlib import metadata
 import click
 
 from lmms_topoprune.cli import shared
-from lmms_topoprune.errors import TopopruneError, led_to
+from lmms_topoprune.errors import led_to, reason_of
 
 OPTIONAL = {
     "matplotlib": ("matplotlib", "only figures need it: pip install '.[plots]'"),
@@ -191,7 +191,7 @@ def examine() -> Iterator[Finding]:
     try:
         families = list(_wrapped_models())
     except Exception as error:
-        families = [Finding("families", False, True, _reason(error), "repair plugin.toml")]
+        families = [Finding("families", False, True, reason_of(error), "repair plugin.toml")]
     # One family is enough to be of use.
     none_usable = not any(family.works for family in families)
     yield from (replace(family, needed=none_usable) for family in families)
@@ -199,7 +199,7 @@ def examine() -> Iterator[Finding]:
         yield from _of_others()
     except Exception as error:
         yield Finding(
-            "declared elsewhere", False, False, _reason(error), "topoprune doctor --json tells more"
+            "declared elsewhere", False, False, reason_of(error), "topoprune doctor --json tells more"
         )
     for look in (accelerator, hub, cache):
         yield _guarded(look, needed=False)
@@ -211,12 +211,7 @@ def _guarded(look: Callable[[], Finding], needed: bool = True) -> Finding:
         return look()
     except Exception as error:
         what = look.__name__.strip("_").replace("_", " ")
-        return Finding(what, False, needed, _reason(error), f"{INSTALL} --force-reinstall")
-
-
-def _reason(error: Exception) -> str:
-    reason = str(error) if isinstance(error, TopopruneError) else f"{type(error).__name__}: {error}"
-    return " ".join(reason.split())
+        return Finding(what, False, needed, reason_of(error), f"{INSTALL} --force-reinstall")
 
 
 def _python() -> Finding:
@@ -325,7 +320,7 @@ def _wrapped_models() -> Iterator[Finding]:
             detail = f"usable here ({' and '.join(kinds)} prompts)" if kinds else "cannot be built"
             yield Finding(what, bool(kinds), True, detail, f"{INSTALL} --force-reinstall")
         except Exception as error:
-            yield Finding(what, False, True, _reason(error), _what_is_missing(error))
+            yield Finding(what, False, True, reason_of(error), _what_is_missing(error))
 
 
 def _what_is_missing(failure: BaseException) -> str:

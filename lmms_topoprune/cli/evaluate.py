@@ -170,7 +170,7 @@ def _tasks_known(given: Sequence[str]) -> Iterator[None]:
     if tasks[0].startswith("list") or embedded.issuperset(tasks):
         yield
         return
-    from lmms_topoprune.compat.tasks import tasks_indexed_once
+    from lmms_topoprune.compat.evaluation import tasks_indexed_once
     from lmms_topoprune.harness.listing import check_tasks
 
     with tasks_indexed_once():

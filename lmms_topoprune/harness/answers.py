@@ -10,7 +10,7 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from loguru import logger
 
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import GenerationError
+from lmms_topoprune.errors import GenerationError, reason_of
 
 MANY_EMPTY = 0.1
 
@@ -31,9 +31,8 @@ class Failure:
 
     @classmethod
     def of(cls, requests: Sequence[Instance], error: BaseException) -> Failure:
-        text = " ".join(str(error).split())
         documents = tuple(dict.fromkeys(request.doc_id for request in requests))
-        return cls(requests[0].task_name, documents, f"{type(error).__name__}: {text}")
+        return cls(requests[0].task_name, documents, reason_of(error))
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.documents[:8])) + (", ..." if len(self.documents) > 8 else "")

@@ -24,7 +24,7 @@ from lmms_topoprune.calibration.media_files import read_frames
 from lmms_topoprune.calibration.prompts import Prompter, padded
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.guarded import answer_in_rounds
-from lmms_topoprune.harness.likelihood import Likelihood, Prompt
+from lmms_topoprune.harness.likelihood import Likelihood, Prompt, batches
 from lmms_topoprune.harness.media import UnseenMediumError, kind_of, media_digest, refuse_unseen
 from lmms_topoprune.harness.user_errors import one_sentence
 
@@ -165,13 +165,8 @@ class BatchedGeneration(Likelihood):
 
 def _batches(requests: list[Instance], size: int) -> Iterator[list[int]]:
     """Indices of requests with equal settings, those with long texts first."""
-    groups: dict[str, list[int]] = {}
-    for index, request in enumerate(requests):
-        groups.setdefault(json.dumps(_gen_kwargs(request), sort_keys=True, default=str), []).append(index)
-    for group in groups.values():
-        group.sort(key=lambda index: -len(requests[index].args[0]))
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
+    settings = (json.dumps(_gen_kwargs(request), sort_keys=True, default=str) for request in requests)
+    return batches([(kind, len(r.args[0])) for kind, r in zip(settings, requests, strict=True)], size)
 
 
 def _gen_kwargs(request: Instance) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,10 +163,15 @@ def batch_size_of(lm: Any) -> int:
 
 def batches_of_a_kind(prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
     """Indices of prompts with equally many images and videos, those with long texts first."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        groups.setdefault(prompt.kinds, []).append(index)
+    return batches([(prompt.kinds, len(prompt.text)) for prompt in prompts], size)
+
+
+def batches(told: Sequence[tuple[Hashable, int]], size: int) -> Iterator[list[int]]:
+    """Indices in batches of one kind, long ones first; `told` has the kind and the length of each."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, (kind, _) in enumerate(told):
+        groups.setdefault(kind, []).append(index)
     for group in groups.values():
-        group.sort(key=lambda index: -len(prompts[index].text))
+        group.sort(key=lambda index: -told[index][1])
         for start in range(0, len(group), size):
             yield group[start : start + size]

@@ -76,20 +76,21 @@ def media_digest(made: Any) -> str:
     """A hash of the pixels, files and sounds that a document shows, in their order; "" if it shows none."""
     found = hashlib.sha256()
     shown = 0
-    for medium in _media_in(made):
+    for _, medium in _media_in(made):
         shown += 1
         for part in _content(medium):
             found.update(part)
     return found.hexdigest()[:16] if shown else ""
 
 
-def _media_in(made: Any) -> Iterable[Any]:
+def _media_in(made: Any) -> Iterable[tuple[str | None, Any]]:
+    """(kind, medium) of a list of visuals, or of messages of a conversation; None for an unknown kind."""
     for part in made if isinstance(made, (list, tuple)) else ():
         if isinstance(part, Mapping) and "content" in part:
             content = part["content"] if isinstance(part["content"], list) else ()
-            yield from (item.get("url", "") for item in content if item.get("type") in _NAMES)
-        elif kind_of(part) or not isinstance(part, Mapping):
-            yield part
+            yield from ((item["type"], item.get("url", "")) for item in content if item.get("type") in _NAMES)
+        elif (kind := kind_of(part)) or not isinstance(part, Mapping):
+            yield kind, part
 
 
 def _content(medium: Any) -> Iterable[bytes]:
@@ -141,20 +142,10 @@ class MediaSeen:
         made = make(*given, **named)
         if self.answers is not None and isinstance(made, (list, tuple)):
             self.answers.shows(request, media_digest(made))
-        self.shown |= set(_kinds_in(made))
+        self.shown |= {kind for kind, _ in _media_in(made) if kind}
         return made
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Compare what was shown since the last time with the model's inputs."""
         shown, self.shown = self.shown, set()
         refuse_unseen(shown, inputs, self.family, self.processor)
-
-
-def _kinds_in(made: Any) -> Iterable[str]:
-    """Kinds of media in a list of visuals, or in messages of a conversation."""
-    for part in made if isinstance(made, (list, tuple)) else ():
-        if isinstance(part, Mapping) and "content" in part:
-            content = part["content"] if isinstance(part["content"], list) else ()
-            yield from (item["type"] for item in content if item.get("type") in _NAMES)
-        elif kind := kind_of(part):
-            yield kind

@@ -9,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 
 from lmms_topoprune._util.packaged import EMBEDDED, model_path
 from lmms_topoprune.compat.from_pretrained import never_ask_for_code
-from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, shown
+from lmms_topoprune.errors import InputError, OptionError, TopopruneError, UnreachableError, reason_of, shown
 
 INSTEAD = f"pass pretrained={EMBEDDED} or a local folder"
 
@@ -68,8 +68,7 @@ def unloadable(name: str, error: Exception, by: str = "transformers") -> Topopru
             f"pretrained is {shown(name)}, which comes with code of its own; it is not run unless "
             "trust_remote_code=True is given (--trust-remote-code on the command line)"
         )
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return InputError(f"pretrained is {shown(name)}, which {by} cannot load: {reason}")
+    return InputError(f"pretrained is {shown(name)}, which {by} cannot load: {reason_of(error)}")
 
 
 def _answers(name: str) -> bool:

@@ -21,9 +21,8 @@ from lmms_topoprune.calibration.hub import check_reachable, parts
 from lmms_topoprune.calibration.media_files import bounded, check_video, whole_images
 from lmms_topoprune.calibration.rows import Read, take
 from lmms_topoprune.calibration.samples import Sample
-from lmms_topoprune.compat.evaluation import evaluation
-from lmms_topoprune.compat.tasks import single_tasks, task_config
-from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, shown
+from lmms_topoprune.compat.evaluation import evaluation, single_tasks, task_config
+from lmms_topoprune.errors import InputError, OptionError, UnreachableError, nearest, reason_of, shown
 
 CALIBRATION_SPLITS = ("training_split", "validation_split", "test_split")
 EVALUATED_SPLITS = ("test_split", "validation_split")
@@ -138,10 +137,9 @@ def _task(name: str) -> Any:
     try:
         return get_task_dict([name], manager, "simple")[name]
     except Exception as error:
-        cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
-        reason = " ".join(str(cause).split())[:200]
+        cause = (error.last_attempt.exception() if isinstance(error, RetryError) else None) or error
         raise UnreachableError(
-            f"the data of task {name!r} cannot be loaded ({type(cause).__name__}: {reason}); "
+            f"the data of task {name!r} cannot be loaded ({reason_of(cause)[:200]}); "
             "pass calibration=embedded or a JSONL file"
         ) from error
 
@@ -163,8 +161,7 @@ def _sample(task: Any, docs: Any, index: int) -> Read:
         with whole_images():
             return _as_asked(task, docs, index)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"document {index}: {type(error).__name__}: {reason}") from error
+        raise InputError(f"document {index}: {reason_of(error)}") from error
 
 
 def _as_asked(task: Any, docs: Any, index: int) -> Read:

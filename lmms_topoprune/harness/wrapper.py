@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from lmms_topoprune._util.files import digest
 from lmms_topoprune._util.timing import Stages, measured
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.compat.evaluation import evaluation, tell_plans_apart
-from lmms_topoprune.compat.tasks import ask_for_likelihoods
+from lmms_topoprune.compat.evaluation import ask_for_likelihoods, evaluation, tell_plans_apart
 from lmms_topoprune.compat.touched import replaced
 from lmms_topoprune.compat.wrappers import each_process_alone, generating_through
 from lmms_topoprune.errors import TopopruneError

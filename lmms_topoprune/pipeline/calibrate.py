@@ -12,8 +12,7 @@ from lmms_topoprune.calibration.calibration_set import CalibrationSet
 from lmms_topoprune.calibration.collect import Collected, collect_views
 from lmms_topoprune.calibration.ranks import Ranks, merged
 from lmms_topoprune.calibration.recorder import POINTS, View
-from lmms_topoprune.calibration.tokens import Draw
-from lmms_topoprune.calibration.vision import check
+from lmms_topoprune.calibration.tokens import Draw, check_tokens
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.surgery import decoder_layers
 
@@ -74,7 +73,7 @@ def calibrate(
     if not views and not sums:
         return nothing
     asked = {reading.options.token for reading in readings if reading.options.points == "samples"}
-    check(model, calibration.samples, asked | {view.token for view in views})
+    check_tokens(model, calibration.samples, asked | {view.token for view in views})
     one_pass = partial(
         collect_views, model, calibration.prompter(processor), ranks.share(calibration.samples), views, sums,
         marked=is_marked(options), batch_size=options.calibration_batch,

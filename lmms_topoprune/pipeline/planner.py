@@ -27,7 +27,7 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.calibration.states import DecoderLayers
 from lmms_topoprune.criteria.scoring import check_samples
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, reason_of
 from lmms_topoprune.heal.healing import check_machine, check_weights
 from lmms_topoprune.heal.healing import check_samples as check_healed_samples
 from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
@@ -240,7 +240,7 @@ class Planner:
                 self._keys = self._keys_of(options, checkpoint, setting)
                 plan = known_plan(options, checkpoint, self._keys, self.cache, self.name)
             except Exception as error:  # whatever it is, loading the dense model works or says it better
-                log.info("the dense model is loaded first: %s: %s", type(error).__name__, error)
+                log.info("the dense model is loaded first: %s", reason_of(error))
                 return None
             return None if plan is None or not plan.dropped else marked(plan, self.asked)
 

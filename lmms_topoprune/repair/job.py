@@ -11,10 +11,10 @@ from typing import Any
 from lmms_topoprune.calibration.decoder import Decoder
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import SurgeryError
+from lmms_topoprune.plan import runs
 from lmms_topoprune.repair.cut_sums import CutRecorder, CutSums, KnownSums
 from lmms_topoprune.repair.probes import Passes, Probe
 from lmms_topoprune.repair.projection import Projection, last_projection
-from lmms_topoprune.repair.weights import blocks
 from lmms_topoprune.surgery import decoder_layers
 
 
@@ -53,7 +53,7 @@ class Job:
         known: KnownSums,
     ) -> Job:
         decoder = Decoder.of(model, decoder_layers(model))
-        return cls(model, decoder, passes, dropped, blocks(dropped), facts, ranks, known)
+        return cls(model, decoder, passes, dropped, runs(dropped), facts, ranks, known)
 
     def projections_before(self, cuts: Iterable[range]) -> dict[range, Projection]:
         """The last linear map of the layer before each cut."""

@@ -14,11 +14,12 @@ from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError, shown, unknown
 from lmms_topoprune.options import NO_REPAIR
+from lmms_topoprune.plan import runs
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.linear import RIDGE
 from lmms_topoprune.repair.probes import BatchPasses, Passes, SamplePasses
-from lmms_topoprune.repair.weights import NewWeights, blocks
+from lmms_topoprune.repair.weights import NewWeights
 from lmms_topoprune.surgery import Deletion, delete_layers
 from lmms_topoprune.surgery.edits import CUTS, REPAIR
 
@@ -138,4 +139,4 @@ def announce(plans: Iterable[tuple[Iterable[int], Mapping[str, Any]]], sums: Kno
     for dropped, facts in plans:
         if facts:
             kind = (facts["fingerprint"], registry.get_repair(facts["method"]).projected)
-            sums.announce(kind, blocks(dropped))
+            sums.announce(kind, runs(dropped))

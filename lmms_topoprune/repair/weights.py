@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,15 +10,9 @@ import torch
 from torch import nn
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.surgery.export import runs
 
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
 """New parameters by module and name."""
-
-
-def blocks(dropped: Iterable[int]) -> list[range]:
-    """Runs of neighboring layers, ascending."""
-    return [range(*run) for run in runs(set(dropped))]
 
 
 def linear_map(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor:

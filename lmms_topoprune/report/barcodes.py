@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from lmms_topoprune.plan import format_layers
+from lmms_topoprune.plan import format_layers, runs
 from lmms_topoprune.report import svg
 from lmms_topoprune.report.layers import Columns, Strip
 from lmms_topoprune.report.render import Figure, Table
@@ -45,17 +45,6 @@ def _drops(marked: Mapping[str, Strip], criterion: str) -> tuple[int, ...]:
     return marked[criterion].first if criterion in marked else ()
 
 
-def blocks(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last layer of every run of consecutive layers."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if found and layer == found[-1][1] + 1:
-            found[-1] = (found[-1][0], layer)
-        else:
-            found.append((layer, layer))
-    return found
-
-
 def _figure(criterion: str, values: np.ndarray, strip: Strip | None) -> Figure:
     name = f"State similarity, {criterion}"
     outlined = (
@@ -79,10 +68,10 @@ def _map(name: str, values: np.ndarray, dropped: Sequence[int]) -> Markup:
     size = SIDE / len(values)
     shaded = {(j, i): float(value) for (i, j), value in np.ndenumerate(values)}
     parts = [*shades(shaded, size), *numbered(len(values), size)]
-    for first, last in blocks(dropped):
-        if last + 1 < len(values):
-            # Dropping layers first..last joins the states before and after them.
-            place, side = first * size, (last + 2 - first) * size
+    for run in runs(dropped):
+        if run.stop < len(values):
+            # Dropping these layers joins the states before and after them.
+            place, side = run.start * size, (len(run) + 1) * size
             parts.append(svg.rect(LEFT + place, TOP + place, side, side, "outline"))
     said = "State i downward, state j across; the stronger the color, the more alike."
     parts += [*scale("0", "1"), *axis_names("state j", "state i")]

@@ -10,7 +10,7 @@ from typing import Any
 from lmms_topoprune._util.escape import printable
 from lmms_topoprune.comparison.side_by_side import Comparison, Row
 from lmms_topoprune.errors import MissingExtraError
-from lmms_topoprune.plan import parse_layers
+from lmms_topoprune.plan import parse_layers, runs
 from lmms_topoprune.results.similarity import Shape
 
 COLORS = ("#0072b2", "#c04a00", "#007a5a", "#a3487f", "#856800", "#22252b", "#6b4fa0", "#868c98")
@@ -146,18 +146,7 @@ def _map(ax: Any, name: str, shape: Shape, rows: Sequence[Row]) -> None:
     ax.figure.colorbar(drawn, ax=ax, fraction=0.046)
     own = [row for row in rows if row.criterion == name]
     for row in own[-1:]:
-        for first, last in _blocks(_dropped(row)[0]):
-            corner, side = first - 0.5, last - first + 2  # from the block's input state to its output
+        for run in runs(_dropped(row)[0]):
+            corner, side = run.start - 0.5, len(run) + 1  # from the run's input state to its output
             ax.add_patch(Rectangle((corner, corner), side, side, fill=False, edgecolor="#c04a00"))
     ax.set(title=_text(name), xlabel="state", ylabel="state")
-
-
-def _blocks(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, last) of each run of neighboring layers."""
-    found: list[list[int]] = []
-    for layer in layers:
-        if found and layer == found[-1][1] + 1:
-            found[-1][1] = layer
-        else:
-            found.append([layer, layer])
-    return [(first, last) for first, last in found]

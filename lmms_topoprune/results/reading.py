@@ -152,11 +152,7 @@ def find_results(path: Path | str) -> list[Path]:
 def find_files(folder: Path | str, pattern: str) -> list[Path]:
     """The files below a folder whose names match, in order; hidden ones are drafts."""
     folder = Path(folder)
-    return sorted(p for p in folder.rglob(pattern) if not _hidden(p.relative_to(folder)))
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return sorted(p for p in folder.rglob(pattern) if not files.is_hidden(p.relative_to(folder)))
 
 
 def read_run(path: Path | str, tasks: Collection[str] = (), metric: str | None = None) -> Run:

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune.surgery.fingerprint import identifying_config
 from lmms_topoprune.surgery.locate import count_of, locate
@@ -109,7 +110,7 @@ class DenseFolder:
     def _code(self) -> list[Path]:
         """The model's Python files, by their places in its folder."""
         found = (file.relative_to(self.path) for file in self.path.rglob("*.py") if file.is_file())
-        own = (file for file in found if not file.match("__pycache__/*") and not _hidden(file))
+        own = (file for file in found if not file.match("__pycache__/*") and not files.is_hidden(file))
         return sorted(file for file in own if not self._of_another(file))
 
     def _of_another(self, file: Path) -> bool:
@@ -235,10 +236,6 @@ def _is_setting(file: Path) -> bool:
         and name not in _NOT_COPIED
         and not weights
     )
-
-
-def _hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts)
 
 
 def _is_license(file: Path) -> bool:

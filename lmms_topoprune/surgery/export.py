@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lmms_topoprune._util import files
-from lmms_topoprune.errors import InputError, shown
-from lmms_topoprune.plan import PruningPlan, format_layers
+from lmms_topoprune.errors import InputError, one_line, shown
+from lmms_topoprune.plan import PruningPlan, format_layers, runs
 from lmms_topoprune.surgery.dense_folder import DenseFolder
 from lmms_topoprune.surgery.edits import CUTS, KEPT, healing_of, outcome_of, repair_of
 from lmms_topoprune.surgery.export_folder import new_folder, renumber_quantization
@@ -31,17 +31,6 @@ from lmms_topoprune.surgery.locate import decoder_layers, layers_path
 from lmms_topoprune.surgery.model_card import Figures, hub_results, model_card
 
 
-def runs(layers: Iterable[int]) -> list[tuple[int, int]]:
-    """Consecutive layers as half-open ranges: (0, 1, 4) becomes [(0, 2), (4, 5)]."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if found and found[-1][1] == layer:
-            found[-1] = (found[-1][0], layer + 1)
-        else:
-            found.append((layer, layer + 1))
-    return found
-
-
 def mergekit_yaml(plan: PruningPlan, source: str | None = None, dtype: str = "bfloat16") -> str:
     """The YAML that makes mergekit build the same model from the dense one.
 
@@ -51,7 +40,9 @@ def mergekit_yaml(plan: PruningPlan, source: str | None = None, dtype: str = "bf
         dtype: torch name of the weights' type, such as "float16".
     """
     model = source or plan.model
-    slices = [{"sources": [{"model": model, "layer_range": list(run)}]} for run in runs(plan.kept)]
+    slices = [
+        {"sources": [{"model": model, "layer_range": [run.start, run.stop]}]} for run in runs(plan.kept)
+    ]
     recipe = {"slices": slices, "merge_method": "passthrough", "dtype": dtype}
     text: str = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     return f"# plan {plan.hash}\n{text}"
@@ -175,7 +166,7 @@ def _written(folder: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"folder {shown(str(folder))} cannot be written: {reason}") from error
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.errors import InputError
+from lmms_topoprune.errors import InputError, one_line
 from lmms_topoprune.surgery.special_layers import is_blocked
 
 
@@ -76,9 +76,8 @@ def save_model(model: PreTrainedModel, folder: Path, max_shard_size: str | int) 
     if isinstance(saving.error, OSError | SafetensorError):  # the disk, not the quantization
         raise saving.error
     if saving.error:
-        reason = " ".join(str(saving.error).split())
         raise InputError(
-            f"model is quantized by {method}, which transformers cannot save: {reason}; "
+            f"model is quantized by {method}, which transformers cannot save: {one_line(saving.error)}; "
             "export the model that is not quantized, and quantize the exported folder"
         ) from saving.error
 

@@ -23,7 +23,7 @@ def identity_layers(model: PreTrainedModel, layers: Iterable[int]) -> Iterator[N
     Costs a dense forward pass: use delete_layers to save time.
     """
     chosen = decoder_layers(model)
-    handles = [chosen[layer].register_forward_hook(_return_input, with_kwargs=True) for layer in set(layers)]
+    handles = [chosen[layer].register_forward_hook(_input_instead, with_kwargs=True) for layer in set(layers)]
     try:
         yield
     finally:
@@ -31,7 +31,12 @@ def identity_layers(model: PreTrainedModel, layers: Iterable[int]) -> Iterator[N
             handle.remove()
 
 
-def _return_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+def _input_instead(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    return input_like(output, args, kwargs)
+
+
+def input_like(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A layer's input in the form of its output."""
     hidden = args[0] if args else kwargs["hidden_states"]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from lmms_topoprune.errors import SelfTestError
+from lmms_topoprune.errors import SelfTestError, one_line, reason_of
 from lmms_topoprune.surgery.locate import DecoderLocation, count_of, locate, walk_configs
 from lmms_topoprune.surgery.meta_model import build_meta_model, configs, differences
 
@@ -112,7 +112,8 @@ def check_structure(model: PreTrainedModel) -> None:
         expected = build_meta_model(model, model.config.to_dict())
         built = list(cast(nn.ModuleList, expected.get_submodule(place.path)))
     except Exception as error:  # a configuration class or a constructor objects to its own model
-        raise SelfTestError(f"the configuration does not describe the model: {_say(error)}") from error
+        said = f"{type(error).__name__}: {one_line(error)}"[:500]
+        raise SelfTestError(f"the configuration does not describe the model: {said}") from error
     if len(built) != len(place.layers):
         raise SelfTestError(f"the model has {len(place.layers)} layers, its configuration {len(built)}")
     for number, (layer, expected_layer) in enumerate(zip(place.layers, built, strict=True)):
@@ -149,7 +150,7 @@ def _check_generation(model: PreTrainedModel, processor: Any) -> None:
         with_image = image_prompt(model, processor)
         if with_image is None:
             hint = "" if processor else " (with a processor an image is tried too)"
-            raise SelfTestError(f"generation fails{hint}: {_say(error)}") from error
+            raise SelfTestError(f"generation fails{hint}: {reason_of(error)[:500]}") from error
         inputs = with_image
         cached = _try_generate(model, inputs, use_cache=True)
     _check_finite(cached[1])
@@ -190,7 +191,7 @@ def _try_generate(model: PreTrainedModel, inputs: Mapping[str, Any], use_cache: 
         return _generate(model, inputs, use_cache)
     except Exception as error:
         how = "with" if use_cache else "without"
-        raise SelfTestError(f"generation {how} the cache fails: {_say(error)}") from error
+        raise SelfTestError(f"generation {how} the cache fails: {reason_of(error)[:500]}") from error
 
 
 def _in_float32(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Answer, Answer] | None:
@@ -241,10 +242,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 HALF = (torch.bfloat16, torch.float16)

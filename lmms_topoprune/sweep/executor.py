@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lmms_topoprune._util.signals import errors_kept
-from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError
+from lmms_topoprune.errors import GenerationError, SelfTestError, SurgeryError, TopopruneError, reason_of
 from lmms_topoprune.plan import PruningPlan, format_layers
 
 Opener = Callable[..., Any]
@@ -162,7 +162,7 @@ def opened(opener: Opener, **arguments: Any) -> tuple[Any, Ready | Unable | Died
     except TopopruneError as error:
         return None, Unable(error)
     except Exception as error:
-        return None, Died(f"it cannot load the model: {type(error).__name__}: {' '.join(str(error).split())}")
+        return None, Died(f"it cannot load the model: {reason_of(error)}")
 
 
 def attempt(evaluator: Any, job: Job, progress: Callable[[int, int], None]) -> Evaluated | Failed:
@@ -172,8 +172,7 @@ def attempt(evaluator: Any, job: Job, progress: Callable[[int, int], None]) -> E
     except TopopruneError as error:
         return Failed(error)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        return Failed(GenerationError(f"the evaluation failed: {type(error).__name__}: {reason}"))
+        return Failed(GenerationError(f"the evaluation failed: {reason_of(error)}"))
     return Evaluated()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_topoprune._util import files
-from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError
+from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, UnreachableError, one_line
 from lmms_topoprune.sweep.executor import (
     Answered,
     Died,
@@ -131,8 +131,8 @@ def _connected(address: str | None) -> tuple[Any, bool]:
             **({} if address else {"include_dashboard": False}),
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreachableError(f"no Ray cluster at {address or 'the default address'}: {reason}") from None
+        said = one_line(error) or type(error).__name__
+        raise UnreachableError(f"no Ray cluster at {address or 'the default address'}: {said}") from None
     return ray, True
 
 
@@ -221,7 +221,7 @@ class _WorkerPool:
         except self.ray.exceptions.RayError as error:
             self.workers.remove(worker)
             self.ray.kill(worker.actor)
-            return Died(" ".join(str(error).split())[:300])
+            return Died(one_line(error)[:300])
         if not isinstance(result, dict):
             return result  # type: ignore[no-any-return]
         if worker.job is not None:

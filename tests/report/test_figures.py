@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lmms_topoprune.comparison.statistics import Interval
-from lmms_topoprune.report.barcodes import LEFT, SIDE, TOP, blocks, similarity_figures
+from lmms_topoprune.plan import runs
+from lmms_topoprune.report.barcodes import LEFT, SIDE, TOP, similarity_figures
 from lmms_topoprune.report.groups import Group
 from lmms_topoprune.report.layers import mean_ranks, ranks_figure, strips
 from lmms_topoprune.report.retention import retention_figure
@@ -56,7 +57,7 @@ def test_the_dropped_layers_have_dots_among_the_ranks():
 
 
 def test_blocks_are_outlined_by_the_states_they_lie_between():
-    assert blocks((3, 4, 5, 9)) == [(3, 5), (9, 9)]
+    assert runs((3, 4, 5, 9)) == [range(3, 6), range(9, 10)]
     plan = folders.plan((3, 4, 5, 9))
     (figure,) = similarity_figures({"topology": Shape(np.eye(11).tolist())}, {"topology": strips([plan])[0]})
     outlines = [p for p in ElementTree.fromstring(figure.images[0]).iter() if p.get("class") == "outline"]
