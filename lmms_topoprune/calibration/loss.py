@@ -219,14 +219,11 @@ class LossOracle:
         for layer, losses in found.items():
             self.measured[frozenset([*skipped, layer])] = _mean(losses), seconds
 
-    def predictions(self, advance: Callable[[int], None] = lambda count: None) -> list[Predictions]:
+    def predictions(self) -> list[Predictions]:
         """Of the model as it is now, text by text; ask for `whole` before it is changed."""
-        whole, found = self.whole, []
+        whole = self.whole
         with evaluation_mode(self.model), torch.no_grad():
-            for text, choices in zip(self.texts, whole, strict=True):
-                found.append(self._compared(text, choices))
-                advance(1)
-        return found
+            return [self._compared(*each) for each in zip(self.texts, whole, strict=True)]
 
     def predictions_without(
         self, sets: Sequence[Collection[int]], advance: Callable[[int], None] = lambda count: None

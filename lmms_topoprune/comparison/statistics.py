@@ -47,13 +47,12 @@ class Interval:
 NONE = Interval(float("nan"), float("nan"))
 
 
-def percentile_interval(values: Floats, level: float = 0.95) -> Interval:
-    """The central `level` share of bootstrap values (rounds,); values that are not finite are left out."""
+def percentile_interval(values: Floats) -> Interval:
+    """The central 95 % of bootstrap values (rounds,); values that are not finite are left out."""
     finite = values[np.isfinite(values)]
     if len(finite) < 0.5 * len(values) or len(finite) == 0:
         return NONE
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(finite, [tail, 100 - tail])
+    low, high = np.percentile(finite, [2.5, 97.5])
     return Interval(float(low), float(high))
 
 

@@ -1,4 +1,7 @@
-"""Answers by the wrapped class's own loop, without its habit of turning an exception into an empty answer."""
+"""Answers by the wrapped class's own loop, without its habit of turning an exception into an empty answer.
+
+And what single wrappers need beside that.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,15 @@ from transformers import PreTrainedModel
 
 from lmms_topoprune._util.signals import errors_kept
 from lmms_topoprune._util.timing import measured
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.compat.videos import open_videos_by_pyav, video_readers_optional
-from lmms_topoprune.compat.wrappers import generating_through
+from lmms_topoprune.compat.wrappers import (
+    generating_through,
+    generic_model_class,
+    glm_model_class,
+    hand_on_inputs_only,
+    llama4_can_answer,
+)
 from lmms_topoprune.harness.answers import Failure
 from lmms_topoprune.harness.likelihood import Likelihood, batch_size_of
 from lmms_topoprune.harness.media import MediaSeen, UnseenMediumError
@@ -192,3 +202,38 @@ class GuardedGeneration(Likelihood):
         if len(requests) > 1:
             return [self._answer_or_record(answer, [request])[0] for request in requests]
         return [self.answers.fail(requests[0], failure.error)]
+
+
+PLAIN = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+class GenericGeneration(GuardedGeneration):
+    """Mixin over PrunedModel for `huggingface`, which by itself loads no model that answers."""
+
+    def _load(self, *arguments: Any) -> None:
+        with generic_model_class():
+            super()._load(*arguments)
+        image_token = Prompter(self.processor).image_token
+        hand_on_inputs_only(self.processor, image_token)
+        if not getattr(self.processor, "chat_template", None):  # PaliGemma was trained without turns
+            self.processor.chat_template = PLAIN.replace("IMAGE", image_token)
+
+
+class LlamaGeneration(GuardedGeneration):
+    """Mixin over PrunedModel for `llama4_scout`."""
+
+    def _load(self, *arguments: Any) -> None:
+        llama4_can_answer()
+        super()._load(*arguments)
+
+
+class GlmGeneration(GuardedGeneration):
+    """Mixin over PrunedModel for `glm4v`, which by itself takes every model for a mixture of experts."""
+
+    def _load(self, *arguments: Any) -> None:
+        with glm_model_class():
+            super()._load(*arguments)

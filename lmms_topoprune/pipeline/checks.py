@@ -132,11 +132,8 @@ def check_budget(
     layers: int,
     forbidden: frozenset[int],
     massive: frozenset[int] = frozenset(),
-    asked: str | None = None,
 ) -> None:
     """Refuse to drop more layers than may go, as far as it is known which these are.
-
-    `asked` is how they were asked for, if not by these options.
 
     Raises:
         OptionError: says how many may go, and what keeps the others.
@@ -151,7 +148,7 @@ def check_budget(
         if massive:
             reasons.append(f"protect_massive ({len(massive)} layers write massive activations)")
         raise OptionError(
-            f"{asked or _asked(options)}, which drops {count} of {layers} layers, but "
+            f"{_asked(options)}, which drops {count} of {layers} layers, but "
             f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
         )
 

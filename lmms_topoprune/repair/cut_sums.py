@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lmms_topoprune.calibration.decoder import Decoder, StopForward, hooked
 from lmms_topoprune.calibration.tokens import Tokens
-from lmms_topoprune.repair.projection import Projection
+from lmms_topoprune.repair.weights import Projection
 
 
 @dataclass(frozen=True)

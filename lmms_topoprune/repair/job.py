@@ -14,7 +14,7 @@ from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.plan import runs
 from lmms_topoprune.repair.cut_sums import CutRecorder, CutSums, KnownSums
 from lmms_topoprune.repair.probes import Passes, Probe
-from lmms_topoprune.repair.projection import Projection, last_projection
+from lmms_topoprune.repair.weights import Projection, last_projection
 from lmms_topoprune.surgery import decoder_layers
 
 

@@ -15,8 +15,14 @@ from lmms_topoprune.plan import format_layers
 from lmms_topoprune.registry import repair
 from lmms_topoprune.repair.job import Job
 from lmms_topoprune.repair.probes import LogitsProbe, Probe
-from lmms_topoprune.repair.projection import multiplied, outer_projections
-from lmms_topoprune.repair.weights import NewWeights, divided, doubled_input, magnitude
+from lmms_topoprune.repair.weights import (
+    NewWeights,
+    divided,
+    doubled_input,
+    magnitude,
+    multiplied,
+    outer_projections,
+)
 from lmms_topoprune.surgery import identity_layers
 
 _SAME = 0.01

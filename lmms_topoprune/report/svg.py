@@ -72,10 +72,10 @@ def group(*parts: Markup, series: int | None = None) -> Markup:
     return element("g", *parts, data_series=series)
 
 
-def marker(series: int, x: float, y: float, said: str = "", r: float = 4.5, css: str = "") -> Markup:
+def marker(series: int, x: float, y: float, said: str = "", r: float = 4.5) -> Markup:
     """A small mark; shape and color together tell 32 series apart, and shape alone the first four."""
     shape = MARKERS[(series + series // COLORS) % len(MARKERS)]
-    css, note = f"mark f{series % COLORS} {css}".rstrip(), title(said)
+    css, note = f"mark f{series % COLORS}", title(said)
     if shape == "circle":
         return element("circle", note, class_=css, cx=float(x), cy=float(y), r=r)
     if shape == "square":

@@ -20,8 +20,8 @@ from lmms_topoprune.repair import linear as repairing
 from lmms_topoprune.repair import weights as formulas
 from lmms_topoprune.repair.cut_sums import CutRecorder
 from lmms_topoprune.repair.probes import BatchPasses
-from lmms_topoprune.repair.projection import Projection
 from lmms_topoprune.repair.repaired_deletion import repair
+from lmms_topoprune.repair.weights import Projection
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint, identity_layers
 from lmms_topoprune.surgery.edits import repair_of
 
