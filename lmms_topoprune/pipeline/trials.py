@@ -1,7 +1,7 @@
 """Propose and settle: the loss without each proposed set of layers decides, on a fixed share of the samples.
 
-What is left of the trials goes to swaps of single layers of the best set so far, those first that the pair
-scores find most promising.
+Rounds of a few proposals, and of swaps of single layers of the best set so far, those first that the pair
+scores find most promising. What few trials try, more of them try first.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from lmms_topoprune.surgery import refusal
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same scores and losses would settle on other layers."""
+PROPOSED = 4
+"""Proposals before each round of swaps: a few good ones and their neighbors find more than all proposals do
+(research/2026-11-29-tokens.md)."""
 ROUND = 8
-"""Sets that are tried before the best one is looked for again, and before what was measured is kept."""
+"""Swaps before the best set is looked for again."""
 MUCH = 1.0  # nats: of a tolerance, more than anybody means
 BROKEN = 1e4  # nats: the loss of a model without numbers, or of a repair that is not possible
 Advance = Callable[[float], None]
@@ -62,21 +65,25 @@ def settle(
     """
     tried: list[Proposal] = []
 
-    def attempt(batch: Sequence[Proposal]) -> None:
-        for first in range(0, len(batch), ROUND):
-            losses.measure([one.dropped for one in batch[first : first + ROUND]], advance)
-        tried.extend(batch)
+    def attempt(batch: Iterable[Proposal], most: int) -> bool:
+        taken = list(islice(batch, min(most, trials - len(tried))))
+        losses.measure([one.dropped for one in taken], advance)
+        tried.extend(taken)
+        return bool(taken)
 
     def loss(one: Proposal) -> float:
         return losses.known[one.dropped].mean
 
-    attempt(proposals[:trials])
-    while left := trials - len(tried):
+    def seen() -> set[Layers]:
+        return {one.dropped for one in tried}
+
+    waiting = (one for one in proposals if one.dropped not in seen())
+    while True:
+        proposed = attempt(waiting, PROPOSED)
         best = min(tried, key=loss)
-        new = _swaps(losses.model, best, pairs, candidates, {one.dropped for one in tried})
-        if not (batch := list(islice(new, min(ROUND, left)))):
+        swapped = attempt(_swaps(losses.model, best, pairs, candidates, seen()), ROUND)
+        if not (proposed or swapped):
             break
-        attempt(batch)
     best = min(tried, key=loss)
     return replace(plan, dropped=best.dropped, trials=tuple(_record(one, losses) for one in tried))
 

@@ -172,6 +172,26 @@ def test_swaps_find_the_best_set(monkeypatch):
     assert all(len(batch) <= trials.ROUND for batch in losses.rounds)
 
 
+PAIRS = [(1, 2), (5, 6), (2, 4), (3, 6), (1, 6), (2, 3)]
+
+
+def test_a_few_proposals_come_before_swaps_and_the_others_after(monkeypatch):
+    made, _ = settled(lambda s: float(sum(s)), 7, monkeypatch, PAIRS)
+    assert [t["by"] for t in made.trials] == ["zigzags"] * 4 + ["swap"] * 3
+    made, _ = settled(lambda s: float(sum(s)), 1000, monkeypatch, PAIRS)
+    tried = [tuple(t["dropped"]) for t in made.trials]
+    assert set(PAIRS) <= set(tried) and len(set(tried)) == len(tried)
+
+
+@pytest.mark.parametrize("few", range(1, 15))
+def test_more_trials_begin_with_those_of_few(few, monkeypatch):
+    def loss(layers):
+        return float(sum(7 * i % 5 for i in layers))
+
+    more, _ = settled(loss, 15, monkeypatch, PAIRS)
+    assert settled(loss, few, monkeypatch, PAIRS)[0].trials == more.trials[:few]
+
+
 def test_the_search_ends_when_nothing_is_left(monkeypatch):
     made, _ = settled(lambda s: float(sum(s)), 1000, monkeypatch)
     assert made.dropped == (1, 2) and len(made.trials) < 16
