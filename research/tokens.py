@@ -38,9 +38,10 @@ from lmms_topoprune.surgery import fingerprint
 Floats = np.ndarray
 LENGTH, JUDGED, DRAWS = 64, 256, 2000
 RULES: dict[str, Mapping[str, Any]] = {
+    "zigzag_influence": {"criterion": "zigzag_influence"},
+    "zigzag_influence, k=10": {"criterion": "zigzag_influence", "k": "10"},
+    "zigzag_influence, unprotected": {"criterion": "zigzag_influence", "protect_massive": False},
     "zigzags": {"criterion": "zigzags"},
-    "zigzags, k=10": {"criterion": "zigzags", "k": "10"},
-    "zigzags, unprotected": {"criterion": "zigzags", "protect_massive": False},
     "intersections k=10, rank": {"criterion": "intersections"},
     "intersections k=10, path": {"criterion": "intersections", "selection": "path"},
     "intersections k=7+10+15, rank": {"criterion": "intersections", "k": "7+10+15"},
@@ -71,12 +72,13 @@ SEARCHES: dict[str, Mapping[str, Any]] = {
 }
 """Those that run the model again."""
 SHARES: dict[str, Mapping[str, Any]] = {
-    f"zigzags, image_share={share:g}": {"criterion": "zigzags", "image_share": share}
+    f"{criterion}, image_share={share:g}": {"criterion": criterion, "image_share": share}
+    for criterion in ("zigzag_influence", "zigzags")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0)
 }
 """Which tokens the cloud is drawn from, on models with images."""
 GROUPS = {"rules": RULES, "floors": FLOORS, "searches": SEARCHES, "shares": SHARES}
-TOPOLOGY = ("zigzags", "intersections", "unions", "topology_angle_influence")
+TOPOLOGY = ("zigzag_influence", "zigzags", "intersections", "unions", "topology_angle_influence")
 
 
 def passages(tokenizer: Any, paragraphs: Iterable[str], length: int, count: int) -> list[str]:
@@ -224,7 +226,7 @@ def plans(
         return rows
     for share in sparsities:
         for name, among in (("all", proposals.PROPOSERS), ("without topology", _without_topology())):
-            start, own = time.perf_counter(), "zigzags" if name == "all" else "block_influence"
+            start, own = time.perf_counter(), "zigzag_influence" if name == "all" else "block_influence"
             plan = _settled(
                 planner, PruningOptions(criterion=own, sparsity=share, trials=count, **shared), among
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
     from lmms_topoprune.results.reading import Run
 
-CRITERIA = "zigzags,block_influence,cosine,uniform,random"
+CRITERIA = "zigzag_influence,block_influence,cosine,uniform,random"
 QUESTIONS = 100
 """A task, unless --limit says otherwise: about a minute on two cores."""
 TOLERANCE = 0.1
@@ -58,7 +58,7 @@ def command(**arguments: Any) -> None:
     Examples:
       topoprune demo
       topoprune demo --limit -1 -o runs/all         # every question
-      topoprune demo --sparsity 0.4 --criteria zigzags,random -o runs/more
+      topoprune demo --sparsity 0.4 --criteria zigzag_influence,random -o runs/more
       topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct \\
           -o runs/qwen
     """

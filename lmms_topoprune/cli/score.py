@@ -15,7 +15,7 @@ from lmms_topoprune.cli import shared
 @click.command()
 @click.option(
     "--criteria",
-    default="zigzags,topology,cosine,block_influence",
+    default="zigzag_influence,topology,cosine,block_influence",
     show_default=True,
     type=shared.CRITERION,
     help="Joined by commas.",

@@ -31,9 +31,10 @@ Layers = tuple[int, ...]
 # The most telling first: fewer trials than these take the first of them. On samples a criterion keeps the
 # settings of its paper; each k is tried, since none is best everywhere.
 PROPOSERS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    ("zigzag_influence", {}),
     ("zigzags", {}),
-    ("intersections", {"selection": "path"}),
     ("block_influence", {}),
+    ("intersections", {"selection": "path"}),
     ("unions", {}),
     ("angular", {}),
     ("topology_angle_influence", {"points": "tokens", "metric": "cosine", "k": "10"}),

@@ -208,7 +208,7 @@ def test_the_layer_that_writes_massive_activations_is_named_and_stays(massive, e
     assert kept.scores == bare.scores and kept.hash != bare.hash
     with pytest.raises(OptionError, match=r"protect_massive \(1 layers write massive activations\) leave 3"):
         plan(protect_massive=True, sparsity=0.67)
-    for name in ("zigzags", "unions", "intersections"):
+    for name in ("zigzag_influence", "zigzags", "unions", "intersections"):
         assert PruningOptions(criterion=name).protect_massive
         assert 3 not in plan(criterion=name, point_count=60).dropped
     for name in ("gardinazzi", "cosine", "block_influence", "angular", "knn_overlap"):

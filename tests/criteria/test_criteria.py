@@ -27,6 +27,7 @@ from lmms_topoprune.criteria import (
     topology_angle,
     topology_angle_influence,
     unions,
+    zigzag_influence,
     zigzags,
 )
 from lmms_topoprune.criteria.scoring import (
@@ -344,7 +345,7 @@ def _with(**changes):
 
 
 @pytest.mark.parametrize(
-    "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "intersections")]
+    "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "zigzag_influence")]
 )
 def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(monkeypatch, hidden, order):
     calls = []
@@ -354,7 +355,7 @@ def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(m
         "zigzag_barcodes",
         lambda *a, **k: calls.append((k["through"], k["metric"])) or barcodes(*a, **k),
     )
-    k = {"intersections": "4", "unions": "4", "zigzags": "3+5"}
+    k = {"intersections": "4", "unions": "4", "zigzags": "3+5", "zigzag_influence": "3+4"}
     asked = [PruningOptions(criterion=name, k=k[name], state="residual") for name in order]
     found = Measurements(DecoderLayers(LAYERS), {"residual": hidden})
     share_distances(found, asked)
@@ -475,6 +476,12 @@ def test_zigzags_are_the_mean_rank_of_both(hidden, states):
     one = np.diagonal(jaccard(zigzag_barcode(states, k=3, metric="cosine", dimensions=(1,)), 1), 1)
     other = np.diagonal(jaccard(union_zigzag_barcode(states, k=3, dimensions=(1,)), 1), 1)
     np.testing.assert_allclose(found, (rankdata(one) + rankdata(other)) / 2 - 1)
+
+
+def test_zigzag_influence_is_the_mean_rank_of_shape_and_place(hidden, sums, states):
+    found = zigzag_influence.score(hidden, sums, OPTIONS).values
+    shape = np.diagonal(jaccard(zigzag_barcode(states, k=3, metric="cosine", dimensions=(1,)), 1), 1)
+    np.testing.assert_allclose(found, (rankdata(shape) + rankdata(sums.token_cosine)) / 2 - 1)
 
 
 def test_knn_overlap_counts_common_neighbors(hidden, states):
