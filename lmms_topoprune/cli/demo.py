@@ -58,7 +58,7 @@ def command(**arguments: Any) -> None:
     Examples:
       topoprune demo
       topoprune demo --limit -1 -o runs/all         # every question
-      topoprune demo --sparsity 0.4 --criteria zigzag_influence,random -o runs/more
+      topoprune demo --sparsity 0.4 --criteria zigzags,random -o runs/more
       topoprune demo --model qwen2_vl --pretrained Qwen/Qwen2-VL-2B-Instruct \\
           -o runs/qwen
     """

@@ -22,7 +22,7 @@ from lmms_topoprune.selection import LayerScores, layer_values
 
 @criterion(
     "zigzag_influence",
-    summary="the zigzag of token clouds and block influence, by mean rank",
+    summary="zigzag and block influence, by mean rank",
     builds_on=(intersections.score, block_influence.score),
     sums=("token_cosine",),
     parameters=("k", "dimension"),

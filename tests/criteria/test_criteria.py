@@ -347,7 +347,9 @@ def _with(**changes):
 @pytest.mark.parametrize(
     "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "zigzag_influence")]
 )
-def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(monkeypatch, hidden, order):
+def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(
+    monkeypatch, hidden, sums, order
+):
     calls = []
     barcodes = topology.zigzag_barcodes
     monkeypatch.setattr(
@@ -357,7 +359,7 @@ def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(m
     )
     k = {"intersections": "4", "unions": "4", "zigzags": "3+5", "zigzag_influence": "3+4"}
     asked = [PruningOptions(criterion=name, k=k[name], state="residual") for name in order]
-    found = Measurements(DecoderLayers(LAYERS), {"residual": hidden})
+    found = Measurements(DecoderLayers(LAYERS), {"residual": hidden}, sums)
     share_distances(found, asked)
     for options in asked:
         score(found, options)
