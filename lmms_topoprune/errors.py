@@ -82,11 +82,6 @@ def led_to(error: BaseException | None) -> Iterator[BaseException]:
             waiting += [error.__context__, error.__cause__]
 
 
-def own_trace(error: BaseException | None) -> str:
-    """The traceback of the user's own code that an error comes from, or an empty string."""
-    return next((found.trace for found in led_to(error) if isinstance(found, OwnCodeError)), "")
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the accelerator or on the host, whichever library says so."""
     words = ("out of memory", "can't allocate memory", "not enough memory")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lmms_topoprune import registry
+from lmms_topoprune._util import references
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 
@@ -184,6 +185,26 @@ def test_a_reference_that_leads_nowhere_is_one_sentence(file: Path, reference: s
     with pytest.raises(OptionError, match=sentence) as error:
         PruningOptions(criterion=reference.format(file=file, folder=file.parent))
     assert str(error.value).startswith("criterion is ") and "\n" not in str(error.value)
+
+
+def test_the_traceback_is_that_of_whoever_failed(tmp_path: Path) -> None:
+    """The last call of ours and theirs decides, whichever library was called in the end."""
+    path = tmp_path / "theirs.py"
+    path.write_text(
+        "import json\n"
+        "from lmms_topoprune.plan import format_layers, parse_layers\n"
+        "def theirs(): return json.loads('{')\n"
+        "def ours(): return format_layers(3)\n"
+        "def told(): return parse_layers('x')\n"
+    )
+    traces = {}
+    for name in ("theirs", "ours", "told"):
+        function = references.load(f"{path}:{name}", "function")
+        with pytest.raises(Exception) as failed:
+            function()
+        traces[name] = references.own_trace(failed.value)
+    assert traces["theirs"].splitlines()[1] == f'  File "{path}", line 3, in theirs'
+    assert traces["ours"] == traces["told"] == ""
 
 
 def test_a_decorated_function_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

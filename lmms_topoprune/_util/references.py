@@ -19,6 +19,7 @@ from lmms_topoprune.errors import (
     OptionError,
     OwnCodeError,
     TopopruneError,
+    led_to,
     nearest,
     out_of_memory,
     reason_of,
@@ -26,6 +27,9 @@ from lmms_topoprune.errors import (
 )
 
 PACKAGE = __name__.partition(".")[0]
+
+_others: set[str] = set()
+"""Packages, and files, of other people from which something was loaded."""
 
 
 def load(place: str, what: str) -> Any:
@@ -47,6 +51,8 @@ def load(place: str, what: str) -> Any:
         raise OptionError(
             f"{what}, but {_short(module)} cannot be imported: {_short(reason_of(error))}"
         ) from error
+    if (package := loaded.__name__.partition(".")[0]) != PACKAGE:
+        _others.add(package)
     if not hasattr(loaded, name):
         names = [n for n in vars(loaded) if not n.startswith("_")]
         raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(name, names)}")
@@ -95,9 +101,37 @@ def told_as_own(what: str, function: Callable[..., Any]) -> Iterator[None]:
         if is_ours(function) or out_of_memory(error):
             raise
         told = OwnCodeError(f"{what}, {_place(function)}, failed: {reason_of(error)}")
-        below = _from_outside(error.__traceback__)
-        told.trace = "".join(traceback.format_exception(type(error), error, below))
+        theirs = (call for call in _calls(error.__traceback__) if _package(call) != PACKAGE)
+        told.trace = "".join(
+            traceback.format_exception(type(error), error, next(theirs, error.__traceback__))
+        )
         raise told from error
+
+
+def own_trace(error: BaseException) -> str:
+    """The traceback of other people's code that an error comes from; empty if it comes from none.
+
+    It comes from theirs if, of the calls of theirs and of this package, the last one is theirs.
+    """
+    for found in led_to(error):
+        if isinstance(found, OwnCodeError):
+            return found.trace
+        calls = [] if isinstance(found, TopopruneError) else [*_calls(found.__traceback__)]
+        last = next((call for call in reversed(calls) if _package(call) in {PACKAGE, *_others}), None)
+        if last is not None and _package(last) != PACKAGE:
+            first = next(call for call in calls if _package(call) in _others)
+            return "".join(traceback.format_exception(type(found), found, first))
+    return ""
+
+
+def _calls(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def _package(call: TracebackType) -> str:
+    return str(call.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _place(function: Callable[..., Any]) -> str:
@@ -106,14 +140,6 @@ def _place(function: Callable[..., Any]) -> str:
     if code is None:
         return f"a {type(function).__name__} of {type(function).__module__}"
     return f"line {code.co_firstlineno} of {code.co_filename}"
-
-
-def _from_outside(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without the calls of this package that led to somebody else's; whole if there is none."""
-    below = trace
-    while below is not None and below.tb_frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
-        below = below.tb_next
-    return below or trace
 
 
 def is_ours(function: Callable[..., Any] | None) -> bool:

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lmms_topoprune._util.escape import printable
+from lmms_topoprune._util.references import own_trace
 from lmms_topoprune._util.signals import exit_of, ignore_signals, interruptions_first, stoppable
 from lmms_topoprune.errors import (
     SPARE_MEMORY,
@@ -23,7 +24,6 @@ from lmms_topoprune.errors import (
     TopopruneError,
     check_launcher,
     out_of_memory,
-    own_trace,
 )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lmms_topoprune._util.references import own_trace
 from lmms_topoprune._util.signals import exit_of, interruptions_first, stoppable
 from lmms_topoprune.calibration.ranks import Stopped
 from lmms_topoprune.compat.evaluation import evaluation
-from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory, own_trace
+from lmms_topoprune.errors import SPARE_MEMORY, InputError, TopopruneError, out_of_memory
 
 
 def on_command_line() -> bool:

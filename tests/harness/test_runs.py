@@ -16,6 +16,7 @@ from lmms_eval import __main__ as command
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
+from lmms_topoprune._util.references import load as load_reference
 from lmms_topoprune.errors import GenerationError, OptionError
 from lmms_topoprune.harness import batched
 from lmms_topoprune.plan import PruningPlan
@@ -144,6 +145,23 @@ def test_a_fault_in_code_of_ones_own_ends_the_command_with_its_traceback(
     with pytest.raises(SystemExit, match=f"^lmms-topoprune: criterion '{file}:score', line 1 of .*ZeroDiv"):
         lmms_eval_command("topopruned_llava", f"pretrained={folder},sparsity=0.3,criterion={file}:score")
     assert f'Traceback (most recent call last):\n  File "{file}", line 2' in capsys.readouterr().err
+
+
+def test_a_failed_generation_of_a_family_of_ones_own_shows_its_traceback(
+    lmms_eval_command, folder, tmp_path, capsys, monkeypatch
+):
+    file = tmp_path / "answers.py"
+    file.write_text(
+        "from lmms_topoprune.harness.batched import BatchedGeneration\n"
+        "class Answers(BatchedGeneration):\n"
+        "    def _encode(self, prompts):\n"
+        "        return 1 // 0\n"
+    )
+    answers = load_reference(f"{file}:Answers", "generation")
+    monkeypatch.setattr(batched.BatchedGeneration, "_encode", answers._encode)
+    with pytest.raises(SystemExit, match=r"failed in task 'tiny_questions', document .*ZeroDivisionError"):
+        lmms_eval_command("dense_llava", f"pretrained={folder}")
+    assert f'Traceback (most recent call last):\n  File "{file}", line 4' in capsys.readouterr().err
 
 
 def test_an_unreachable_hub_says_what_to_pass_instead(lmms_eval_command, monkeypatch):
