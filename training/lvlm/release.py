@@ -50,8 +50,8 @@ In a checkout of lmms-topoprune; the updates of the weights are in it:
 
 The projector is aligned with the words of what is in a cell. Then the projector and updates of rank {rank}
 of the decoder's linear maps (LoRA) are trained for {steps} steps of {batch} scenes and {context} tokens each,
-AdamW at {projector_lr} and {decoder_lr}. On {english} row(s) of English text a step the decoder learns to predict
-what it predicted before. The vision tower and the word embeddings stay as they were.
+AdamW at {projector_lr} and {decoder_lr}. On {english} row(s) of English text a step the decoder learns to
+predict what it predicted before. The vision tower and the word embeddings stay as they were.
 
 {curve}
 
