@@ -179,9 +179,11 @@ def test_scores_of_a_changed_file_are_others(file: Path) -> None:
         ("{folder}/none.py:score", "cannot be imported: there is no such file"),
         ("no.such.module:score", "cannot be imported: ModuleNotFoundError"),
         ("{file}:", "allowed: package.module:name or file.py:name"),
+        ("{folder}/leaves.py:score", "leaves.py cannot be imported: SystemExit: 0"),
     ],
 )
 def test_a_reference_that_leads_nowhere_is_one_sentence(file: Path, reference: str, sentence: str) -> None:
+    (file.parent / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(OptionError, match=sentence) as error:
         PruningOptions(criterion=reference.format(file=file, folder=file.parent))
     assert str(error.value).startswith("criterion is ") and "\n" not in str(error.value)
@@ -204,6 +206,11 @@ def test_the_traceback_is_that_of_whoever_failed(tmp_path: Path) -> None:
             function()
         traces[name] = references.own_trace(failed.value)
     assert traces["theirs"].splitlines()[1] == f'  File "{path}", line 3, in theirs'
+    (broken := tmp_path / "broken.py").write_text("def score(layers): ...\n1 / 0\n")
+    with pytest.raises(OptionError) as failed:
+        references.load(f"{broken}:score", "function")
+    trace = references.own_trace(failed.value).splitlines()
+    assert trace[1] == f'  File "{broken}", line 2, in <module>' and trace[-1].startswith("ZeroDivisionError")
     assert traces["ours"] == traces["told"] == ""
 
 

@@ -45,14 +45,15 @@ def load(place: str, what: str) -> Any:
     module, _, name = place.rpartition(":")
     if not module or not name:
         raise OptionError(f"{what}; allowed: package.module:name or file.py:name")
+    package = _file_module(Path(module)) if module.endswith(".py") else module.partition(".")[0]
+    if package != PACKAGE:
+        _others.add(package)
     try:
         loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that leaves where it is imported takes nothing down
         raise OptionError(
             f"{what}, but {_short(module)} cannot be imported: {_short(reason_of(error))}"
         ) from error
-    if (package := loaded.__name__.partition(".")[0]) != PACKAGE:
-        _others.add(package)
     if not hasattr(loaded, name):
         names = [n for n in vars(loaded) if not n.startswith("_")]
         raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(name, names)}")
@@ -64,9 +65,13 @@ def _short(text: str) -> str:
     return shown(text)[1:-1]
 
 
+def _file_module(path: Path) -> str:
+    """The name under which a file is imported."""
+    return f"{PACKAGE}_file_{sha256(str(path.expanduser().resolve()).encode()).hexdigest()[:12]}"
+
+
 def _load_file(path: Path) -> Any:
-    path = path.expanduser().resolve()
-    name = f"{PACKAGE}_file_{sha256(str(path).encode()).hexdigest()[:12]}"
+    path, name = path.expanduser().resolve(), _file_module(path)
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -97,7 +102,7 @@ def told_as_own(what: str, function: Callable[..., Any]) -> Iterator[None]:
         yield
     except TopopruneError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) would pass for a success
         if is_ours(function) or out_of_memory(error):
             raise
         told = OwnCodeError(f"{what}, {_place(function)}, failed: {reason_of(error)}")
@@ -136,7 +141,8 @@ def _package(call: TracebackType) -> str:
 
 def _place(function: Callable[..., Any]) -> str:
     """Where a function stands."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    function = inspect.unwrap(getattr(function, "func", function))  # of functools.partial
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     if code is None:
         return f"a {type(function).__name__} of {type(function).__module__}"
     return f"line {code.co_firstlineno} of {code.co_filename}"

@@ -84,11 +84,10 @@ def within_evaluation_of(tracker: Any) -> Iterator[None]:
 def note_evaluations() -> None:
     """Have simple_evaluate note its arguments, from its definition on.
 
-    Called when lmms-eval looks for plugins.
-    lmms_eval.evaluator is being imported at that moment, or is not yet, so the function itself is not there
-    to be wrapped; its decorator is. Where the module is there already (this package was registered by hand),
-    the
-    function is replaced in it: a reference that somebody took earlier stays as it is and evaluates without.
+    Called when lmms-eval looks for plugins. lmms_eval.evaluator is being imported at that moment, or is not
+    yet, so the function itself is not there to be wrapped; its decorator is. Where the module is there
+    already (this package was registered by hand), the function is replaced in it: a reference that somebody
+    took earlier stays as it is and evaluates without.
     """
     evaluator = sys.modules.get(_EVALUATOR)
     if evaluator is not None and hasattr(evaluator, "simple_evaluate"):

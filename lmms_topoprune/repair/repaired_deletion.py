@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -107,31 +108,40 @@ def repaired_deletion(
     except SurgeryError as error:
         name = type(model).__name__
         raise SurgeryError(f"repair is {facts['method']!r}, but this {name} allows none: {error}") from None
-    weights, figures = _checked(found, f"repair {facts['method']!r}")
+    weights, figures = _checked(found, model, f"repair {facts['method']!r}")
     log.info("repair %s: %s", facts["method"], figures)
     deletion = delete_layers(model, dropped)
     deletion.attach(weights, REPAIR, {**facts, CUTS: figures})
     return deletion
 
 
-def _checked(found: Any, what: str) -> tuple[NewWeights, dict[str, Any]]:
-    """What a method returned, if it is new parameters for those that modules have, and a figure a cut."""
-    if not (isinstance(found, tuple) and [type(part) for part in found] == [dict, dict]):
+def _checked(found: Any, model: nn.Module, what: str) -> tuple[NewWeights, dict[str, float]]:
+    """What a method returned, if it is new parameters for those that the model has, and a figure a cut."""
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
         raise InputError(f"{what} returned a {type(found).__name__}; allowed: (new weights, a figure a cut)")
     weights, figures = found
+    own = {*model.modules()}
     for module, parameters in weights.items():
-        if not isinstance(module, nn.Module) or not isinstance(parameters, dict):
+        if module not in own or not isinstance(parameters, dict):
             raise InputError(
-                f"{what} returned weights of {shown(module)}; allowed: module -> name -> new parameter"
+                f"{what} returned weights of {shown(module)}; allowed: module of the model -> name -> new "
+                "parameter"
             )
         for name, new in parameters.items():
             old = module._parameters.get(name)
-            if not isinstance(new, nn.Parameter) or old is None or new.shape != old.shape:
+            if not isinstance(new, nn.Parameter) or old is None or _form(new) != _form(old):
                 raise InputError(
                     f"{what} returned {name!r} of a {type(module).__name__}, which is no parameter of the "
-                    "shape that it has there; allowed: an nn.Parameter in place of another"
+                    "shape, type and device that it has there; allowed: an nn.Parameter in place of another"
                 )
-    return weights, figures
+    for cut, figure in figures.items():
+        if not isinstance(figure, Real):
+            raise InputError(f"{what} returned the figure {shown(figure)} of {shown(cut)}; allowed: a number")
+    return weights, {str(cut): float(figure) for cut, figure in figures.items()}
+
+
+def _form(parameter: nn.Parameter) -> tuple[Any, ...]:
+    return parameter.shape, parameter.dtype, parameter.device
 
 
 def announce(plans: Iterable[tuple[Iterable[int], Mapping[str, Any]]], sums: KnownSums) -> None:

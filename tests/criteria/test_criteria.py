@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -278,6 +279,11 @@ def test_what_are_no_scores_of_these_layers_is_one_sentence(monkeypatch, returne
         score(Measurements(DecoderLayers(LAYERS)), PruningOptions(criterion=f"{turned}mine"))
 
 
+class Callable:
+    def __call__(self, layers):
+        raise ZeroDivisionError
+
+
 def test_an_exception_in_somebody_elses_criterion_is_told_as_theirs(monkeypatch):
     """Ours stay what they are: errors of this package, a lack of memory, and defects of its own criteria."""
 
@@ -300,12 +306,20 @@ def test_an_exception_in_somebody_elses_criterion_is_told_as_theirs(monkeypatch)
     assert told.value.exit_code == 2 and "\n" not in str(told.value) and told.value.__cause__ is raised
     assert "raise raised" in told.value.trace and "scoring.py" not in told.value.trace
     assert pickle.loads(pickle.dumps(told.value)).trace == told.value.trace
+    raised = SystemExit(0)  # a criterion that leaves is no success
+    with pytest.raises(OwnCodeError, match=r"failed: SystemExit: 0$"):
+        score(layers, options)
     for raised in (InputError("no"), MemoryError()):
         with pytest.raises(type(raised)) as ours:
             score(layers, options)
         assert ours.value is raised
-    mine.__module__ = cosine.__name__
     raised = ZeroDivisionError()
+    for function in (Callable(), partial(mine)):
+        declare(function)
+        with pytest.raises(OwnCodeError, match=rf"^criterion 'mine', line \d+ of {__file__}, failed: "):
+            score(layers, options)
+    declare(mine)
+    mine.__module__ = cosine.__name__
     with pytest.raises(ZeroDivisionError):
         score(layers, options)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
@@ -22,6 +25,7 @@ from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.repaired_deletion import announce, repair
 from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
+from lmms_topoprune.surgery.edits import repair_of
 from lmms_topoprune.sweep.folder import SweepFolder
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
@@ -60,13 +64,35 @@ def test_what_is_no_weight_of_the_model_is_refused_and_nothing_is_deleted(
 ) -> None:
     model = tiny_llava(layers=3)
     norm, before = model.model.language_model.norm, fingerprint(model)
-    wrong = torch.nn.Parameter(torch.ones(3))
-    for weights in ({3: {}}, {norm: 4}, {norm: {"weight": wrong}}, {norm: {"wieght": norm.weight}}):
+    wrong, double = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(norm.weight.double())
+    other = torch.nn.Linear(2, 2)
+    for weights in (
+        {3: {}}, {norm: 4}, {norm: {"weight": wrong}}, {norm: {"weight": double}},
+        {norm: {"wieght": norm.weight}}, {other: {"weight": other.weight}},
+    ):  # fmt: skip
         made = registry.Repair("mine", lambda job, weights=weights: (weights, {}))
         monkeypatch.setitem(registry._declared, (registry.Repair, "mine"), made)
         with pytest.raises(InputError, match=r"repair 'mine' returned .*; allowed: "):
             repair(model, [IDS], [1], "mine")
     assert fingerprint(model) == before
+
+
+def test_figures_are_numbers_and_any_dictionary_holds_them(
+    tiny_llava: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model card and its JSON take what a plan's repair is recorded with."""
+    model = tiny_llava(layers=3)
+
+    def mine(job: Any) -> Any:
+        return defaultdict(dict), OrderedDict({1: figure})
+
+    monkeypatch.setitem(registry._declared, (registry.Repair, "mine"), registry.Repair("mine", mine))
+    figure: Any = torch.tensor(0.5)
+    with pytest.raises(InputError, match=r"returned the figure tensor\(0.5000\) of 1; allowed: a number"):
+        repair(model, [IDS], [1], "mine")
+    figure = np.float32(0.5)
+    with repair(model, [IDS], [1], "mine"):
+        assert json.dumps(repair_of(model)["cuts"]) == '{"1": 0.5}'
 
 
 def test_an_exception_in_somebody_elses_repair_is_told_as_theirs(
