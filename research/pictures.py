@@ -106,13 +106,13 @@ def named_lines(
 
 
 def clouds(ax: plt.Axes) -> None:
-    """Perplexity over the dense one's by sparsity, of rules of one pass; the confirmation's SmolLM2."""
-    rows = {row[0]: row[2:7] for row in table("2026-11-29-confirmation.md", "| rule | seeds | 10 %")}
+    """Perplexity over the dense one's by sparsity, of rules of one pass; the second confirmation's SmolLM2."""
+    rows = {row[0]: row[2:7] for row in table("2026-11-29-confirmation-2.md", "| rule | seeds | 10 %")}
     colors = {
+        "zigzag_influence": "#0072b2",
         "zigzags": "#856800",
         "block_influence": "#c04a00",
-        "relative_magnitude": "#6b4fa0",
-        "zigzags, unprotected": "#a3487f",
+        "zigzag_influence, unprotected": "#a3487f",
         "intersections k=7+10+15, rank": "#007a5a",
         "random": "#868c98",
     }
