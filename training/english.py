@@ -32,7 +32,9 @@ class English:
         self, folder: Path, tokenizer: PreTrainedTokenizerBase, *, seed: int, size: int, context: int
     ) -> None:
         self.seed, self.size, self.context = seed, size, context
-        paragraphs = [p for file in sorted(folder.glob("*.json")) for p in json.loads(file.read_text())]
+        paragraphs = [
+            p for file in sorted(folder.glob("*.json")) for p in json.loads(file.read_text(encoding="utf-8"))
+        ]
         self.tokens = torch.tensor(tokenizer("\n\n".join(paragraphs), add_special_tokens=False)["input_ids"])
         if len(self.tokens) < context:
             raise InputError(
