@@ -106,7 +106,7 @@ def named_lines(
 
 
 def clouds(ax: plt.Axes) -> None:
-    """Perplexity over the dense one's by sparsity, of rules of one pass; the second confirmation's SmolLM2."""
+    """Perplexity over the dense one's by sparsity, of rules of one pass, on SmolLM2."""
     rows = {row[0]: row[2:7] for row in table("2026-11-29-confirmation-2.md", "| rule | seeds | 10 %")}
     colors = {
         "zigzag_influence": "#0072b2",
