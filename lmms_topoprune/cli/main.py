@@ -104,7 +104,7 @@ A first tour:
   topoprune eval --model topopruned_llava --tasks topoprune \\
       --model_args pretrained=embedded,plan=plan.json \\
       --output_path runs/pruned --log_samples
-  topoprune sweep --criteria zigzag_influence,cosine --sparsities 0.1,0.3 -o runs/all
+  topoprune sweep --criteria cosine,random --sparsities 0.1,0.3 -o runs/all
   topoprune compare runs/all
   topoprune report runs/all -o report.html
 

@@ -32,7 +32,7 @@ def test_a_failure_stops_the_others_in_the_middle_of_their_work(outcome, what):
     assert [found[rank]["shares"] for rank in range(3)] == [[0, 1, 2]] * 3
     assert [found[rank]["first"] for rank in range(3)] == ["from 0"] * 3
     assert [found[rank]["gathered"] for rank in range(3)] == [[0, 1, 2], [], []]
-    reason = "the sample is broken" if what == "raise" else "KeyboardInterrupt: "
+    reason = "the sample is broken" if what == "raise" else "KeyboardInterrupt"
     for rank in (0, 2):
         assert found[rank]["error"] == "Stopped"
         assert found[rank]["sentence"] == f"process 1 of 3 failed: {reason}"
