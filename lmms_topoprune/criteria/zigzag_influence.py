@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from lmms_topoprune.calibration.states import HiddenStates, TokenSums
 from lmms_topoprune.criteria import block_influence, intersections
 from lmms_topoprune.criteria.unions import TOKENS
-from lmms_topoprune.criteria.zigzags import ranks
+from lmms_topoprune.criteria.zigzags import mean_rank
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
-from lmms_topoprune.selection import LayerScores, layer_values
+from lmms_topoprune.selection import LayerScores
 
 
 @criterion(
@@ -33,5 +31,4 @@ def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> Lay
     """The mean of a layer's ranks by both; the higher, the less both miss it."""
     shape = intersections.score(states, replace(options, metric="cosine"))
     place = block_influence.score(sums, options)
-    values = np.mean([ranks(layer_values(shape)), ranks(layer_values(place))], axis=0)
-    return LayerScores(values, "zigzag_influence", shape.barcodes)
+    return LayerScores(mean_rank(shape, place), "zigzag_influence", shape.barcodes)

@@ -15,7 +15,7 @@ from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria import intersections, unions
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
-from lmms_topoprune.selection import Floats, LayerScores, layer_values
+from lmms_topoprune.selection import Floats, LayerScores, PairScores, layer_values
 
 
 @criterion(
@@ -30,11 +30,15 @@ def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
     """The mean of a layer's ranks by both; the higher, the less both miss it."""
     one = intersections.score(states, replace(options, metric="cosine"))
     other = unions.score(states, replace(options, metric="euclidean"))
-    values = np.mean([ranks(layer_values(one)), ranks(layer_values(other))], axis=0)
-    return LayerScores(values, "zigzags", (*one.barcodes, *other.barcodes))
+    return LayerScores(mean_rank(one, other), "zigzags", (*one.barcodes, *other.barcodes))
 
 
-def ranks(values: Floats) -> Floats:
+def mean_rank(*scores: LayerScores | PairScores) -> Floats:
+    """(L,): the mean over the scores of each layer's rank."""
+    return np.asarray(np.mean([_ranks(layer_values(one)) for one in scores], axis=0))
+
+
+def _ranks(values: Floats) -> Floats:
     """(L,): 0 for the lowest value to L - 1 for the highest; equal values share their mean rank."""
     below = (values[:, None] > values).sum(1)
     return np.asarray(below + ((values[:, None] == values).sum(1) - 1) / 2)

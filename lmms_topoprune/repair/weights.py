@@ -15,6 +15,8 @@ from lmms_topoprune.calibration.decoder import hooked
 from lmms_topoprune.errors import SurgeryError
 
 Run = Callable[[], torch.Tensor]
+NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
+"""New parameters by module and name."""
 _TOLERANCE = 0.01  # half precision rounds a factor such as Granite's
 
 
@@ -111,24 +113,16 @@ def executed(layer: nn.Module, run: Run) -> tuple[list[tuple[nn.Linear, torch.Te
             ran.append((module, output))
 
     linear = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-    hooks = [module.register_forward_hook(note) for module in linear]
-    try:
+    with hooked(module.register_forward_hook(note) for module in linear):
         hidden = run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [(module, output) for module, output in ran if output.shape[-1] == hidden.shape[-1]], hidden
 
 
 @contextmanager
 def multiplied(modules: list[nn.Linear], factor: float) -> Iterator[None]:
     """The outputs of these modules are multiplied inside."""
-    hooks = [module.register_forward_hook(lambda _, args, output: output * factor) for module in modules]
-    try:
+    with hooked(m.register_forward_hook(lambda _, args, output: output * factor) for m in modules):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def check_weight(module: nn.Linear) -> None:
@@ -142,10 +136,6 @@ def check_weight(module: nn.Linear) -> None:
         raise SurgeryError("its weights are quantized")
     if weight.device.type == "meta":
         raise SurgeryError("its weights are not in memory (offloaded)")
-
-
-NewWeights = dict[nn.Module, dict[str, nn.Parameter]]
-"""New parameters by module and name."""
 
 
 def linear_map(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor:
