@@ -6,6 +6,9 @@
     python benchmarks/figure.py "embedded=runs/figure/embedded" \\
         "pretrained=runs/figure/lvlm:topoprune_vqa,topoprune_yesno" --picture docs/images/front.svg
 
+Beside the picture its numbers are written, as front.json. "pretrained=docs/images/front.json" takes a panel
+from there, so that another one can be made anew by itself.
+
 The speed-up is measured here, once for each number of layers that go: the processor time of answering 16
 questions of topoprune_vqa, four tokens each, dense and pruned in turn. Layers are alike, so which of them go
 makes no difference.
@@ -18,6 +21,7 @@ import math
 import time
 import zipfile
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,16 @@ def measured(folder: Path, tasks: list[str], rounds: int) -> tuple[list[Group], 
     given = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["model_args"]
     name = dict(part.split("=", 1) for part in given.split(","))["pretrained"]
     return found, speeds(name, sorted({group.dropped for group in found}), rounds)
+
+
+def noted(name: str, file: Path) -> tuple[list[Group], dict[int, Speed]]:
+    """The same as an earlier picture's numbers tell it."""
+    known = json.loads(file.read_text(encoding="utf-8"))[name]
+    found = [Group(**{**group, "interval": Interval(**group["interval"])}) for group in known["groups"]]
+    speed = {
+        int(count): Speed(one["value"], Interval(**one["interval"])) for count, one in known["speeds"].items()
+    }
+    return found, speed
 
 
 def speeds(name: str, counts: Iterable[int], rounds: int) -> dict[int, Speed]:
@@ -150,7 +164,7 @@ def table(name: str, found: list[Group], speed: dict[int, Speed]) -> str:
 
 
 @click.command(help=__doc__)
-@click.argument("sweeps", nargs=-1, required=True, metavar="NAME=FOLDER[:TASK,TASK] ...")
+@click.argument("sweeps", nargs=-1, required=True, metavar="NAME=FOLDER[:TASK,TASK]|FILE ...")
 @click.option("--picture", type=click.Path(path_type=Path), required=True, help="Write the SVG here.")
 @click.option("--table", "tables", type=click.Path(path_type=Path), help="Write the Markdown tables here.")
 @click.option("--rounds", default=9, show_default=True, help="Timings of each number of layers.")
@@ -159,7 +173,10 @@ def main(sweeps: tuple[str, ...], picture: Path, tables: Path | None, rounds: in
     for sweep in sweeps:
         name, _, place = sweep.partition("=")
         folder, _, tasks = place.partition(":")
-        found[name] = measured(Path(folder), tasks.split(",") if tasks else [], rounds)
+        if folder.endswith(".json"):
+            found[name] = noted(name, Path(folder))
+        else:
+            found[name] = measured(Path(folder), tasks.split(",") if tasks else [], rounds)
     names = sorted({group.criterion for own, _ in found.values() for group in own})
     colors = {name: COLORS[number % len(COLORS)] for number, name in enumerate(names)} | {FLOOR: "gray"}
     plt.rcParams.update({"svg.hashsalt": "topoprune", "font.size": 9})
@@ -170,6 +187,11 @@ def main(sweeps: tuple[str, ...], picture: Path, tables: Path | None, rounds: in
         panel(ax, name, own, speed, colors)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Date": None})
+    numbers = {
+        name: {"groups": [asdict(one) for one in own], "speeds": {k: asdict(v) for k, v in speed.items()}}
+        for name, (own, speed) in found.items()
+    }
+    picture.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     text = "\n".join(table(name, *one) for name, one in found.items())
     click.echo(text)
     if tables:

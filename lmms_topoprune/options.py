@@ -109,7 +109,7 @@ class PruningOptions:
     tolerance: str = "0.1"
     layers: str | None = None
     plan: str | None = None
-    criterion: str = "zigzag_influence"
+    criterion: str = "zigzag_trials"
     selection: str = "auto"
     dimension: int = _own(1)
     k: str = _own("5")

@@ -245,7 +245,9 @@ def get(name: str) -> Criterion:
         return _find(Criterion, name)
     if turned == DENSE.name or (not is_reference(turned) and turned not in criterion_names()):
         raise unknown("criterion", name, criterion_names())
-    return replace(_find(Criterion, turned), name=name, reversed=True)
+    found = _find(Criterion, turned)
+    one_pass = {**found.defaults, "trials": 0}  # whose search would turn it round again
+    return replace(found, name=name, reversed=True, defaults=one_pass)
 
 
 def is_reference(name: str) -> bool:

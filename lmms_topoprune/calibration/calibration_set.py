@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from lmms_topoprune._util import files
+from lmms_topoprune.calibration.loss import Answers
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample, fingerprint
 from lmms_topoprune.calibration.sources import Reader, load_samples
@@ -56,6 +58,7 @@ class CalibrationSet:
     source: str = "given"
     seed: int = 0
     _prompters: dict[int, Prompter] = field(default_factory=dict, repr=False)
+    _answers: WeakKeyDictionary[Any, Answers] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -68,6 +71,10 @@ class CalibrationSet:
     def prompter(self, processor: Any) -> Prompter:
         """What words these samples; it remembers its prompts, and is the same one for the same processor."""
         return self._prompters.setdefault(id(processor), Prompter(processor))
+
+    def answers(self, model: Any) -> Answers:
+        """What this dense model answers, as far as it was asked: trials and healings ask for the same."""
+        return self._answers.setdefault(model, {})
 
     def prompt_fingerprint(self, processor: Any) -> str:
         """Of the samples, their prompts and what the processor does to pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -28,6 +28,8 @@ ANSWER_TOKENS = 16
 # and greedy search measures it some hundred times.
 MAX_TEXTS = 64
 IGNORE = -100
+Answers = MutableMapping[tuple[str, ...], torch.Tensor]
+"""Token ids (B, A) that the dense model answers with, by the digests of a batch's samples."""
 NO_TOKEN = "the calibration texts hold no token whose loss could be measured"
 
 
@@ -115,9 +117,10 @@ class LossOracle:
         samples: Sequence[Sample],
         batch_size: int,
         share: slice = slice(None),
+        answers: Answers | None = None,
     ) -> LossOracle:
         """On the first MAX_TEXTS samples; arguments as for `answered_texts`, `share` for `chosen`."""
-        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share))
+        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share, answers))
 
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""
@@ -307,6 +310,7 @@ def answered_texts(
     samples: Sequence[Sample],
     batch_size: int,
     chosen: slice = slice(None),
+    answers: Answers | None = None,
 ) -> tuple[Text, ...]:
     """Batches of samples of like length; the model answers those with an image or a video.
 
@@ -316,13 +320,16 @@ def answered_texts(
         samples: what is asked; the instruction of one without a picture is a text by itself.
         batch_size: samples in a batch.
         chosen: which of the batches are made.
+        answers: those that are known, to which the new ones are added.
     """
-    texts = []
+    texts, answers = [], {} if answers is None else answers
     with evaluation_mode(model), torch.no_grad():
         for batch in by_length(prompter, samples, batch_size)[chosen]:
             asked = [samples[i] for i in batch]
-            make = _plain if asked[0].kind == "text" else _answered
-            texts.append(make(model, prompter, asked))
+            if asked[0].kind == "text":
+                texts.append(_plain(prompter, asked))
+            else:
+                texts.append(_answered(model, prompter, asked, answers))
     return tuple(texts)
 
 
@@ -333,21 +340,24 @@ def _mean(found: Sequence[tuple[float, int]]) -> float:
     return sum(loss for loss, _ in found) / tokens
 
 
-def _plain(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
+def _plain(prompter: Prompter, samples: list[Sample]) -> Text:
     """The instruction itself, without a chat template; every token but the first counts."""
     inputs = prompter.encode_texts([sample.instruction for sample in samples])
     labels = inputs["input_ids"].masked_fill(~inputs["attention_mask"].bool(), IGNORE)
     return Text(inputs, labels)
 
 
-def _answered(model: Any, prompter: Prompter, samples: list[Sample]) -> Text:
+def _answered(model: Any, prompter: Prompter, samples: list[Sample], answers: Answers) -> Text:
     """The prompts, padded on the left, with the model's answers behind them; only these count."""
     inputs = prompter.encode(samples, side="left")
     prompt = inputs["input_ids"]
-    pad = prompter.tokenizer.pad_token_id or 0
-    options = {"max_new_tokens": ANSWER_TOKENS, "do_sample": False, "pad_token_id": pad}
-    full = model.generate(**to_device(model, inputs), **options).to(prompt.device)
-    answer = full[:, prompt.shape[1] :]
+    key = tuple(sample.digest for sample in samples)
+    if key not in answers:
+        pad = prompter.tokenizer.pad_token_id or 0
+        options = {"max_new_tokens": ANSWER_TOKENS, "do_sample": False, "pad_token_id": pad}
+        full = model.generate(**to_device(model, inputs), **options).to(prompt.device)
+        answers[key] = full[:, prompt.shape[1] :].clone()
+    answer = answers[key]
     real = _up_to_end(answer, prompter.tokenizer.eos_token_id)
     extended = {k: _extended(k, v, answer.shape[1]) for k, v in inputs.items()}
     extended["input_ids"] = torch.cat([prompt, answer], 1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmms_topoprune.comparison.side_by_side import Comparison
     from lmms_topoprune.results.reading import Run
 
-CRITERIA = "zigzag_influence,block_influence,cosine,uniform,random"
+CRITERIA = "zigzag_trials,zigzag_influence,block_influence,uniform,random"
 QUESTIONS = 100
 """A task, unless --limit says otherwise: about a minute on two cores."""
 TOLERANCE = 0.1
@@ -50,9 +50,9 @@ def command(**arguments: Any) -> None:
     """See it work: the embedded model, dense and pruned, in one table.
 
     lmms-eval asks a small trained vision-language model that ships with this package: whole, and with a
-    quarter and with half of its decoder layers dropped, by the default, by two baselines, evenly spaced and
-    at random. 100 questions a task unless --limit says otherwise. Nothing is downloaded. It takes about a
-    minute on two CPU cores; called again it shows the finished table at once.
+    quarter and with half of its decoder layers dropped: by the default, by its scores alone, by a baseline,
+    evenly spaced and at random. 100 questions a task unless --limit says otherwise. Nothing is downloaded.
+    It takes about a minute on two CPU cores; called again it shows the finished table at once.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", required=False, type=shared.PATH)
 @click.option(
     "--criteria",
-    default="zigzag_influence,cosine",
+    default="zigzag_trials,block_influence",
     show_default=True,
     type=shared.CRITERION,
     help="Criteria, joined by commas.",
@@ -72,7 +72,7 @@ def command(**arguments: Any) -> None:
 
     \b
     Example:
-      topoprune sweep --criteria zigzag_influence,cosine,random \\
+      topoprune sweep --criteria zigzag_trials,block_influence,random \\
           --sparsities 0.1,0.2,0.3 --seeds 0,1,2 -o runs/sweep
       topoprune compare runs/sweep
       topoprune report runs/sweep -o report.html

@@ -32,3 +32,11 @@ def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> Lay
     shape = intersections.score(states, replace(options, metric="cosine"))
     place = block_influence.score(sums, options)
     return LayerScores(mean_rank(shape, place), "zigzag_influence", shape.barcodes)
+
+
+settled = replace(
+    score,
+    name="zigzag_trials",
+    summary="zigzag_influence, settled by 32 trials",
+    defaults={**score.defaults, "trials": 32},
+)

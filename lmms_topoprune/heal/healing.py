@@ -14,7 +14,7 @@ from torch import nn
 
 from lmms_topoprune._util import files
 from lmms_topoprune.calibration.collect import evaluation_mode
-from lmms_topoprune.calibration.loss import answered_texts
+from lmms_topoprune.calibration.loss import Answers, answered_texts
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.calibration.samples import Sample
@@ -44,6 +44,7 @@ def heal(
     key: str = "",
     tell: Tell = lambda step, loss, tokens: None,
     ranks: Ranks | None = None,
+    answers: Answers | None = None,
 ) -> dict[str, float]:
     """Train a pruned model on the answers of the dense one; no labels are read.
 
@@ -63,6 +64,7 @@ def heal(
         key: what decides the healed weights besides the options, such as a plan's hash.
         tell: told after every step.
         ranks: processes that share every step, each with a batch of its own; all get the same weights.
+        answers: the dense model's that are known from before, to which new ones are added.
 
     Returns:
         Steps, tokens, seconds, and the losses before and after on the held-out share.
@@ -79,8 +81,8 @@ def heal(
     check_samples(len(train) + len(held_out), options, ranks.world)
     own = slice(ranks.rank, None, ranks.world)
     with evaluation_mode(model), _frozen(model), deletion.undone():
-        taught = answered_texts(model, prompter, train, options.batch, own)
-        asked = answered_texts(model, prompter, held_out, options.batch, own)
+        taught = answered_texts(model, prompter, train, options.batch, own, answers)
+        asked = answered_texts(model, prompter, held_out, options.batch, own, answers)
     kept = Checkpoint(checkpoint, files.digest([key, options.to_json(), seed, VERSION, ranks.world]))
     with evaluation_mode(model), _frozen(model), _recomputed(model, options.checkpointing):
         overlay = overlay_on(decoder_layers(model), options, seed)

@@ -97,6 +97,7 @@ def _heal(
             heal(
                 deletion, processor, calibration.samples, options, seed=seed,
                 facts=plan.heal, checkpoint=checkpoint, key=plan.hash, tell=tell, ranks=ranks,
+                answers=calibration.answers(deletion.model),
             )  # fmt: skip
     except BaseException:
         deletion.restore()

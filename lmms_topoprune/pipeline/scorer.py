@@ -219,7 +219,9 @@ class Scorer:
             if not oracles:
                 calibration, size = self.calibration(members[0]), members[0].calibration_batch
                 prompter = calibration.prompter(self.processor)
-                oracles.append(LossOracle.of(self.model, prompter, calibration.samples, size))
+                answers = calibration.answers(self.model)
+                oracle = LossOracle.of(self.model, prompter, calibration.samples, size, answers=answers)
+                oracles.append(oracle)
                 oracles[0].progress = self.progress
             return oracles[0]
 

@@ -273,7 +273,8 @@ class Losses:
         """On this process's share of the samples."""
         share = slice(self.ranks.rank, None, self.ranks.world)
         prompter = self.calibration.prompter(self.processor)
-        return LossOracle.of(self.model, prompter, self.calibration.samples, self.batch_size, share)
+        answers = self.calibration.answers(self.model)
+        return LossOracle.of(self.model, prompter, self.calibration.samples, self.batch_size, share, answers)
 
 
 def _measured(value: Any) -> dict[Layers, Predictions]:

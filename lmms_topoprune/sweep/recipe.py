@@ -49,7 +49,7 @@ class Recipe:
     """
 
     models: Sequence[Mapping[str, Any]] = ({"model": "dense_llava", "pretrained": "embedded"},)
-    criteria: Sequence[str] = ("zigzag_influence", "cosine")
+    criteria: Sequence[str] = ("zigzag_trials", "block_influence")
     sparsities: Sequence[float] = (0.1, 0.3)
     seeds: Sequence[int] = (0,)
     repairs: Sequence[str] = (NO_REPAIR,)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
 
+from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.cli.main import main
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, SurgeryError
@@ -105,6 +106,30 @@ def test_a_plan_file_redoes_its_healing_or_refuses(
         apply_plan(model, embedded_processor, plan, samples=samples)
     with pytest.raises(InputError, match="the plan's healing lacks steps"):
         replace(plan, heal={name: value for name, value in plan.heal.items() if name != "steps"})
+
+
+def test_the_dense_model_answers_once_for_many_healings(
+    tiny_llava: Make,
+    embedded_processor: LlavaProcessor,
+    samples: Sequence[Sample],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Plans from one calibration set ask it nothing twice, and heal to the weights of a run by itself."""
+    model, given, asked = tiny_llava(layers=6), samples[:16], []
+    plans = [plan_for(model, embedded_processor, given, layers=layers) for layers in ("2-3", "1+4")]
+    with apply_plan(model, embedded_processor, plans[1], samples=given):
+        alone = logits(model)
+    generate, sets = type(model).generate, CalibrationSets(given=given)
+    monkeypatch.setattr(
+        type(model), "generate", lambda *args, **more: asked.append(1) or generate(*args, **more)
+    )
+    counts = []
+    for plan in plans:
+        with apply_plan(model, embedded_processor, plan, calibrations=sets):
+            healed = logits(model)
+        counts.append(len(asked))
+    assert counts[0] == counts[1] > 0
+    assert torch.equal(healed, alone)
 
 
 def test_a_recipe_heals_every_cell_and_names_it() -> None:

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from lmms_topoprune import registry
 from lmms_topoprune._util import files
 from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.loss import IGNORE, LossOracle, Predictions
@@ -342,3 +343,17 @@ def test_other_numbers_of_trials_are_refused(value):
 def test_given_layers_are_not_tried(planner):
     plan = planner().plan(PruningOptions(layers="1-2", trials=8))
     assert plan.dropped == (1, 2) and plan.trials == ()
+
+
+def test_the_default_searches_and_its_parts_and_its_reverse_do_not(planner):
+    """A criterion in a comparison is one pass unless its name or its options say otherwise."""
+    assert {name: PruningOptions(criterion=name).trials for name in registry.criterion_names()} == {
+        name: 32 if name == PruningOptions().criterion else 0 for name in registry.criterion_names()
+    }
+    assert PruningOptions(criterion=f"reverse:{PruningOptions().criterion}").trials == 0
+    given = {"sparsity": 0.34, "samples": 16, "point_count": 64, "k": "4", "calibration_batch": 4}
+    made = planner()
+    settled, alone = (made.plan(PruningOptions(**given, **more)) for more in ({}, {"trials": 0}))
+    assert len(settled.trials) > 1 and not alone.trials
+    assert settled.trials[0]["dropped"] == list(alone.dropped)
+    assert settled.winner["loss"] <= settled.trials[0]["loss"]
