@@ -77,7 +77,14 @@ SHARES: dict[str, Mapping[str, Any]] = {
     for share in (0.0, 0.25, 0.5, 0.75, 1.0)
 }
 """Which tokens the cloud is drawn from, on models with images."""
-GROUPS = {"rules": RULES, "floors": FLOORS, "searches": SEARCHES, "shares": SHARES}
+GROUPS = {
+    "rules": RULES,
+    "floors": FLOORS,
+    "searches": SEARCHES,
+    "greedy": {"greedy": SEARCHES["greedy"]},
+    "block_influence": {"block_influence": RULES["block_influence"]},
+    "shares": SHARES,
+}
 TOPOLOGY = ("zigzag_influence", "zigzags", "intersections", "unions", "topology_angle_influence")
 
 

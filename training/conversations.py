@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmms_topoprune.embedded import questions, scenes
 from lmms_topoprune.embedded.questions import KINDS, as_choice
@@ -42,6 +42,11 @@ LATE = Mix(
     basic=0.2,
     choices=0.6,
     kinds=(*KINDS, "count", "compare", "compare", "compare", "hop", "hop", "hop"),
+)
+# What is seen at once is learned early; what is left are the kinds that need several places at a time.
+LATER = replace(
+    LATE,
+    kinds=(*KINDS, *("count", "relation", "extreme", "compare") * 2, "compare", "hop"),
 )
 
 

@@ -64,7 +64,18 @@ def test_a_run_that_finds_its_plan_words_nothing(load, done):
 
 
 def test_the_plan_command(folder, done, tmp_path):
-    given = ("--pretrained", str(folder), "--sparsity", "0.34", "--samples", str(SAMPLES), "--k", "3", "--trials", "0")
+    given = (
+        "--pretrained",
+        str(folder),
+        "--sparsity",
+        "0.34",
+        "--samples",
+        str(SAMPLES),
+        "--k",
+        "3",
+        "--trials",
+        "0",
+    )
     with pytest.raises(SystemExit) as end:
         main(["plan", *given, "--repair", "linear", "-o", str(tmp_path / "plan.json")])
     assert not end.value.code and PruningPlan.load(tmp_path / "plan.json").repair

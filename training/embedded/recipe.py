@@ -38,7 +38,7 @@ class Recipe:
 
     size: Size = field(default_factory=Size)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
-    start: tuple[int | None, ...] = (0, 1, 2, None, 3, 4, None, 5, None, None, None, None)
+    start: tuple[int | None, ...] = tuple(range(12))
     align: int = 300
     early: int = 0
     warmup: int = 20

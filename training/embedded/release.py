@@ -37,7 +37,7 @@ tested and compared without a hub and without a GPU. It knows nothing of the rea
 
 ## Training
 
-    python -m training embedded runs/embedded --steps {steps} --decay {decay} --compiled
+    python -m training embedded runs/embedded --steps {steps} --decay {decay} --seed {seed}{source} --compiled
     python -m training release-embedded runs/embedded lmms_topoprune/embedded/model
 
 {start}
@@ -66,6 +66,9 @@ is aligned with the words of what is in a cell. All {layers} layers are there fr
 FROM_EARLIER = """\
 The vision tower and the projector are the earlier release's, and so are {kept} of the {layers} decoder
 layers, all different ones; the other {fresh} are fresh, and do nothing before the first step."""
+GONE_ON = """\
+This is an earlier release, trained on: all {layers} layers begin as they were there. EARLIER is its folder, from
+the repository's history."""
 
 
 def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:
@@ -109,6 +112,8 @@ def _card(
         parameters=model.num_parameters() / 1e6,
         vocab=len(processor.tokenizer),
         start=_start(recipe),
+        seed=recipe.seed,
+        source=" --source EARLIER" if recipe.start else "",
         steps=state["end"][0],
         decay=state["end"][1],
         batch=recipe.batch,
@@ -125,4 +130,6 @@ def _start(recipe: Recipe) -> str:
     kept = sum(layer is not None for layer in recipe.start)
     if not kept:
         return FROM_NOTHING.format(steps=recipe.vision.steps, layers=recipe.size.layers)
+    if kept == len(recipe.start):
+        return GONE_ON.format(layers=kept)
     return FROM_EARLIER.format(kept=kept, layers=recipe.size.layers, fresh=len(recipe.start) - kept)

@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration
 from lmms_topoprune._util.packaged import model_path
 from training.align import align
 from training.batches import Batches, loss_of
-from training.conversations import EARLY, LATE
+from training.conversations import EARLY, LATER
 from training.embedded import build, vision
 from training.embedded.recipe import Recipe
 from training.embedded.start import start_from
@@ -70,7 +70,7 @@ def train(
             layer.compile()
     batches = Batches(processor, build.wording, seed=recipe.seed, size=recipe.batch, context=recipe.context)
     run.train(
-        lambda step: loss_of(model, batches.draw(step, EARLY if step < recipe.early else LATE)),
+        lambda step: loss_of(model, batches.draw(step, EARLY if step < recipe.early else LATER)),
         lambda: first_token_accuracy(model, processor, build.wording, per_cell),
         every=every,
         say=say,

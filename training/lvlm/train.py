@@ -6,7 +6,7 @@ they are. The point is a decoder whose depth was made by pretraining.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,25 +17,13 @@ from transformers import LlavaForConditionalGeneration
 from lmms_topoprune.errors import InputError
 from training.align import align
 from training.batches import Batches, loss_of
-from training.conversations import EARLY, KINDS, LATE
+from training.conversations import EARLY, LATER
 from training.english import English, forgetting
 from training.evaluate import first_token_accuracy
 from training.loop import Run, Say, newest
 from training.lvlm import build
 from training.lvlm.adapter import Adapter
 from training.optimizer import Schedule, adamw
-
-# What is seen at once is learned early; what is left are the kinds that need several places at a time.
-LATER = replace(
-    LATE,
-    kinds=(
-        *KINDS,
-        *("count", "relation", "extreme", "compare") * 2,
-        "compare",
-        "hop",
-    ),
-)
-
 
 @dataclass(frozen=True)
 class Recipe:
