@@ -82,7 +82,7 @@ GROUPS = {
     "floors": FLOORS,
     "searches": SEARCHES,
     "greedy": {"greedy": SEARCHES["greedy"]},
-    "block_influence": {"block_influence": RULES["block_influence"]},
+    "scores": {name: RULES[name] for name in ("zigzag_influence", "block_influence")},
     "shares": SHARES,
 }
 TOPOLOGY = ("zigzag_influence", "zigzags", "intersections", "unions", "topology_angle_influence")
@@ -321,9 +321,7 @@ def cell(bench: Bench, mine: Floats, other: Floats, dense: Floats) -> str:
     "--judged", default=4, show_default=True, help="Passages a text, or documents a task, is judged by."
 )
 @click.option("--samples", default=96, show_default=True, help="To calibrate on.")
-@click.option(
-    "--groups", default="rules", show_default=True, help="Joined by commas: rules, floors, searches, shares."
-)
+@click.option("--groups", default="rules", show_default=True, help=f"Joined by commas: {', '.join(GROUPS)}.")
 @click.option("--reference", default="block_influence", show_default=True, help="Rules are compared with it.")
 @click.option("--tried", default=32, show_default=True, help="Of these, how many a trial reads.")
 @click.option("--dtype", default="float32", show_default=True, help="Of the weights: bfloat16 is faster.")

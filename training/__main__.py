@@ -36,8 +36,8 @@ def main() -> None:
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option("--steps", default=4000, show_default=True, help="Optimizer steps in all.")
-@click.option("--decay", default=600, show_default=True, help="Last steps, with a falling learning rate.")
+@click.option("--steps", default=1000, show_default=True, help="Optimizer steps in all.")
+@click.option("--decay", default=200, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, help="Draws weights, scenes and questions.")
 @click.option(

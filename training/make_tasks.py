@@ -26,7 +26,7 @@ IMAGES = 288
 SEED = 0
 TASKS = ("yesno", "vqa", "choice")
 HALVES = ("development", "confirmation")
-# Kinds of which the embedded model answers three quarters or more in that form: its card has the others too.
+# Kinds of which the embedded model of release 0.2 answered three quarters or more in that form.
 ASKED = {
     "yesno": ("shape", "color", "size", "existence", "extreme", "hop"),
     "vqa": questions.KINDS,
