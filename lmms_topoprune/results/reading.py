@@ -78,7 +78,11 @@ def series(plan: PruningPlan) -> str:
 
 
 def seed_of(plan: PruningPlan | None) -> int:
-    return 0 if plan is None else int(plan.calibration.get("seed", plan.parameters.get("seed", 0)) or 0)
+    """What drew the calibration samples or the layers; else those of the repair or the healing; 0 if nothing."""
+    if plan is None:
+        return 0
+    drawn = (part.get("seed") for part in (plan.calibration, plan.parameters, plan.repair, plan.heal))
+    return next((int(seed) for seed in drawn if seed is not None), 0)
 
 
 RESULTS = "_results.json"

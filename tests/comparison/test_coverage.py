@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import folders
 import numpy as np
@@ -144,6 +145,24 @@ def seeds(tmp_path):
         plan = folders.plan((seed, 5), "random", parameters={"seed": seed, "sparsity": 0.2})
         folders.write(tmp_path / f"s{seed}", {"vqa": folders.exact(scores)}, plan)
     return read_runs([tmp_path])
+
+
+def test_seeds_of_a_repair_are_one_row_as_well(tmp_path):
+    """Evenly spaced layers need no samples, but what repairs them was fitted to those of a seed."""
+    folders.write(tmp_path / "d", {"vqa": folders.exact([1.0] * 20)}, folders.plan((), "dense"))
+    for seed in SEEDS:
+        fitted = {
+            "method": "linear",
+            "version": 1,
+            "ridge": 0.1,
+            "source": "embedded",
+            "samples": 8,
+            "seed": seed,
+        }
+        plan = replace(folders.plan((3, 5), "uniform"), repair={**fitted, "fingerprint": f"{seed:016x}"})
+        folders.write(tmp_path / f"s{seed}", {"vqa": folders.exact([1.0, 0.0] * 10)}, plan)
+    labels = [row.label for row in compare(read_runs([tmp_path])).rows[1:]]
+    assert len(labels) == 1 and labels[0].endswith("(3 seeds)")
 
 
 def test_seeds_are_one_row_with_the_noise_between_them(seeds):
