@@ -1,6 +1,6 @@
 """The README's picture and its table: quality kept over chance against measured speed-up, a panel a model.
 
-    topoprune sweep --criteria zigzag_influence,block_influence,uniform,random \\
+    topoprune sweep --criteria zigzag_trials,zigzag_influence,block_influence,uniform,random \\
         --sparsities 0.1,0.2,0.3,0.4,0.5 --seeds 0,1,2 --limit 100 --samples 256 -o runs/figure/embedded
     topoprune sweep --pretrained runs/lvlm --criteria ... -o runs/figure/lvlm
     python benchmarks/figure.py "embedded=runs/figure/embedded" \\

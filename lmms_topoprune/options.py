@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,8 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError, shown, unknown
 from lmms_topoprune.plan import parse_layers
+
+log = logging.getLogger(__name__)
 
 CHOICES = {
     "selection": ("auto", "rank", "block", "path", "threshold"),
@@ -33,6 +36,8 @@ LEAST = {
     "protect_last": 0,
     "trials": 0,
 }
+LEAST_TRIED = 16
+"""With fewer samples a criterion that tries sets of layers by default tries none: the loss would be noise."""
 MOST_TRIALS = 10_000  # as many as a plan file holds
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
@@ -57,7 +62,7 @@ class PruningOptions:
     """Options of one pruning run.
 
     What is left out is the criterion's own default: `PruningOptions(criterion="topovlm").token` is "ret".
-    `dataclasses.replace` keeps what there is, also under another criterion.
+    `dataclasses.replace` keeps what there is, also under another criterion, such as the default's 32 trials.
 
     Attributes:
         sparsity: share of the decoder layers to drop, 0 <= s < 1; round(s * L) layers go; "auto" for as many
@@ -94,7 +99,8 @@ class PruningOptions:
         protect_last: how many layers at the end are never dropped.
         protect_massive: layers that write massive activations are never dropped.
         trials: how many sets of layers are tried at most: those that several criteria propose, then swaps of
-            single layers; the loss on the first 64 calibration samples without them decides.
+            single layers; the loss on the first 64 calibration samples without them decides. A criterion that
+            tries some by default tries none with fewer than 16 samples.
         repair: "linear" maps, "rescale" scales what is left so that the deleted layers are missed less;
             without training, on the same calibration samples.
         heal: training steps on the dense model's own answers, such as "200", or settings of HealingOptions
@@ -141,6 +147,8 @@ class PruningOptions:
         for name, value in own_defaults(self.criterion).items():
             if isinstance(getattr(self, name), _Own):
                 object.__setattr__(self, name, value)
+                if name == "trials" and value:
+                    self._without_noise()
         for field in fields(self):
             self._check_type(field.name, str(field.type))
         if self.sparsity != AUTO and not 0 <= self.share < 1:
@@ -171,6 +179,11 @@ class PruningOptions:
         for name, low in LEAST.items():
             if getattr(self, name) < low:
                 raise OptionError(f"{name} is {getattr(self, name)}; allowed: whole numbers from {low}")
+        if self.trials > 1 and self.criterion.startswith(registry.REVERSE):
+            raise OptionError(
+                f"trials is {self.trials} with criterion {self.criterion!r}, which a search would turn round "
+                "again; allowed: 0, 1"
+            )
         if self.trials > MOST_TRIALS:
             raise OptionError(f"trials is {self.trials}; allowed: whole numbers from 0 to {MOST_TRIALS}")
         if not 0 <= self.image_share <= 1:
@@ -178,6 +191,12 @@ class PruningOptions:
         name = "samples" if self.points == "samples" else "point_count"
         if min(self.ks) < 1 or max(self.ks) >= getattr(self, name):
             raise OptionError(f"k is {shown(self.k)}; allowed: 1 <= k < {name} ({getattr(self, name)})")
+
+    def _without_noise(self) -> None:
+        samples = self.samples
+        if isinstance(samples, int) and samples < LEAST_TRIED:
+            object.__setattr__(self, "trials", 0)
+            log.warning("samples is %d: too few for trials, so the scores alone decide", samples)
 
     @property
     def healing(self) -> HealingOptions | None:

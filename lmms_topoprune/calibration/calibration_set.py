@@ -58,7 +58,9 @@ class CalibrationSet:
     source: str = "given"
     seed: int = 0
     _prompters: dict[int, Prompter] = field(default_factory=dict, repr=False)
-    _answers: WeakKeyDictionary[Any, Answers] = field(default_factory=WeakKeyDictionary, repr=False)
+    _answers: WeakKeyDictionary[Any, dict[int, Answers]] = field(
+        default_factory=WeakKeyDictionary, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -72,9 +74,9 @@ class CalibrationSet:
         """What words these samples; it remembers its prompts, and is the same one for the same processor."""
         return self._prompters.setdefault(id(processor), Prompter(processor))
 
-    def answers(self, model: Any) -> Answers:
-        """What this dense model answers, as far as it was asked: trials and healings ask for the same."""
-        return self._answers.setdefault(model, {})
+    def answers(self, model: Any, processor: Any) -> Answers:
+        """What this dense model answered so far: trials ask for the same, and so do healings."""
+        return self._answers.setdefault(model, {}).setdefault(id(processor), {})
 
     def prompt_fingerprint(self, processor: Any) -> str:
         """Of the samples, their prompts and what the processor does to pixels."""

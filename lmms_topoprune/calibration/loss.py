@@ -28,7 +28,7 @@ ANSWER_TOKENS = 16
 # and greedy search measures it some hundred times.
 MAX_TEXTS = 64
 IGNORE = -100
-Answers = MutableMapping[tuple[str, ...], torch.Tensor]
+Answers = MutableMapping[tuple[bytes, ...], torch.Tensor]
 """Token ids (B, A) that the dense model answers with, by the digests of a batch's samples."""
 NO_TOKEN = "the calibration texts hold no token whose loss could be measured"
 

@@ -20,9 +20,9 @@ def command(**arguments: Any) -> None:
     """Decide which layers go and write that to a plan file.
 
     The model reads the calibration samples once; the criterion scores its layers; the selection drops
-    round(sparsity * L) of them, or as many as --drop, --parameters or --sparsity auto say. With --trials the
-    loss picks among the proposals of several criteria. A plan is a small JSON file with everything that
-    decided it, and is used by
+    round(sparsity * L) of them, or as many as --drop, --parameters or --sparsity auto say. The loss of
+    32 trials then picks among the proposals of several criteria; --trials 0 leaves that out. A plan is a
+    small JSON file with everything that decided it, and is used by
 
     \b
       topoprune eval --model_args pretrained=embedded,plan=plan.json ...
@@ -31,8 +31,8 @@ def command(**arguments: Any) -> None:
     \b
     Examples:
       topoprune plan --sparsity 0.3 -o plan.json
-      topoprune plan --drop 8 --trials 32 -o plan.json
-      topoprune plan --sparsity auto --tolerance 0.05 --trials 16 -o plan.json
+      topoprune plan --drop 8 --trials 0 -o plan.json
+      topoprune plan --sparsity auto --tolerance 0.05 -o plan.json
       topoprune plan --criterion block_influence --sparsity 0.2 --samples 128
       topoprune plan --pretrained llava-hf/llava-1.5-7b-hf --sparsity 0.25
     """
@@ -61,6 +61,12 @@ def command(**arguments: Any) -> None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):
             click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
+    if best := plan.winner:
+        first = float(plan.trials[0]["loss"])
+        click.echo(
+            f"The trials chose, not the scores: loss {best['loss']:.4f}, proposed by {best['by']}; "
+            f"the scores' own set has {first:.4f}."
+        )
     if output:
         click.echo(f"Plan written to {output}.")
 

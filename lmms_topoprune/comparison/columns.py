@@ -215,7 +215,7 @@ COSTS = (
         "calibration_seconds",
         "calibration (s)",
         1.0,
-        "calibration pass, scoring, selection, repair and healing",
+        "calibration pass, scoring, selection, trials, repair and healing",
     ),
 )
 """Name in Row.cost, heading, factor, what it is."""

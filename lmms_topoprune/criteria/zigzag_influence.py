@@ -37,6 +37,6 @@ def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> Lay
 settled = replace(
     score,
     name="zigzag_trials",
-    summary="zigzag_influence, settled by 32 trials",
+    summary="zigzag_influence, settled by trials",
     defaults={**score.defaults, "trials": 32},
 )

@@ -44,6 +44,7 @@ def heal(
     key: str = "",
     tell: Tell = lambda step, loss, tokens: None,
     ranks: Ranks | None = None,
+    prompter: Prompter | None = None,
     answers: Answers | None = None,
 ) -> dict[str, float]:
     """Train a pruned model on the answers of the dense one; no labels are read.
@@ -64,6 +65,7 @@ def heal(
         key: what decides the healed weights besides the options, such as a plan's hash.
         tell: told after every step.
         ranks: processes that share every step, each with a batch of its own; all get the same weights.
+        prompter: words the samples, in place of a new one.
         answers: the dense model's that are known from before, to which new ones are added.
 
     Returns:
@@ -75,7 +77,7 @@ def heal(
             deletion is as it was.
     """
     start, model, ranks = time.perf_counter(), deletion.model, ranks or Ranks()
-    prompter = Prompter(processor)
+    prompter = prompter or Prompter(processor)
     check_weights(model)
     train, held_out = split(samples, options, seed)
     check_samples(len(train) + len(held_out), options, ranks.world)

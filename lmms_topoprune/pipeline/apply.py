@@ -97,7 +97,8 @@ def _heal(
             heal(
                 deletion, processor, calibration.samples, options, seed=seed,
                 facts=plan.heal, checkpoint=checkpoint, key=plan.hash, tell=tell, ranks=ranks,
-                answers=calibration.answers(deletion.model),
+                prompter=calibration.prompter(processor),
+                answers=calibration.answers(deletion.model, processor),
             )  # fmt: skip
     except BaseException:
         deletion.restore()

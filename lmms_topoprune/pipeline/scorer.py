@@ -219,7 +219,7 @@ class Scorer:
             if not oracles:
                 calibration, size = self.calibration(members[0]), members[0].calibration_batch
                 prompter = calibration.prompter(self.processor)
-                answers = calibration.answers(self.model)
+                answers = calibration.answers(self.model, self.processor)
                 oracle = LossOracle.of(self.model, prompter, calibration.samples, size, answers=answers)
                 oracles.append(oracle)
                 oracles[0].progress = self.progress

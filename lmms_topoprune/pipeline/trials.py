@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
 from lmms_topoprune.calibration.loss import MAX_TEXTS, LossOracle, Predictions
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import InputError, SurgeryError
+from lmms_topoprune.errors import InputError, SurgeryError, out_of_memory
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.apply import apply_plan
 from lmms_topoprune.pipeline.cache_schema import LOSSES, SettledTrials
@@ -41,6 +41,7 @@ ROUND = 8
 MUCH = 1.0  # nats: of a tolerance, more than anybody means
 BROKEN = 1e4  # nats: the loss of a model without numbers, or of a repair that is not possible
 Advance = Callable[[float], None]
+Result = TypeVar("Result")
 
 
 def settle(
@@ -217,7 +218,7 @@ class Losses:
     def dense(self) -> Predictions:
         """Of the model as it is."""
         if () not in self.known:
-            parts = self.ranks.together(lambda: self.oracle.predictions())
+            parts = self.ranks.together(lambda: self._fitting(lambda: self.oracle.predictions()))
             self._keep({(): _total(part for rank in parts for part in rank)})
         return self.known[()]
 
@@ -242,12 +243,13 @@ class Losses:
             advance(count / len(self.oracle.texts))
             self.ranks.check()
 
-        parts = self.ranks.together(lambda: self.oracle.predictions_without(sets, told))
+        work = partial(self._fitting, lambda: self.oracle.predictions_without(sets, told))
+        parts = self.ranks.together(work)
         return [_total(text for rank in parts for text in rank[number]) for number in range(len(sets))]
 
     def _repaired(self, sets: Sequence[Layers], advance: Advance) -> list[Predictions]:
         announce(((dropped, self.plan.repair) for dropped in sets), self.sums)
-        self.ranks.each(lambda: self.oracle.whole)  # of the dense model
+        self.ranks.each(lambda: self._fitting(lambda: self.oracle.whole))  # of the dense model
         found = []
         for dropped in sets:
             found.append(self._of_repaired(dropped))
@@ -268,12 +270,24 @@ class Losses:
             parts = self.ranks.together(self.oracle.predictions)
         return _total(part for rank in parts for part in rank)
 
+    def _fitting(self, work: Callable[[], Result]) -> Result:
+        """What it gives; one process halves its batches where memory runs out, as calibration does."""
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.batch_size == 1 or self.ranks.world > 1:
+                    raise
+                self.batch_size //= 2
+                self.__dict__.pop("oracle", None)
+                log.warning("memory ran out; trials go on with batches of %d", self.batch_size)
+
     @cached_property
     def oracle(self) -> LossOracle:
         """On this process's share of the samples."""
         share = slice(self.ranks.rank, None, self.ranks.world)
         prompter = self.calibration.prompter(self.processor)
-        answers = self.calibration.answers(self.model)
+        answers = self.calibration.answers(self.model, self.processor)
         return LossOracle.of(self.model, prompter, self.calibration.samples, self.batch_size, share, answers)
 
 

@@ -159,7 +159,9 @@ def kept_text(group: Group | None) -> str:
 
 
 def is_floor(criterion: str) -> bool:
-    return criterion.split(" ")[0] == FLOOR
+    """Random layers, but not those that a search began with."""
+    name, *changed = criterion.split(" ")
+    return name == FLOOR and not any(each.startswith("trials=") for each in changed)
 
 
 def sentence(

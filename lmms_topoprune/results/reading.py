@@ -78,7 +78,7 @@ def series(plan: PruningPlan) -> str:
 
 
 def seed_of(plan: PruningPlan | None) -> int:
-    """What drew the calibration samples or the layers; else those of the repair or the healing; 0 if nothing."""
+    """What drew the calibration samples or the layers, else those of the repair or the healing; or 0."""
     if plan is None:
         return 0
     drawn = (part.get("seed") for part in (plan.calibration, plan.parameters, plan.repair, plan.heal))

@@ -91,7 +91,7 @@ def model_card(
             if plan.changes_weights
             else ", `mergekit.yaml` the same deletion as a mergekit configuration.\n"
         ),
-        *_method(plan.criterion),
+        *_method(plan.criterion, len(plan.trials)),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n" + "\n".join(parts)))
 
@@ -100,17 +100,18 @@ def _repair(plan: PruningPlan) -> registry.Repair:
     return registry.get_repair(plan.repair["method"])
 
 
-def _method(name: str) -> list[str]:
+def _method(name: str, trials: int) -> list[str]:
     """What the criterion says of itself, and how to cite it; nothing of one turned round or not named."""
     criterion = registry.by_plain_name(name)
     if criterion is None or criterion.reversed or not criterion.papers:
         return []
     papers = "".join(f"- {paper} ({address})\n" for paper, address in criterion.papers.items())
+    told = f"the best of {trials} sets of layers by their loss" if trials else "by its scores alone"
     cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]
     return [
         "## Method\n",
         f"The layers were chosen by lmms-topoprune's criterion `{criterion.name}` ({criterion.summary}), "
-        f"which builds on\n\n{papers}",
+        f"{told}, which builds on\n\n{papers}",
         *cited,
     ]
 

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForImageTextToText, LlavaProcessor, PreTrainedModel
 
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
+from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.cli.main import main
 from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, SurgeryError
@@ -114,8 +115,8 @@ def test_the_dense_model_answers_once_for_many_healings(
     samples: Sequence[Sample],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Plans from one calibration set ask it nothing twice, and heal to the weights of a run by itself."""
-    model, given, asked = tiny_llava(layers=6), samples[:16], []
+    """Plans from one calibration set ask and word nothing twice, and heal as in a run by itself."""
+    model, given, asked, worded = tiny_llava(layers=6), samples[:16], [], []
     plans = [plan_for(model, embedded_processor, given, layers=layers) for layers in ("2-3", "1+4")]
     with apply_plan(model, embedded_processor, plans[1], samples=given):
         alone = logits(model)
@@ -123,12 +124,13 @@ def test_the_dense_model_answers_once_for_many_healings(
     monkeypatch.setattr(
         type(model), "generate", lambda *args, **more: asked.append(1) or generate(*args, **more)
     )
-    counts = []
+    counts, word = [], Prompter._word
+    monkeypatch.setattr(Prompter, "_word", lambda *args: worded.append(1) or word(*args))
     for plan in plans:
         with apply_plan(model, embedded_processor, plan, calibrations=sets):
             healed = logits(model)
         counts.append(len(asked))
-    assert counts[0] == counts[1] > 0
+    assert counts[0] == counts[1] > 0 and len(worded) == len(given)
     assert torch.equal(healed, alone)
 
 

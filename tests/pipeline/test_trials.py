@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import wraps
 from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from lmms_topoprune import registry
 from lmms_topoprune._util import files
@@ -16,7 +18,7 @@ from lmms_topoprune.calibration.loss import IGNORE, LossOracle, Predictions
 from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import InputError, OptionError
-from lmms_topoprune.options import PruningOptions
+from lmms_topoprune.options import LEAST_TRIED, PruningOptions
 from lmms_topoprune.pipeline import Planner, trials
 from lmms_topoprune.pipeline.cache_schema import CalibrationFacts
 from lmms_topoprune.pipeline.proposals import PROPOSERS, Proposal, distinct, proposers, similarity, swap_order
@@ -357,3 +359,38 @@ def test_the_default_searches_and_its_parts_and_its_reverse_do_not(planner):
     assert len(settled.trials) > 1 and not alone.trials
     assert settled.trials[0]["dropped"] == list(alone.dropped)
     assert settled.winner["loss"] <= settled.trials[0]["loss"]
+
+
+def test_too_few_samples_are_not_searched_on_by_default(caplog):
+    """A loss on three answers is noise: the scores alone decide, and that is said."""
+    assert PruningOptions(samples=LEAST_TRIED - 1, k="3").trials == 0
+    assert "too few for trials" in caplog.text
+    assert PruningOptions(samples=LEAST_TRIED, k="3").trials == 32
+    assert PruningOptions(samples=8, k="3", trials=4).trials == 4  # whoever asks for them gets them
+
+
+def test_what_is_turned_round_is_not_searched_from():
+    with pytest.raises(OptionError, match="trials is 4 with criterion 'reverse:cosine'"):
+        PruningOptions(criterion="reverse:cosine", trials=4)
+
+
+def test_trials_go_on_with_smaller_batches_when_memory_runs_out(
+    tiny_llava, embedded_processor, samples, monkeypatch
+):
+    model, plans = tiny_llava(layers=8), []
+    forward = type(model).forward
+
+    @wraps(forward)
+    def small(self, *arguments, **given):
+        if len(given["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, *arguments, **given)
+
+    for limited in (False, True):
+        if limited:
+            monkeypatch.setattr(type(model), "forward", small)
+        made = Planner("tiny", model, embedded_processor, cache=Cache(None), samples=samples[:16])
+        plans.append(made.plan(OPTIONS))
+    assert plans[0].dropped == plans[1].dropped
+    losses = [[trial["loss"] for trial in plan.trials] for plan in plans]
+    np.testing.assert_allclose(*losses, rtol=1e-4)

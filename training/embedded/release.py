@@ -67,8 +67,8 @@ FROM_EARLIER = """\
 The vision tower and the projector are the earlier release's, and so are {kept} of the {layers} decoder
 layers, all different ones; the other {fresh} are fresh, and do nothing before the first step."""
 GONE_ON = """\
-This is an earlier release, trained on: all {layers} layers begin as they were there. EARLIER is its folder, from
-the repository's history."""
+This is release 0.2's, trained on: all {layers} layers begin as they were there. EARLIER is its folder, as of
+commit 84280ed. Its own training is told there."""
 
 
 def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Training of the embedded model.
 
-The vision tower is trained first and then frozen, as in LLaVA; the decoder is trained from the start
-at its full depth. No layer dropout, no loss on intermediate layers, no layers copied from others: the
-result is as sensitive to deletion as any model.
+The vision tower is trained first and then frozen, as in LLaVA; the decoder is trained at its full depth,
+from nothing or from an earlier release. No layer dropout, no loss on intermediate layers, no layer that is
+a copy of another: the result is as sensitive to deletion as any model.
 """
 
 from __future__ import annotations

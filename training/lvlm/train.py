@@ -25,6 +25,7 @@ from training.lvlm import build
 from training.lvlm.adapter import Adapter
 from training.optimizer import Schedule, adamw
 
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the weights, but for the parts it starts from and how long it is trained.
