@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from repair import criteria_option, listed, passage_losses, split
 
-from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.plan import format_layers
 
 TRAINED, UNSEEN = ("anarchism", "handbook"), ("jargon", "reference")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from lmms_topoprune.comparison.regression import regress
     from lmms_topoprune.comparison.side_by_side import compare
     from lmms_topoprune.heal.healing import heal as heal_model
-    from lmms_topoprune.options import HealingOptions, PruningOptions
+    from lmms_topoprune.heal_options import HealingOptions
+    from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
     from lmms_topoprune.plan import PruningPlan
     from lmms_topoprune.registry import criterion
@@ -58,7 +59,7 @@ __all__ = [
 
 # Where each is; a name of its own where a room already has the short one.
 _PLACES = {
-    "HealingOptions": "options",
+    "HealingOptions": "heal_options",
     "LayerScores": "selection",
     "PairScores": "selection",
     "Planner": "pipeline",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError, shown, unknown
+from lmms_topoprune.heal_options import HealingOptions, allowed_values, as_kind
 from lmms_topoprune.plan import parse_layers
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,6 @@ CHOICES = {
 }
 NO_REPAIR = NO_HEALING = "none"
 AUTO = "auto"
-HEALING_METHODS = ("lora", "full")
-HEALING_LEAST = {"steps": 1, "rank": 1, "batch": 1, "check_every": 1, "patience": 0}
-PEAK = {"lora": 5e-4, "full": 5e-5}
 LEAST = {
     "samples": 3,
     "point_count": 8,
@@ -39,7 +36,6 @@ LEAST = {
 LEAST_TRIED = 16
 """With fewer samples a criterion that tries sets of layers by default tries none: the loss would be noise."""
 MOST_TRIALS = 10_000  # as many as a plan file holds
-ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
 
 
 @dataclass(frozen=True)
@@ -215,9 +211,9 @@ class PruningOptions:
         if (value is None and "None" in wanted) or (name == "sparsity" and value == AUTO):
             return
         try:
-            object.__setattr__(self, name, _as(kind, value))
+            object.__setattr__(self, name, as_kind(kind, value))
         except (TypeError, ValueError, OverflowError):
-            allowed = _allowed(kind, LEAST.get(name))
+            allowed = allowed_values(kind, LEAST.get(name))
             raise OptionError(f"{name} is {shown(value)}; allowed: {allowed}") from None
 
     @property
@@ -278,125 +274,6 @@ class PruningOptions:
         return cls(**{**defaults, **{n: arguments.pop(n) for n in cls.names() if n in arguments}})
 
 
-@dataclass(frozen=True)
-class HealingOptions:
-    """How a pruned model is trained on the dense model's own answers.
-
-    Attributes:
-        steps: optimizer steps.
-        method: "lora" trains low-rank updates of every linear map of the decoder layers that stay (Hu et
-            al. 2022, arXiv 2106.09685), which are merged at the end; "full" trains these layers themselves.
-        rank: of the low-rank updates.
-        learning_rate: peak of AdamW's learning rate; by default 5e-4 with LoRA and 5e-5 without.
-        batch: samples a step and process.
-        seam_weight: weight of the hidden states behind every cut beside the logits; 0 leaves them out.
-        held_out: share of the samples that is never trained on and decides when to stop.
-        check_every: steps between two looks at the held-out share, each with a checkpoint.
-        patience: looks without an improvement after which training stops; 0 never stops early.
-        checkpointing: recompute activations instead of keeping them: less memory, a third more time.
-    """
-
-    steps: int = 200
-    method: str = "lora"
-    rank: int = 16
-    learning_rate: float | None = None
-    batch: int = 8
-    seam_weight: float = 1.0
-    held_out: float = 0.1
-    check_every: int = 25
-    patience: int = 4
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            kind = str(field.type).split(" ")[0]
-            value, low = getattr(self, field.name), HEALING_LEAST.get(field.name)
-            if value is None and "None" in str(field.type):
-                continue
-            try:
-                object.__setattr__(self, field.name, _as(kind, value))
-            except (TypeError, ValueError, OverflowError):
-                raise OptionError(
-                    f"heal {field.name} is {shown(value)}; allowed: {_allowed(kind, low)}"
-                ) from None
-            if low is not None and getattr(self, field.name) < low:
-                raise OptionError(f"heal {field.name} is {shown(value)}; allowed: {_allowed(kind, low)}")
-        if self.method not in HEALING_METHODS:
-            raise unknown("heal method", self.method, HEALING_METHODS)
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise OptionError(f"heal learning_rate is {self.learning_rate}; allowed: between 0 and 1")
-        if not 0 <= self.seam_weight < math.inf:
-            raise OptionError(f"heal seam_weight is {self.seam_weight}; allowed: 0 or more")
-        if not 0 < self.held_out <= 0.5:
-            raise OptionError(f"heal held_out is {self.held_out}; allowed: 0 < held_out <= 0.5")
-
-    @property
-    def peak(self) -> float:
-        """The peak learning rate."""
-        return self.learning_rate or PEAK[self.method]
-
-    @classmethod
-    def parse(cls, text: str) -> HealingOptions:
-        """From "steps=200+rank=8"; a number alone is the steps.
-
-        Raises:
-            OptionError: no such setting, or not a value of its type.
-        """
-        text = f"steps={text}" if text.isdecimal() else text
-        kinds = {field.name: str(field.type).split(" ")[0] for field in fields(cls)}
-        given: dict[str, Any] = {}
-        for part in text.split("+"):
-            name, equals, value = part.partition("=")
-            if not equals:
-                raise OptionError(
-                    f"heal holds {shown(part)}; allowed: none, a number of steps, or settings joined by +, "
-                    "such as steps=200+rank=8"
-                )
-            if name not in kinds:
-                raise unknown("heal setting", name, kinds)
-            given[name] = _read(name, value, kinds[name])
-        return cls(**given)
-
-    @classmethod
-    def of_plan(cls, facts: Mapping[str, Any]) -> HealingOptions:
-        """As a plan tells them among other facts."""
-        return cls(**{name: value for name, value in facts.items() if name in cls.names()})
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls))
-
-    @property
-    def text(self) -> str:
-        """The steps and whatever is not the default, so that `parse` reads it."""
-        changed = {
-            f.name: getattr(self, f.name) for f in fields(self)[1:] if getattr(self, f.name) != f.default
-        }
-        if self.peak == PEAK[self.method]:
-            changed.pop("learning_rate", None)
-        return "+".join(f"{name}={value}" for name, value in {"steps": self.steps, **changed}.items())
-
-    def to_json(self) -> dict[str, Any]:
-        """Every option, the learning rate as it is used."""
-        return {**asdict(self), "learning_rate": self.peak}
-
-
-def _read(name: str, text: str, kind: str) -> Any:
-    """A setting of a healing from text."""
-    try:
-        if kind == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        return {"int": int, "float": float}.get(kind, str)(text)
-    except (ValueError, KeyError):
-        raise OptionError(
-            f"heal {name} is {shown(text)}; allowed: {_allowed(kind, HEALING_LEAST.get(name))}"
-        ) from None
-
-
-def _allowed(kind: str, low: int | None) -> str:
-    return ALLOWED[kind] if low is None else f"whole numbers from {low}"
-
-
 def own_defaults(criterion: str) -> dict[str, Any]:
     """The options that hang on the criterion, as it has them when nothing is given.
 
@@ -409,11 +286,3 @@ def own_defaults(criterion: str) -> dict[str, Any]:
         if name not in general:
             raise unknown(f"a default of criterion {criterion}", name, general)
     return general | own
-
-
-def _as(kind: str, value: Any) -> Any:
-    """The value as that type; TypeError if it is none, and no number of 400 digits is a float."""
-    taken = {"str": (str, int, float), "float": (int, float), "int": (int,), "bool": (bool,)}[kind]
-    if not isinstance(value, taken) or (kind != "bool" and isinstance(value, bool)):
-        raise TypeError
-    return {"str": str, "float": float}.get(kind, lambda same: same)(value)

@@ -17,7 +17,7 @@ PACKAGE = Path(lmms_topoprune.__file__).parent
 NAME = PACKAGE.name
 
 BASE = {"errors", "_util"}
-DATA = {*BASE, "selection", "plan", "registry", "options"}
+DATA = {*BASE, "selection", "plan", "registry", "options", "heal_options"}
 SCIENCE = {*DATA, "surgery", "calibration"}
 # A room is a folder, or a module at the top. Each may import itself and these, lazily or not; whatever a room
 # may not import has no arrow in docs or below.
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": BASE,
     "registry": {*BASE, "selection"},
     "families": {*BASE, "registry"},
-    "options": {*BASE, "plan", "registry"},
+    "heal_options": BASE,
+    "options": {*BASE, "plan", "registry", "heal_options"},
     "topology": {*BASE, "selection"},
     "surgery": {*BASE, "compat", "plan", "registry"},
     "embedded": BASE,

@@ -90,7 +90,8 @@ def _check_output(output: str, overwrite: bool) -> None:
 
 def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> PruningOptions:
     """The plan with its repair and healing, as options; what is not given is the plan's, or the default."""
-    from lmms_topoprune.options import NO_REPAIR, HealingOptions, PruningOptions
+    from lmms_topoprune.heal_options import HealingOptions
+    from lmms_topoprune.options import NO_REPAIR, PruningOptions
 
     if not plan.dropped:
         raise InputError(f"plan {plan_file!r} drops no layer, so there is nothing to heal; make another plan")

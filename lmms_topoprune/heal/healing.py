@@ -21,7 +21,7 @@ from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, MissingExtraError, SurgeryError
 from lmms_topoprune.heal.overlay import overlay_on
 from lmms_topoprune.heal.training import Checkpoint, Progress, Tell, Training
-from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.surgery import Deletion, decoder_layers
 from lmms_topoprune.surgery.edits import HEALING, OUTCOME
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lmms_topoprune.errors import SurgeryError
-from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.heal_options import HealingOptions
 
 ADAPTER = "healing"
 NewWeights = dict[nn.Module, dict[str, nn.Parameter]]

@@ -29,7 +29,7 @@ from lmms_topoprune.calibration.tokens import Tokens
 from lmms_topoprune.errors import InputError, SurgeryError, shown
 from lmms_topoprune.heal.distillation import Loss, Outcome, Seams, dense_again, loss_of, predicted
 from lmms_topoprune.heal.overlay import Overlay
-from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.surgery import Deletion
 
 Tensors = dict[str, torch.Tensor]

@@ -17,7 +17,8 @@ from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, OptionError
 from lmms_topoprune.heal.healing import heal, healing_facts
 from lmms_topoprune.heal.training import Tell
-from lmms_topoprune.options import HealingOptions, PruningOptions
+from lmms_topoprune.heal_options import HealingOptions
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.repair.probes import SamplePasses

@@ -9,7 +9,8 @@ from typing import Any
 from lmms_topoprune import registry
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.overlay import check_linear_maps
-from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
+from lmms_topoprune.heal_options import HealingOptions
+from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.plan import PruningPlan, parse_layers
 from lmms_topoprune.surgery import decoder_layers
 from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized

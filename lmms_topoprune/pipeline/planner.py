@@ -30,7 +30,8 @@ from lmms_topoprune.criteria.scoring import check_samples
 from lmms_topoprune.errors import InputError, reason_of
 from lmms_topoprune.heal.healing import check_machine, check_weights
 from lmms_topoprune.heal.healing import check_samples as check_healed_samples
-from lmms_topoprune.options import AUTO, HealingOptions, PruningOptions
+from lmms_topoprune.heal_options import HealingOptions
+from lmms_topoprune.options import AUTO, PruningOptions
 from lmms_topoprune.pipeline import checks
 from lmms_topoprune.pipeline.apply import with_healing, with_repair
 from lmms_topoprune.pipeline.before_loading import Keys, known_plan, remember

@@ -14,7 +14,8 @@ from lmms_topoprune._util import files
 from lmms_topoprune._util.checked_files import CorruptFileError, read_object, understood
 from lmms_topoprune.errors import InputError, unknown
 from lmms_topoprune.families import registered
-from lmms_topoprune.options import HealingOptions, PruningOptions
+from lmms_topoprune.heal_options import HealingOptions
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.plan import SCHEMA, PruningPlan, format_layers
 from lmms_topoprune.results.sample_files import Samples, read_columns, read_samples
 from lmms_topoprune.results.scores import UnitScores, reported_metrics, task_scores

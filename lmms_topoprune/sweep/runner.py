@@ -14,7 +14,8 @@ import torch
 from lmms_topoprune.calibration.calibration_set import CalibrationSets
 from lmms_topoprune.calibration.sources import Reader
 from lmms_topoprune.errors import InputError, TopopruneError
-from lmms_topoprune.options import HealingOptions, PruningOptions
+from lmms_topoprune.heal_options import HealingOptions
+from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner
 from lmms_topoprune.plan import PruningPlan, format_layers
 from lmms_topoprune.results.reading import Run

@@ -18,7 +18,7 @@ from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.distillation import Outcome, Seams, dense_again, loss_of
 from lmms_topoprune.heal.healing import check_weights, heal, split
 from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay, check_linear_maps
-from lmms_topoprune.options import HealingOptions
+from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint
 
 IDS = {"input_ids": torch.arange(3, 12)[None]}
