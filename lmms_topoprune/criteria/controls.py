@@ -26,6 +26,7 @@ topology_reversed = replace(
     summary="topology without the zigzag: Betti numbers",
     parameters=("k", "dimension", "metric"),
     selection="path",
+    defaults={"protect_massive": True},
 )
 def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the zigzag: only the Betti numbers of the states are compared, min / max.
@@ -48,6 +49,7 @@ def _ratio(numbers: np.ndarray) -> np.ndarray:
     summary="topology with the states in random order",
     parameters=("k", "dimension", "metric", "seed"),
     selection="path",
+    defaults={"protect_massive": True},
 )
 def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     """Without the order of the layers: the zigzag runs through the states in a random order.

@@ -42,6 +42,7 @@ GARDINAZZI_BIBTEX = """\
     bibtex=GARDINAZZI_BIBTEX,
     parameters=("k", "dimension", "metric"),
     selection="path",
+    defaults={"protect_massive": True},
 )
 def pairwise(states: HiddenStates, options: PruningOptions) -> PairScores:
     """J_p(i, j), the bars alive at both states over the bars alive at either; the mean over several k."""
@@ -54,7 +55,7 @@ multiscale = replace(
     pairwise,
     name="multiscale",
     summary="topology at three neighborhood sizes, averaged",
-    defaults={"k": "5+10+15"},
+    defaults={"k": "5+10+15", "protect_massive": True},
 )
 
 

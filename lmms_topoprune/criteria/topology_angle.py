@@ -26,7 +26,7 @@ SHALLOW = 8  # fewer layers have no middle of their own
     builds_on=(topology.pairwise, angular.score),
     parameters=("k", "dimension", "metric"),
     selection="path",
-    defaults={"token": "mean"},
+    defaults={"token": "mean", "protect_massive": True},
 )
 def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """The topological Jaccard and the angular similarity of two states, balanced."""

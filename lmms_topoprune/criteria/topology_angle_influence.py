@@ -24,7 +24,7 @@ from lmms_topoprune.selection import TINY, PairScores
     sums=("token_cosine",),
     parameters=("k", "dimension", "metric"),
     selection="rank",
-    defaults={"token": "mean"},
+    defaults={"token": "mean", "protect_massive": True},
 )
 def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> PairScores:
     """The topological Jaccard, the angular similarity and block influence of two states, balanced."""

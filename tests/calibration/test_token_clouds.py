@@ -211,7 +211,16 @@ def test_the_layer_that_writes_massive_activations_is_named_and_stays(massive, e
     for name in ("zigzag_influence", "zigzags", "unions", "intersections"):
         assert PruningOptions(criterion=name).protect_massive
         assert 3 not in plan(criterion=name, point_count=60).dropped
-    for name in ("gardinazzi", "cosine", "block_influence", "angular", "knn_overlap"):
+    for name in (
+        "topology",
+        "multiscale",
+        "topology_angle",
+        "topology_angle_influence",
+        "static",
+        "shuffled",
+    ):
+        assert PruningOptions(criterion=name).protect_massive  # this project's own, and their controls
+    for name in ("gardinazzi", "topovlm", "cosine", "block_influence", "angular", "knn_overlap"):
         assert not PruningOptions(criterion=name).protect_massive
 
 

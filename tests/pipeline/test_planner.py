@@ -57,7 +57,7 @@ def test_a_plan_says_what_it_depends_on(plan_for):
     plan = plan_for(sparsity=0.3)
     assert plan.parameters == {
         "version": 1, "k": "3", "dimension": 1, "metric": "euclidean", "sparsity": 0.3, "selection": "path",
-        "protect_first": 1, "protect_last": 1, "state": "residual",
+        "protect_first": 1, "protect_last": 1, "protect_massive": True, "state": "residual",
     }  # fmt: skip
     assert plan.calibration.keys() == {"source", "samples", "seed", "token", "state", "fingerprint"}
     assert plan.calibration["samples"] == 32
