@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from repair import criteria_option, listed, passage_losses, split
 
+from lmms_topoprune.comparison.statistics import percentile_interval
 from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.plan import format_layers
 
@@ -57,7 +58,8 @@ def main(folder: Path, output: Path, **asked: Any) -> None:
         for start in asked["starts"].split(","):
             repair = "none" if start == "pruned" else "linear"
             bench.measure(criterion, plan, repair, HealingOptions.parse(asked["heal"]), seed)
-    click.echo(table(json.loads(output.read_text())))
+    found = json.loads(output.read_text())
+    click.echo(table(found) + "\n\n" + summary(found))
 
 
 class _Texts:
@@ -149,6 +151,33 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
             + " | ".join([layers, repair, healing, seed, *figures, *spent])
             + " |"
         )
+    return "\n".join(lines)
+
+
+def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Perplexity over the dense one's, a line a criterion, repair and healing.
+
+    Resampled over seeds and passages at once.
+    """
+    rng, dense = np.random.default_rng(0), next(v for k, v in found.items() if k.startswith("none none none"))
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for key, entry in found.items():
+        _, repair, healing, _, _ = key.split(" ")
+        for criterion in entry["criteria"]:
+            groups.setdefault(f"{criterion} | {repair} | {healing}", []).append(entry)
+    lines = [
+        "| dropped by | repair | healing | seeds | trained texts | other texts |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for name, entries in sorted(groups.items()):
+        cells = []
+        for kind in ("trained", "unseen"):
+            gaps = np.array([entry[kind] for entry in entries]) - np.array(dense[kind])  # (seeds, passages)
+            seeds, passages = (rng.integers(size, size=(2000, size)) for size in gaps.shape)
+            means = np.exp(gaps[seeds[:, :, None], passages[:, None]].mean((1, 2)))
+            ends = percentile_interval(means)
+            cells.append(f"{math.exp(gaps.mean()):.2f} ({ends.low:.2f} to {ends.high:.2f})")
+        lines.append(f"| {name} | {len(entries)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

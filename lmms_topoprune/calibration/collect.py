@@ -184,18 +184,23 @@ def _batches(
             limit = 1
             waiting.append(batch)
         except (RuntimeError, MemoryError) as error:
-            limit = _halved(error, len(batch), batch[0])
+            limit = halved(error, len(batch), f"calibration sample {batch[0]}")
             waiting.append(batch)
         else:
             yield len(batch)
 
 
-def _halved(error: Exception, size: int, sample: int) -> int:
-    """The next batch size after a failed batch of that size."""
+def halved(error: Exception, size: int, one: str) -> int:
+    """The next batch size after a failed batch of that size.
+
+    Raises:
+        InputError: one sample, named so, was too much.
+        Exception: the error, if it is not about memory.
+    """
     if not out_of_memory(error):
         raise error
     if size == 1:
-        raise InputError(f"calibration sample {sample} alone does not fit into memory") from None
+        raise InputError(f"{one} alone does not fit into memory") from None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     log.warning("out of memory with %d calibration samples at once; going on with %d", size, size // 2)

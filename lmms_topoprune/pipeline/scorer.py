@@ -221,8 +221,8 @@ class Scorer:
                 prompter = calibration.prompter(self.processor)
                 answers = calibration.answers(self.model, self.processor)
                 oracle = LossOracle.of(self.model, prompter, calibration.samples, size, answers=answers)
+                oracle.progress = self.progress
                 oracles.append(oracle)
-                oracles[0].progress = self.progress
             return oracles[0]
 
         found.loss = loss

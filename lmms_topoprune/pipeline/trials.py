@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from lmms_topoprune._util.disk_cache import Cache
 from lmms_topoprune.calibration.calibration_set import CalibrationSet, CalibrationSets
+from lmms_topoprune.calibration.collect import halved
 from lmms_topoprune.calibration.loss import MAX_TEXTS, LossOracle, Predictions
 from lmms_topoprune.calibration.ranks import Ranks
-from lmms_topoprune.errors import InputError, SurgeryError, out_of_memory
+from lmms_topoprune.errors import InputError, SurgeryError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline.apply import apply_plan
 from lmms_topoprune.pipeline.cache_schema import LOSSES, SettledTrials
@@ -276,11 +277,10 @@ class Losses:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.batch_size == 1 or self.ranks.world > 1:
+                if self.ranks.world > 1:  # whose shares are batches of one size
                     raise
-                self.batch_size //= 2
+                self.batch_size = halved(error, self.batch_size, "a calibration sample of a trial")
                 self.__dict__.pop("oracle", None)
-                log.warning("memory ran out; trials go on with batches of %d", self.batch_size)
 
     @cached_property
     def oracle(self) -> LossOracle:
