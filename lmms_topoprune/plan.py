@@ -246,6 +246,12 @@ class PruningPlan:
         )
 
     @property
+    def massive_dropped(self) -> tuple[int, ...]:
+        """Of the dropped layers, those that write massive activations, as far as the pass has seen them."""
+        named = self.parameters.get("massive")
+        return tuple(sorted({*parse_layers(named)} & {*self.dropped})) if named else ()
+
+    @property
     def winner(self) -> Mapping[str, Any] | None:
         """The trial that decided; None without trials."""
         return min(self.trials, key=lambda trial: float(trial["loss"]), default=None)

@@ -36,7 +36,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option("--steps", default=1000, show_default=True, help="Optimizer steps in all.")
+@click.option("--steps", default=500, show_default=True, help="Optimizer steps in all.")
 @click.option("--decay", default=200, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, help="Draws weights, scenes and questions.")
@@ -71,6 +71,7 @@ def embedded(
     "--vision", type=FOLDER, default=None, help="A folder with the embedded model; the shipped one."
 )
 @click.option("--texts", type=EXISTING, required=True, help="A folder of English texts, as JSON lists.")
+@click.option("--updates", type=EXISTING, default=None, help="An earlier release to go on from.")
 @click.option("--steps", default=2200, show_default=True, help="Optimizer steps in all.")
 @click.option("--decay", default=1200, show_default=True, help="Last steps, with a falling learning rate.")
 @click.option("--every", default=100, show_default=True, help="Steps between checkpoints.")
@@ -82,6 +83,7 @@ def lvlm(
     language: Path,
     vision: Path | None,
     texts: Path,
+    updates: Path | None,
     steps: int,
     decay: int,
     every: int,
@@ -93,13 +95,14 @@ def lvlm(
     from training.lvlm.train import Recipe, train
 
     train(
-        Recipe(seed=seed),
+        Recipe(seed=seed) if updates is None else Recipe(seed=seed, early=0),
         run,
         language=language,
         vision=vision or model_path(),
         texts=texts,
         steps=steps,
         decay=decay,
+        updates=updates,
         every=every,
         compiled=compiled,
         say=click.echo,

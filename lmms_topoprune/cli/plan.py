@@ -41,7 +41,7 @@ def command(**arguments: Any) -> None:
     wanted = PruningOptions(**shared.given(arguments))
     shared.check_output(arguments["output"])
     from lmms_topoprune.cli.loading import load, planner_for
-    from lmms_topoprune.pipeline.checks import why_nothing_goes
+    from lmms_topoprune.pipeline.checks import told_of_massive, why_nothing_goes
 
     name = arguments["pretrained"]
     planner = planner_for(name)
@@ -57,6 +57,8 @@ def command(**arguments: Any) -> None:
     click.echo(str(plan))
     if not plan.dropped and wanted.criterion != "dense":
         click.echo(f"WARNING: no layer would go: {why_nothing_goes(wanted, plan)}", err=True)
+    if plan.massive_dropped:
+        click.echo(f"WARNING: {told_of_massive(plan)}", err=True)
     if plan.scores is not None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):

@@ -27,7 +27,7 @@ from lmms_topoprune.harness.partial_load import PartialLoad
 from lmms_topoprune.harness.task_samples import evaluated, task_samples
 from lmms_topoprune.harness.user_errors import one_sentence
 from lmms_topoprune.pipeline import Planner, apply_plan
-from lmms_topoprune.pipeline.checks import why_nothing_goes
+from lmms_topoprune.pipeline.checks import told_of_massive, why_nothing_goes
 from lmms_topoprune.pipeline.plans import versions
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.surgery import Deletion
@@ -153,6 +153,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
             logger.warning(
                 f"{self.registered.name} deletes nothing: {why_nothing_goes(self.options, self.plan)}"
             )
+        if self.plan.massive_dropped:
+            logger.warning(f"{self.registered.name}: {told_of_massive(self.plan)}")
         if self.options.self_test:
             with measured(self.stages, "self_test"):
                 self_test(model, processor)

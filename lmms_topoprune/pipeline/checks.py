@@ -11,7 +11,7 @@ from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.overlay import check_linear_maps
 from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.options import AUTO, PruningOptions
-from lmms_topoprune.plan import PruningPlan, parse_layers
+from lmms_topoprune.plan import PruningPlan, format_layers, parse_layers
 from lmms_topoprune.surgery import decoder_layers
 from lmms_topoprune.surgery.checkpoint import Checkpoint, is_quantized
 from lmms_topoprune.surgery.load import model_class_of
@@ -117,6 +117,15 @@ def _why_not_one(options: PruningOptions, rise: float | None) -> str:
     return (
         f"dropping a single layer {costs}, more than tolerance={options.tolerance} allows; pass a larger "
         f"one, {other}or drop=1"
+    )
+
+
+def told_of_massive(plan: PruningPlan) -> str:
+    """What a user may not have meant whose plan drops a layer that writes massive activations."""
+    named = format_layers(plan.massive_dropped)
+    return (
+        f"dropped is {named}, which writes massive activations, without which most models fail; "
+        "protect_massive=True keeps it"
     )
 
 

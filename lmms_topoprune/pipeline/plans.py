@@ -51,16 +51,17 @@ def plan_from(
         options: as `resolved` returns them.
         name: recorded in the plan.
         found: the scores.
-        layers: the model's decoder layers; those that write massive activations stay besides, if the
-            options say so, and are named in the plan.
+        layers: the model's decoder layers; those that write massive activations are named in the plan, and
+            stay besides if the options say so.
         fingerprint: the model's.
         refused: the model's `refusals`, where many plans are made of it.
     """
     stages = dict(found.stages)
-    massive = frozenset(found.massive if options.protect_massive else ())
+    massive = frozenset(found.massive)
+    protected = massive if options.protect_massive else frozenset()
     if options.selection != "threshold":
-        check_budget(options, layers.count, layers.undeletable, massive)
-    kept = DecoderLayers(layers.count, layers.undeletable | massive)
+        check_budget(options, layers.count, layers.undeletable, protected)
+    kept = DecoderLayers(layers.count, layers.undeletable | protected)
     with measured(stages, "select"):
         dropped = choose_possible(refused or refusals(model), found.scores, options, kept)
     return PruningPlan(

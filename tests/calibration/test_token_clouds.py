@@ -20,6 +20,7 @@ from lmms_topoprune.calibration.tokens import SINKS, Draw, Points
 from lmms_topoprune.errors import OptionError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner
+from lmms_topoprune.pipeline.checks import told_of_massive
 from lmms_topoprune.surgery import decoder_layers
 
 DRAW = Draw(40, 0.5, seed=3)
@@ -201,10 +202,11 @@ def test_the_layer_that_writes_massive_activations_is_named_and_stays(massive, e
         return planner.plan(PruningOptions(**{**given, **more}))
 
     bare = plan()
-    assert 3 in bare.dropped and "massive" not in bare.parameters
+    assert bare.parameters["massive"] == "3" and bare.massive_dropped == (3,)
+    assert "dropped is 3, which writes massive activations" in told_of_massive(bare)
     for _ in range(2):  # from a pass, and from the cache
         kept = plan(protect_massive=True)
-        assert kept.dropped == (1, 2, 4) and kept.parameters["massive"] == "3"
+        assert kept.dropped == (1, 2, 4) and kept.parameters["massive"] == "3" and not kept.massive_dropped
     assert kept.scores == bare.scores and kept.hash != bare.hash
     with pytest.raises(OptionError, match=r"protect_massive \(1 layers write massive activations\) leave 3"):
         plan(protect_massive=True, sparsity=0.67)

@@ -14,6 +14,7 @@ from transformers import LlavaForConditionalGeneration
 
 from lmms_topoprune.errors import InputError
 from training.embedded.release import release
+from training.embedded.start import Origin
 from training.embedded.train import train
 from training.loop import finished
 
@@ -40,9 +41,10 @@ def test_a_start_from_an_earlier_release_is_told(tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     train(TINY, run, steps=2, decay=1, every=1, per_cell=1, say=lambda _: None)
     release(run, tmp_path / "earlier", per_cell=1)
-    recipe = replace(TINY, start=(1, None))
+    recipe = replace(TINY, start=(Origin(1), Origin(0, mlp=False)))
     train(
         recipe, again, source=tmp_path / "earlier", steps=2, decay=1, every=1, per_cell=1, say=lambda _: None
     )
     release(again, tmp_path / "model", per_cell=1)
-    assert "1 of the 2 decoder\nlayers" in (tmp_path / "model" / "README.md").read_text()
+    card = " ".join((tmp_path / "model" / "README.md").read_text().split())
+    assert "Of the 2 decoder layers 1 start as one of its layers, 1 as a part of one" in card

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from training import depth
-from training.embedded.start import start_from
+from training.embedded.start import Origin, start_from
 
 Make = Callable[..., LlavaForConditionalGeneration]
 
@@ -31,7 +31,7 @@ def test_with_fresh_layers_a_model_starts_as_its_chosen_layers(
     tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
 ) -> None:
     model = tiny_llava(layers=5, seed=2)
-    start_from(earlier, model, embedded_processor, (0, None, 3, 2, None))
+    start_from(earlier, model, embedded_processor, (Origin(0), None, Origin(3), Origin(2), None))
     chosen = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
     layers = chosen.model.language_model.layers
     chosen.model.language_model.layers = nn.ModuleList(layers[i] for i in (0, 3, 2))
@@ -41,9 +41,43 @@ def test_with_fresh_layers_a_model_starts_as_its_chosen_layers(
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_attention_and_mlp_of_a_layer_in_two_are_what_it_was(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
+) -> None:
+    model = tiny_llava(layers=3, seed=2)
+    parts = (Origin(0), Origin(3, mlp=False), Origin(3, heads=()))
+    start_from(earlier, model, embedded_processor, parts)
+    chosen = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
+    layers = chosen.model.language_model.layers
+    chosen.model.language_model.layers = nn.ModuleList(layers[i] for i in (0, 3))
+    judged = next(depth.answers(embedded_processor, 1))
+    with torch.no_grad():
+        ours, theirs = (m.eval()(**judged.inputs, use_cache=False).logits for m in (model, chosen))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_attention_heads_are_shared_out(
+    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
+) -> None:
+    model = tiny_llava(layers=2, seed=2)
+    rest = tuple(range(1, model.config.text_config.num_attention_heads))
+    start_from(earlier, model, embedded_processor, (Origin(1, heads=(0,), mlp=False), Origin(1, heads=rest)))
+    old = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
+    whole = old.model.language_model.layers[1].self_attn
+    head_dim = whole.head_dim
+    states = torch.randn(1, 5, whole.o_proj.weight.shape[1])
+    first, second = (layer.self_attn for layer in model.model.language_model.layers)
+    for here, attention in ((slice(head_dim), first), (slice(head_dim, None), second)):
+        assert torch.equal(attention.q_proj.weight[here], whole.q_proj.weight[here])
+        assert not torch.equal(attention.q_proj.weight, whole.q_proj.weight)
+    # What the heads write adds up to what all of them wrote.
+    both = first.o_proj(states) + second.o_proj(states)
+    assert torch.allclose(both, whole.o_proj(states), atol=1e-6)
+
+
 def test_a_fresh_layer_learns(tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path) -> None:
     model = tiny_llava(layers=2, seed=2)
-    start_from(earlier, model, embedded_processor, (0, None))
+    start_from(earlier, model, embedded_processor, (Origin(0), None))
     judged = next(depth.answers(embedded_processor, 1))
     model(**judged.inputs, use_cache=False).logits.square().mean().backward()
     fresh = model.model.language_model.layers[1]
@@ -58,7 +92,7 @@ def test_new_words_keep_vectors_of_their_own(
     processor.tokenizer.add_tokens(["zebra"])
     model = tiny_llava(layers=1, seed=2)
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-    start_from(earlier, model, processor, (0,))
+    start_from(earlier, model, processor, (Origin(0),))
     old = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
     count = len(embedded_processor.tokenizer)
     assert torch.equal(model.get_input_embeddings().weight[:count], old.get_input_embeddings().weight)

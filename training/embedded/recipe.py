@@ -6,6 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.embedded.build import Size
+from training.embedded.start import Origin
+
+START = (
+    *(Origin(0), Origin(1)),
+    *(Origin(2, heads=(0, 1), mlp=False), Origin(2, heads=(2, 3))),
+    *(Origin(4, heads=(2, 3), mlp=False), Origin(4, heads=(0, 1))),
+    *(Origin(5, mlp=False), Origin(5, heads=())),
+    *(Origin(7, mlp=False), Origin(7, heads=())),
+    *(Origin(8), Origin(11)),
+)
+"""The layers of the release before that were worth most, four of them as two layers each: a part in the
+first and the rest in the second. The four that it could spare (3, 6, 9, 10) are left out."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class Recipe:
     Attributes:
         size: the architecture; all layers are there from the first step.
         vision: how the vision tower is pretrained, before it is frozen.
-        start: for every layer the one of an earlier release that it starts as, or None for a fresh one; if
-            empty, everything is fresh: the vision tower is pretrained and the projector aligned.
+        start: what every layer starts as, of an earlier release; None is a fresh one. If empty, everything is
+            fresh: the vision tower is pretrained and the projector aligned.
         align: steps of the projector's alignment.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
@@ -38,7 +50,7 @@ class Recipe:
 
     size: Size = field(default_factory=Size)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
-    start: tuple[int | None, ...] = tuple(range(12))
+    start: tuple[Origin | None, ...] = START
     align: int = 300
     early: int = 0
     warmup: int = 20
@@ -55,6 +67,13 @@ class Recipe:
         nested = {
             "size": Size(**data["size"]),
             "vision": VisionRecipe(**data["vision"]),
-            "start": tuple(data["start"]),
+            "start": tuple(_origin(entry) for entry in data["start"]),
         }
         return cls(**{**data, **nested})
+
+
+def _origin(data: dict[str, Any] | None) -> Origin | None:
+    if data is None:
+        return None
+    heads = data["heads"]
+    return Origin(data["layer"], None if heads is None else tuple(heads), data["mlp"])

@@ -64,11 +64,9 @@ FROM_NOTHING = """\
 The vision tower is pretrained for {steps} steps to tell what is in each cell, then frozen; the projector
 is aligned with the words of what is in a cell. All {layers} layers are there from the first step."""
 FROM_EARLIER = """\
-The vision tower and the projector are the earlier release's, and so are {kept} of the {layers} decoder
-layers, all different ones; the other {fresh} are fresh, and do nothing before the first step."""
-GONE_ON = """\
-This is release 0.2's, trained on: all {layers} layers begin as they were there. EARLIER is its folder, as of
-commit 84280ed. Its own training is told there."""
+The vision tower and the projector are the earlier release's (EARLIER, as of commit 0afd0e0). Of the {layers}
+decoder layers {whole} start as one of its layers, {parts} as a part of one (some attention heads,
+or its MLP), no part twice{fresh}. What is new in a layer does nothing before the first step."""
 
 
 def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:
@@ -127,9 +125,10 @@ def _card(
 
 def _start(recipe: Recipe) -> str:
     """Where the weights come from, in words."""
-    kept = sum(layer is not None for layer in recipe.start)
-    if not kept:
+    if not recipe.start:
         return FROM_NOTHING.format(steps=recipe.vision.steps, layers=recipe.size.layers)
-    if kept == len(recipe.start):
-        return GONE_ON.format(layers=kept)
-    return FROM_EARLIER.format(kept=kept, layers=recipe.size.layers, fresh=len(recipe.start) - kept)
+    taken = [origin for origin in recipe.start if origin is not None]
+    whole = sum(origin.is_whole for origin in taken)
+    new = len(recipe.start) - len(taken)
+    fresh = f", and {new} fresh" if new else ""
+    return FROM_EARLIER.format(layers=len(recipe.start), whole=whole, parts=len(taken) - whole, fresh=fresh)

@@ -1,8 +1,9 @@
-"""A start from an earlier release: some of its layers, fresh ones between them, and its words."""
+"""A start from an earlier release: some of its layers, parts of others, fresh ones between, and its words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,34 +11,54 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a layer starts as: an earlier release's layer, or a part of it, with fresh weights for the rest.
+
+    Attributes:
+        layer: the earlier one's index.
+        heads: of its attention heads, those that are taken; None takes all.
+        mlp: whether its MLP is taken.
+    """
+
+    layer: int
+    heads: tuple[int, ...] | None = None
+    mlp: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the earlier layer is taken."""
+        return self.heads is None and self.mlp
+
+
 @torch.no_grad()
 def start_from(
     source: Path,
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    layers: Sequence[int | None],
+    origins: Sequence[Origin | None],
 ) -> None:
     """Fill a random model with an earlier release's weights, in place.
 
-    Fresh layers begin as identity: the two matrices that write to the residual stream are zero.
+    What is fresh does nothing at first: the weights that write to the residual stream are zero.
 
     Args:
         source: the earlier release's folder; its widths and vision tower are the model's.
-        model: as deep as `layers` is long.
+        model: as deep as `origins` is long.
         processor: the model's. Words that the earlier tokenizer did not have keep random vectors.
-        layers: for every layer the earlier one that it starts as, none twice; None is a fresh one.
+        origins: what every layer starts as, nothing twice; None is a fresh one.
     """
     earlier = LlavaForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     old, new = earlier.model, model.model
     new.vision_tower.load_state_dict(old.vision_tower.state_dict())
     new.multi_modal_projector.load_state_dict(old.multi_modal_projector.state_dict())
     new.language_model.norm.load_state_dict(old.language_model.norm.state_dict())
-    for layer, index in zip(new.language_model.layers, layers, strict=True):
-        if index is None:
+    for layer, origin in zip(new.language_model.layers, origins, strict=True):
+        if origin is None:
             nn.init.zeros_(layer.self_attn.o_proj.weight)
             nn.init.zeros_(layer.mlp.down_proj.weight)
         else:
-            layer.load_state_dict(old.language_model.layers[index].state_dict())
+            _take(layer, old.language_model.layers[origin.layer], origin)
     known = LlavaProcessor.from_pretrained(source).tokenizer.get_vocab()
     pairs = [(i, known[word]) for word, i in processor.tokenizer.get_vocab().items() if word in known]
     here, there = (torch.tensor(ids) for ids in zip(*pairs, strict=True))
@@ -47,3 +68,21 @@ def start_from(
     ):
         nn.init.normal_(ours.weight, std=theirs.weight.std().item())
         ours.weight[here] = theirs.weight[there]
+
+
+def _take(layer: nn.Module, earlier: nn.Module, origin: Origin) -> None:
+    """Give a fresh layer what its origin names of an earlier one."""
+    fresh = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    layer.load_state_dict(earlier.state_dict())
+    if origin.heads is not None:
+        attention = layer.self_attn
+        heads = torch.ones(attention.config.num_attention_heads, dtype=torch.bool)
+        heads[list(origin.heads)] = False
+        rows = heads.repeat_interleave(attention.head_dim)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            attention.get_submodule(name).weight[rows] = fresh[f"self_attn.{name}.weight"][rows]
+        attention.o_proj.weight[:, rows] = 0
+    if not origin.mlp:
+        for name in ("gate_proj", "up_proj"):
+            layer.mlp.get_submodule(name).weight.copy_(fresh[f"mlp.{name}.weight"])
+        nn.init.zeros_(layer.mlp.down_proj.weight)

@@ -31,7 +31,7 @@ class Recipe:
     """Everything that decides the weights, but for the parts it starts from and how long it is trained.
 
     Attributes:
-        align: steps of the projector's alignment.
+        align: steps of the projector's alignment, where it is not an earlier release's.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
         batch: scenes a step.
@@ -67,6 +67,7 @@ def train(
     texts: Path | None,
     steps: int,
     decay: int,
+    updates: Path | None = None,
     every: int = 100,
     compiled: bool = False,
     per_cell: int = 12,
@@ -81,6 +82,7 @@ def train(
         texts: a folder of English texts; needed if the recipe has rows of them.
         steps: optimizer steps in all.
         decay: the last of them, over which the learning rates fall to zero.
+        updates: an earlier release, to go on from; None starts with a projector that is aligned first.
         every: steps between checkpoints and accuracy figures.
         compiled: use torch.compile on the decoder layers (needs a C++ compiler).
         per_cell: questions of every form and kind for the learning curve's figures.
@@ -101,9 +103,12 @@ def train(
         english = English(
             texts, processor.tokenizer, seed=recipe.seed, size=recipe.english, context=recipe.context
         )
-    if newest(folder, schedule) is None:
+    starts = newest(folder, schedule) is None
+    if starts and updates is None:
         align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
     adapter = Adapter(model, recipe.rank, recipe.seed)
+    if starts and updates is not None:
+        adapter.load(updates)
     if recipe.bfloat16:
         _round_frozen_maps(model)
     optimizer = adamw(
