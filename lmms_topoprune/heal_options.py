@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from lmms_topoprune.errors import OptionError, shown, unknown
 
 METHODS = ("lora", "full")
+MOST_RANK = 1024
 LEAST = {"steps": 1, "rank": 1, "batch": 1, "check_every": 1, "patience": 0}
 PEAK = {"lora": 5e-4, "full": 5e-5}
 ALLOWED = {"str": "text", "float": "a number", "int": "a whole number", "bool": "True, False"}
@@ -62,6 +64,8 @@ class HealingOptions:
                 )
         if self.method not in METHODS:
             raise unknown("heal method", self.method, METHODS)
+        if self.rank > MOST_RANK:
+            raise OptionError(f"heal rank is {self.rank}; allowed: whole numbers from 1 to {MOST_RANK}")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise OptionError(f"heal learning_rate is {self.learning_rate}; allowed: between 0 and 1")
         if not 0 <= self.seam_weight < math.inf:
@@ -84,7 +88,7 @@ class HealingOptions:
         text = f"steps={text}" if text.isdecimal() else text
         kinds = {field.name: str(field.type).split(" ")[0] for field in fields(cls)}
         given: dict[str, Any] = {}
-        for part in text.split("+"):
+        for part in re.split(r"\+(?!\d)", text):  # the + of 1e+5 joins nothing
             name, equals, value = part.partition("=")
             if not equals:
                 raise OptionError(
@@ -98,8 +102,11 @@ class HealingOptions:
 
     @classmethod
     def of_plan(cls, facts: Mapping[str, Any]) -> HealingOptions:
-        """As a plan tells them among other facts."""
-        return cls(**{name: value for name, value in facts.items() if name in cls.names()})
+        """As a plan tells them among other facts; a method's usual learning rate is nobody's choice."""
+        told = {name: value for name, value in facts.items() if name in cls.names()}
+        if told.get("learning_rate") == PEAK.get(told.get("method", "")):
+            told["learning_rate"] = None
+        return cls(**told)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

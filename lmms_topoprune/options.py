@@ -192,7 +192,8 @@ class PruningOptions:
         samples = self.samples
         if isinstance(samples, int) and samples < LEAST_TRIED:
             object.__setattr__(self, "trials", 0)
-            log.warning("samples is %d: too few for trials, so the scores alone decide", samples)
+            if self.plan is None and self.layers is None:
+                log.warning("samples is %d: too few for trials, so the scores alone decide", samples)
 
     @property
     def healing(self) -> HealingOptions | None:

@@ -210,6 +210,11 @@ class PruningPlan:
         return bool(self.repair or self.heal)
 
     @property
+    def is_trained(self) -> bool:
+        """Whether it is healed, unless that is known to have brought nothing."""
+        return bool(self.heal) and self.stages.get("heal", {}).get("kept") != 0
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Where the samples came from that have a say in it."""
         parts = (self.calibration, self.repair, self.heal)
@@ -239,7 +244,7 @@ class PruningPlan:
     def __str__(self) -> str:
         repair = f"{self.repair['method']} repair, " if self.repair else ""
         repair += f"{self.heal['steps']} steps of healing, " if self.heal else ""
-        tried = f"best of {len(self.trials)} trials, " if self.trials else ""
+        tried = f"best of {len(self.trials)} trials, " if len(self.trials) > 1 else ""
         return (
             f"{self.criterion}: drop {len(self.dropped)} of {self.layers} layers "
             f"({format_layers(self.dropped)}), {tried}{repair}plan {self.hash}"
@@ -299,9 +304,11 @@ def healing_told(plan: PruningPlan) -> str:
     if not plan.heal:
         return ""
     asked, done = plan.heal, plan.stages.get("heal", {})
-    text = (
-        f"healed in {done.get('steps', asked['steps']):g} steps ({asked['method']}) by {asked.get('teacher')}"
-    )
+    steps, by = done.get("steps", asked["steps"]), f"({asked['method']}) by {asked.get('teacher')}"
+    text = f"healed in {steps:g} step{'' if steps == 1 else 's'} {by}"
+    if "kept" in done and done["kept"] < steps:
+        kept = f"those after {done['kept']:g} steps" if done["kept"] else "those from before it"
+        text += f", of which the best weights were kept, {kept},"
     if not {"tokens", "loss_before", "loss_after"} <= done.keys():
         return text
     losses = f"{done['loss_before']:.4g} to {done['loss_after']:.4g}"

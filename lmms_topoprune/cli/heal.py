@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from lmms_topoprune.cli import shared
 from lmms_topoprune.errors import InputError, OptionError
 
 if TYPE_CHECKING:
+    from lmms_topoprune.heal.training import Checkpoint
     from lmms_topoprune.options import PruningOptions
     from lmms_topoprune.plan import PruningPlan
 
@@ -86,6 +86,13 @@ def _check_output(output: str, overwrite: bool) -> None:
         raise OptionError(
             f"output is {output!r}, a folder that is not empty; pass another one, or --overwrite"
         )
+    _checkpoint(output).check()
+
+
+def _checkpoint(output: str) -> Checkpoint:
+    from lmms_topoprune.heal.training import Checkpoint
+
+    return Checkpoint(Path(f"{output.rstrip('/')}.healing"), "")
 
 
 def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> PruningOptions:
@@ -99,13 +106,17 @@ def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> Pruning
     if given["full"]:
         asked["method"] = "full"
     told = HealingOptions.of_plan(plan.heal) if plan.heal else HealingOptions()
+    start = plan.repair.get("method", NO_REPAIR)
+    if (plan.repair or plan.heal) and given["repair"] not in (None, start):
+        raise _other("repair", given["repair"], f"starts from {start!r}")
+    for name, value in asked.items():
+        if plan.heal and value != getattr(told, name):
+            raise _other(name, value, f"is healed with {getattr(told, name)!r}")
     drawn = {**plan.calibration, **plan.repair, **plan.heal}
     drawn = {"calibration": drawn.get("source"), "samples": drawn.get("samples"), "seed": drawn.get("seed")}
     for name, own in drawn.items():
         if plan.heal and given[name] not in (None, own):
-            raise OptionError(
-                f"{name} is {given[name]!r}, but the plan is healed with {own!r}; leave it out, or replan"
-            )
+            raise _other(name, given[name], f"is healed with {own!r}")
     drawn |= {name: given[name] for name in drawn if given[name] is not None}
     repair = given["repair"] or (NO_REPAIR if plan.repair or plan.heal else REPAIR)
     return PruningOptions(
@@ -114,6 +125,10 @@ def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> Pruning
         heal=replace(told, **asked).text,
         **{name: value for name, value in drawn.items() if value is not None},
     )
+
+
+def _other(name: str, value: Any, plan: str) -> OptionError:
+    return OptionError(f"{name} is {value!r}, but the plan {plan}; leave it out, or make a new plan")
 
 
 def _healed(
@@ -136,12 +151,13 @@ def _healed(
     loaded = ranks.each(lambda: load(name, given["dtype"], given["device"], given["trust_remote_code"]))
     model, processor = loaded
     healed = planner.use(model, processor, ranks).plan(wanted)
-    checkpoint = Path(f"{output.rstrip('/')}.healing")
+    checkpoint = _checkpoint(output)
     apply_plan(
-        model, processor, healed, calibrations=planner.sets, progress=True, ranks=ranks, checkpoint=checkpoint
-    )
+        model, processor, healed, calibrations=planner.sets, progress=True, ranks=ranks,
+        checkpoint=checkpoint.folder,
+    )  # fmt: skip
     folder = ranks.first(lambda: export(model, processor, healed, output, source=name, overwrite=overwrite))
     if ranks.rank:
         return None, healed, model
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    checkpoint.discard()
     return folder, healed.with_stages(heal=outcome_of(model)), model

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmms_topoprune.cli import shared
+
+if TYPE_CHECKING:
+    from lmms_topoprune.plan import PruningPlan
 
 
 @click.command()
@@ -63,14 +67,29 @@ def command(**arguments: Any) -> None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):
             click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
-    if best := plan.winner:
-        first = float(plan.trials[0]["loss"])
-        click.echo(
-            f"The trials chose, not the scores: loss {best['loss']:.4f}, proposed by {best['by']}; "
-            f"the scores' own set has {first:.4f}."
-        )
+    for line in _told_of_trials(plan):
+        click.echo(line)
     if output:
         click.echo(f"Plan written to {output}.")
+
+
+def _told_of_trials(plan: PruningPlan) -> Iterator[str]:
+    """Whether trials or scores chose, and what every number of layers costs that sparsity=auto has tried."""
+    if best := plan.winner:
+        own = float(plan.trials[0]["loss"])
+        if len(plan.trials) == 1:
+            yield f"The scores chose; without these layers the loss is {own:.4f}."
+        elif best["dropped"] == plan.trials[0]["dropped"]:
+            yield f"The scores' own set was the best of {len(plan.trials)} trials: loss {own:.4f}."
+        else:
+            yield (
+                f"The trials chose, not the scores: loss {best['loss']:.4f}, proposed by {best['by']}; "
+                f"the scores' own set has {own:.4f}."
+            )
+    if rises := plan.parameters.get("rises"):
+        what = "answers changed" if str(plan.parameters["tolerance"]).strip().endswith("%") else "loss"
+        told = ", ".join(f"{count}: {rise:+.3g}" for count, rise in rises.items())
+        yield f"Layers gone and the rise ({what}), tolerance {plan.parameters['tolerance']}: {told}."
 
 
 def _write(plan: Any, path: Path) -> None:

@@ -33,7 +33,10 @@ class _Running:
 
 def _what(plan: PruningPlan) -> str:
     many = "s" if len(plan.dropped) > 1 else ""
-    return f"without layer{many} {format_layers(plan.dropped)}" if plan.dropped else "dense"
+    if not plan.dropped:
+        return "dense"
+    made = "".join(f", {word}" for word, facts in (("repaired", plan.repair), ("healed", plan.heal)) if facts)
+    return f"without layer{many} {format_layers(plan.dropped)}{made}"
 
 
 class Screen(Watcher):

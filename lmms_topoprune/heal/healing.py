@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from lmms_topoprune.heal.training import Checkpoint, Progress, Tell, Training
 from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.surgery import Deletion, decoder_layers
 from lmms_topoprune.surgery.edits import HEALING, OUTCOME
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the same samples and options would give other weights."""
@@ -69,7 +72,8 @@ def heal(
         answers: the dense model's that are known from before, to which new ones are added.
 
     Returns:
-        Steps, tokens, seconds, and the losses before and after on the held-out share.
+        Steps, the one whose weights were kept (0 if none was better than the start), tokens, seconds, and
+        the losses before and after on the held-out share.
 
     Raises:
         InputError: too few samples, or a checkpoint cannot be written.
@@ -97,15 +101,24 @@ def heal(
             weights = overlay.finish()
     for parameter in (p for parameters in weights.values() for p in parameters.values()):
         parameter.requires_grad_(True)
-    outcome = {**_described(progress), "seconds": time.perf_counter() - start}
+    outcome = {**_described(progress, options), "seconds": time.perf_counter() - start}
+    if not outcome["kept"]:
+        log.warning(
+            "healing gained nothing: after %d steps no loss on the held-out samples was below that before "
+            "them, so those weights are kept; more steps, more samples or another learning_rate (now %g) may "
+            "help",
+            progress.step,
+            options.peak,
+        )
     deletion.attach(weights, HEALING, {**(facts or {}), OUTCOME: outcome})
     return outcome
 
 
-def _described(progress: Progress) -> dict[str, float]:
+def _described(progress: Progress, options: HealingOptions) -> dict[str, float]:
     """What is told of a healing once it is over."""
     return {
         "steps": progress.step,
+        "kept": progress.kept(options),
         "tokens": progress.tokens,
         "loss_before": round(progress.held_out[0], 6),
         "loss_after": round(progress.held_out[progress.best], 6),
@@ -133,13 +146,18 @@ def check_samples(count: int, options: HealingOptions, world: int = 1) -> None:
     Raises:
         InputError: names the number.
     """
-    held_out = max(1, round(options.held_out * count))
     least = max(LEAST_SAMPLES, 0 if world == 1 else 2 * world * options.batch)
-    if count < least or count - held_out < options.batch:
+    while least - held_out_of(least, options) < options.batch:
+        least += 1
+    if count < least:
         raise InputError(
-            f"heal has {count} calibration samples for steps of {options.batch}; "
-            f"allowed: at least {max(least, options.batch + held_out)}"
+            f"heal has {count} calibration samples for steps of {options.batch}; allowed: at least {least}"
         )
+
+
+def held_out_of(count: int, options: HealingOptions) -> int:
+    """How many of so many distinct samples are never trained on."""
+    return max(1, round(options.held_out * count))
 
 
 def check_weights(model: nn.Module) -> None:
@@ -158,7 +176,7 @@ def split(samples: Sequence[Sample], options: HealingOptions, seed: int) -> tupl
     """Samples to train on, and the held-out share; never the same sample in both."""
     distinct = list({sample.digest: sample for sample in samples}.values())
     random.Random(f"held out {seed}").shuffle(distinct)
-    count = max(1, round(options.held_out * len(distinct)))
+    count = held_out_of(len(distinct), options)
     return distinct[count:], distinct[:count]
 
 

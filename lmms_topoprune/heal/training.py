@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,16 +44,22 @@ class Progress:
     Attributes:
         step: optimizer steps taken.
         tokens: answer tokens trained on so far.
-        trained: mean training losses, one a look.
         held_out: held-out losses, the first before any step.
         best: place of the lowest of them.
     """
 
     step: int = 0
     tokens: int = 0
-    trained: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     best: int = 0
+
+    def kept(self, options: HealingOptions) -> int:
+        """The step whose weights were best: looks come every so many steps, and at the end."""
+        return min(self.best * options.check_every, self.step)
+
+
+OWN_FILES = re.compile(r"\.?(state\.json|(weights|best|optimizer)-\d+\.safetensors)(\..*)?")
+"""Names of a checkpoint's files, finished or half-written."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,37 @@ class Checkpoint:
                 f"the checkpoint in {shown(str(self.folder))} cannot be written: {reason}"
             ) from None
         for old in self.folder.glob("*-*.safetensors"):
-            if not old.stem.endswith(f"-{progress.step}"):
+            if OWN_FILES.fullmatch(old.name) and not old.stem.endswith(f"-{progress.step}"):
                 old.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Refuse a folder that is somebody else's; what is in it would be deleted in the end.
+
+        Raises:
+            InputError: it holds other files, or is a file.
+        """
+        if self.folder is None or not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError(
+                f"{shown(str(self.folder))} is a file, but a healing keeps its checkpoints there; "
+                "remove it or pass another output"
+            )
+        if foreign := sorted(p.name for p in self.folder.iterdir() if not OWN_FILES.fullmatch(p.name)):
+            raise InputError(
+                f"{shown(str(self.folder))} holds {shown(foreign[0])}, but a healing keeps its checkpoints "
+                "there; remove it or pass another output"
+            )
+
+    def discard(self) -> None:
+        """Forget it: the healed model is saved."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for file in self.folder.iterdir():
+            if OWN_FILES.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's file has come meanwhile
+            self.folder.rmdir()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> Tensors:

@@ -157,9 +157,10 @@ def check_budget(
             reasons.append(f"{len(forbidden)} layers that cannot be deleted")
         if massive:
             reasons.append(f"protect_massive ({len(massive)} layers write massive activations)")
+        most = f"sparsity up to {free / layers:.3f}" if options.drop is None else f"drop up to {free}"
         raise OptionError(
             f"{_asked(options)}, which drops {count} of {layers} layers, but "
-            f"{' and '.join(reasons)} leave {free} to drop; allowed: sparsity up to {free / layers:.3f}"
+            f"{' and '.join(reasons)} leave {free} to drop; allowed: {most}"
         )
 
 
@@ -197,7 +198,8 @@ def explicit_plan(
     if plan.fingerprint != fingerprint:
         raise InputError(
             f"plan {options.plan!r} was made for {plan.model!r} with fingerprint {plan.fingerprint}, but the "
-            f"weights or configuration of {name!r} have {fingerprint}; make a new plan for this model"
+            f"weights or configuration of {name!r} have {fingerprint}; make a new plan for this model, or "
+            "load it with the dtype that it had then"
         )
     return plan
 

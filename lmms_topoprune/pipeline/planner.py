@@ -197,10 +197,13 @@ class Planner:
             checks.check_healable(self.path or self.name, healing)
         else:
             check_weights(self.model)
-        if draw:
-            asked = (facts["source"], facts["samples"], facts["seed"]) if facts else None
-            found = self.sets.of(*asked) if asked else self.calibration(options)
-            check_healed_samples(len(found), healing, self.ranks.world)
+        if not draw:  # a source may have fewer than were asked for, but not more
+            count = facts["samples"] if facts else options.samples
+        elif facts:
+            count = len(self.sets.of(facts["source"], facts["samples"], facts["seed"]))
+        else:
+            count = len(self.calibration(options))
+        check_healed_samples(count, healing, self.ranks.world)
 
     def _sources(self, options: PruningOptions, layers: int | None) -> list[str]:
         """Where the samples come from that have a say in the plan or, by an earlier one, in the model."""
@@ -331,7 +334,8 @@ class Planner:
             options, count, most, settled, lambda plan: self._losses(plan, options).dense.mean
         )
         best = found or unscored_plan(resolved(options), self.name, count, self.fingerprint)
-        return replace(best, parameters={**best.parameters, **told})
+        made = {name: value for name, value in best.parameters.items() if options.trials or name != "trials"}
+        return replace(best, parameters={**made, **told})
 
     def _losses(self, plan: PruningPlan, options: PruningOptions) -> Losses:
         return Losses(

@@ -30,6 +30,10 @@ model and, weighted, the distance from its hidden states behind the deleted bloc
 was trained is merged into the weights.
 """
 
+IN_VAIN = """\
+Training on the dense model's answers brought nothing, so the weights are those from before it ({told}).
+"""
+
 LOADING = """\
 The folder holds an ordinary transformers model; it does not need lmms-topoprune:
 
@@ -74,10 +78,10 @@ def model_card(
     parts = [
         f"# {title}\n",
         f"Decoder layers {format_layers(plan.dropped)} of `{source}` (counted from 0) were deleted; "
-        f"{'what is left was trained' if plan.heal else 'nothing was trained'} afterwards. "
+        f"{'what is left was trained' if plan.is_trained else 'nothing was trained'} afterwards. "
         "The terms of the original model apply.\n",
         *([_repair(plan).card] if plan.repair else []),
-        *([HEALED.format(told=healing_told(plan))] if plan.heal else []),
+        *([(HEALED if plan.is_trained else IN_VAIN).format(told=healing_told(plan))] if plan.heal else []),
         LOADING.format(loader=model_class),
         *([ABSENT.format(fields=" and ".join(f"`{name}`" for name in absent))] if absent else []),
         "## Plan\n",
@@ -106,7 +110,10 @@ def _method(name: str, trials: int) -> list[str]:
     if criterion is None or criterion.reversed or not criterion.papers:
         return []
     papers = "".join(f"- {paper} ({address})\n" for paper, address in criterion.papers.items())
-    told = f"the best of {trials} sets of layers by their loss" if trials else "by its scores alone"
+    searches = criterion.defaults.get("trials", 0)
+    told = "here without trials" if searches else "by its scores alone"
+    if trials > 1:
+        told = f"the best of {trials} sets of layers by their loss"
     cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]
     return [
         "## Method\n",

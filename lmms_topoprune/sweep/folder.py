@@ -346,6 +346,8 @@ def read_sweep(path: Path | str, tasks: Collection[str] = (), metric: str | None
 
 
 def _as_cell(run: Run, plan: PruningPlan) -> Run:
-    """A run under the plan of one of the cells that share it."""
+    """A run under the plan of one of the cells that share it; repair and healing are what that run spent."""
+    ran = run.plan.stages if run.plan else {}
+    plan = plan.with_stages(**{name: ran[name] for name in ("repair", "heal") if name in ran})
     spent = sum(stage.get("seconds", 0.0) for stage in plan.stages.values())
     return replace(run, label=plan_label(plan), plan=plan, cost={**run.cost, "calibration_seconds": spent})

@@ -16,8 +16,9 @@ from lmms_topoprune.calibration.prompts import Prompter
 from lmms_topoprune.calibration.samples import Sample
 from lmms_topoprune.errors import InputError, OptionError, SurgeryError
 from lmms_topoprune.heal.distillation import Outcome, Seams, dense_again, loss_of
-from lmms_topoprune.heal.healing import check_weights, heal, split
+from lmms_topoprune.heal.healing import check_samples, check_weights, heal, split
 from lmms_topoprune.heal.overlay import FullOverlay, LoraOverlay, check_linear_maps
+from lmms_topoprune.heal.training import Checkpoint, Progress
 from lmms_topoprune.heal_options import HealingOptions
 from lmms_topoprune.surgery import decoder_layers, delete_layers, fingerprint
 
@@ -198,7 +199,10 @@ def test_the_held_out_share_is_never_trained_on(
 
 
 def test_training_stops_when_the_held_out_share_gains_nothing(
-    loud: PreTrainedModel, embedded_processor: LlavaProcessor, samples: Sequence[Sample]
+    loud: PreTrainedModel,
+    embedded_processor: LlavaProcessor,
+    samples: Sequence[Sample],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = HealingOptions(steps=50, check_every=1, patience=2, learning_rate=0.9, rank=2)  # far too fast
     with delete_layers(loud, {1}) as deletion:
@@ -209,8 +213,36 @@ def test_training_stops_when_the_held_out_share_gains_nothing(
             assert "not finite" in str(error)
             return
         assert record["steps"] < 50
-        if record["loss_after"] == record["loss_before"]:
+        assert (record["kept"] == 0) == (record["loss_after"] == record["loss_before"])
+        if not record["kept"]:
             assert torch.equal(logits(loud), pruned)  # the best weights are those from before any step
+            assert "healing gained nothing" in caplog.text
+
+
+@pytest.mark.parametrize("batch", [1, 8, 100])
+def test_as_many_samples_as_are_said_to_be_allowed_are_enough(batch: int) -> None:
+    with pytest.raises(InputError) as found:
+        check_samples(3, HealingOptions(batch=batch))
+    least = int(str(found.value).rpartition(" ")[2])
+    check_samples(least, HealingOptions(batch=batch))
+    with pytest.raises(InputError, match=f"at least {least}$"):
+        check_samples(least - 1, HealingOptions(batch=batch))
+
+
+def test_somebody_elses_folder_holds_no_checkpoint(tmp_path: Path) -> None:
+    own, other = Checkpoint(tmp_path / "own", "key"), Checkpoint(tmp_path / "other", "key")
+    for checkpoint in (own, other):
+        checkpoint.check()
+        checkpoint.save(Progress(step=3), {"a": torch.ones(1)}, {}, {})
+    other.folder.joinpath("model-00001-of-00002.safetensors").write_text("mine")
+    own.check()
+    with pytest.raises(InputError, match=r"holds .model-00001-of-00002\.safetensors."):
+        other.check()
+    other.save(Progress(step=5), {"a": torch.ones(1)}, {}, {})
+    for checkpoint in (own, other):
+        checkpoint.discard()
+    assert not own.folder.exists()
+    assert [file.name for file in other.folder.iterdir()] == ["model-00001-of-00002.safetensors"]
 
 
 def test_mistakes_are_one_sentence(
@@ -223,12 +255,17 @@ def test_mistakes_are_one_sentence(
         ("method=magic", "magic"),
         ("held_out=0.9", "held_out is 0.9; allowed: 0 < held_out <= 0.5"),
         ("learning_rate=7", "learning_rate is 7"),
+        ("rank=5000", "heal rank is 5000; allowed: whole numbers from 1 to 1024"),
         ("steps", "allowed: none, a number of steps, or settings"),
     ):
         with pytest.raises(OptionError, match=sentence):
             HealingOptions.parse(text)
     assert HealingOptions.parse("300") == HealingOptions(steps=300)
     assert HealingOptions.parse("steps=5+rank=2+checkpointing=true").checkpointing
+    assert HealingOptions.parse("steps=5+seam_weight=1e+2").seam_weight == 100
+    huge = HealingOptions(seam_weight=1e20)
+    assert HealingOptions.parse(huge.text) == huge
+    assert HealingOptions.of_plan(HealingOptions(method="full").to_json()).learning_rate is None
     for text in ("steps=7", "steps=5+rank=2+checkpointing=True", "steps=5+method=full+learning_rate=0.001"):
         assert HealingOptions.parse(text).text == text
         assert HealingOptions.of_plan(HealingOptions.parse(text).to_json()).text == text

@@ -22,9 +22,10 @@ from lmms_topoprune.errors import InputError, MissingExtraError, OptionError, Su
 from lmms_topoprune.heal import healing
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
-from lmms_topoprune.plan import PruningPlan
+from lmms_topoprune.plan import PruningPlan, healing_told
 from lmms_topoprune.results.reading import plan_label, series
 from lmms_topoprune.surgery import export, load_pruned
+from lmms_topoprune.surgery.model_card import model_card
 from lmms_topoprune.sweep.folder import SweepFolder
 from lmms_topoprune.sweep.recipe import Recipe
 
@@ -67,7 +68,8 @@ def test_an_exported_healing_loads_in_plain_transformers(
     assert told.hash == plan.hash and told.heal == plan.heal
     assert {"steps", "tokens", "loss_before", "loss_after"} <= told.stages["heal"].keys()
     card = (folder / "README.md").read_text()
-    assert "healed in 2 steps (lora) by the dense model on" in card and "nothing was trained" not in card
+    assert "healed in 2 steps (lora) by the dense model" in card
+    assert ("nothing was trained" in card) != told.is_trained
     with pytest.raises(InputError, match="which needs the layers"):
         load_pruned(folder, plan)
     with pytest.raises(InputError, match="the plan has no healing"):
@@ -196,6 +198,36 @@ def test_the_command_writes_an_ordinary_folder(folder: Path, capsys: pytest.Capt
     assert not (folder / "healed.healing").exists()
     assert call(*given, "-o", folder / "healed") == 2  # the folder is not empty
     assert "--overwrite" in capsys.readouterr().err
+    again = ("heal", "--plan", folder / "healed" / "plan.json", "--device", "cpu", "-o", folder / "again")
+    for more, sentence in (
+        (("--repair", "none"), "repair is 'none', but the plan starts from 'linear'"),
+        (("--steps", "4"), "steps is 4, but the plan is healed with 2"),
+        (("--full",), "method is 'full', but the plan is healed with 'lora'"),
+    ):
+        assert call(*again, *more) == 2
+        assert sentence in capsys.readouterr().err
+    (folder / "again.healing").write_text("mine")
+    assert call(*again) == 2
+    assert "is a file, but a healing keeps its checkpoints there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("done", "told"),
+    [
+        ({}, "healed in 9 steps (lora) by the dense model"),
+        ({"steps": 1, "kept": 1}, "healed in 1 step (lora) by the dense model"),
+        ({"steps": 8, "kept": 4}, "of which the best weights were kept, those after 4 steps,"),
+        ({"steps": 8, "kept": 0}, "of which the best weights were kept, those from before it,"),
+    ],
+)
+def test_a_healing_is_told_with_the_step_that_was_kept(done: dict[str, float], told: str) -> None:
+    facts = {"method": "lora", "version": 1, "steps": 9, "samples": 16, "seed": 0, "fingerprint": "x"}
+    facts |= {"source": "texts.jsonl", "teacher": "the dense model"}
+    plan = PruningPlan("x", "x", 8, (2,), "given", heal=facts).with_stages(heal=done)
+    assert told in healing_told(plan)
+    assert plan.is_trained == (done.get("kept") != 0)
+    card = model_card(plan, model_class="LlamaForCausalLM", parameters=1)
+    assert ("brought nothing" in card) == (done.get("kept") == 0)
 
 
 @pytest.mark.slow
