@@ -16,7 +16,14 @@ from typing import Any
 
 from lmms_topoprune._util.references import load
 from lmms_topoprune.errors import InputError, TopopruneError, nearest, shown
-from lmms_topoprune.registry import DENSE, criterion_names, declarations, entry_points, read_toml
+from lmms_topoprune.registry import (
+    DENSE,
+    criterion_names,
+    declarations,
+    declared_by,
+    entry_points,
+    read_toml,
+)
 
 OPEN = "topopruned"
 """Prefix of the models whose criterion `criterion=` may choose."""
@@ -129,10 +136,10 @@ def _sources(files: str) -> Iterator[Family | TopopruneError]:
     """This package's families, those of other packages, then those of files; or why there is none."""
     for name, told in declarations()["families"].items():
         yield _family(name, told, f"plugin.toml: [families.{name}]")
-    for name, entry in entry_points("families").items():
-        where = f"family {name!r} of another package"
+    for entry in (entry for entries in entry_points("families").values() for entry in entries):
+        where = f"family {entry.name!r} {declared_by(entry)}"
         try:
-            yield _family(name, load(entry.value, where), where)
+            yield _family(entry.name, load(entry.value, where), where)
         except TopopruneError as error:
             yield error
     for file in filter(None, files.split(os.pathsep)):

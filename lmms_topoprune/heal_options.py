@@ -130,13 +130,24 @@ class HealingOptions:
 def _read(name: str, text: str, kind: str) -> Any:
     """A setting of a healing from text."""
     try:
-        if kind == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        return {"int": int, "float": float}.get(kind, str)(text)
-    except (ValueError, KeyError):
+        return from_text(kind, text)
+    except ValueError:
         raise OptionError(
             f"heal {name} is {shown(text)}; allowed: {allowed_values(kind, LEAST.get(name))}"
         ) from None
+
+
+def from_text(kind: str, text: str) -> Any:
+    """A value of that type as a person writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if kind == "bool":
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return {"int": int, "float": float}.get(kind, str)(text)
 
 
 def allowed_values(kind: str, low: int | None) -> str:

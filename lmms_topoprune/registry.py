@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -291,9 +291,12 @@ def get_repair(name: str) -> Repair:
 def problems(kind: type[T]) -> Iterator[str]:
     """A sentence for every criterion (or repair) that is declared somewhere and cannot be used."""
     what, table = kind.kind
-    for name in _names(kind):
+    others = entry_points(table)
+    looks: list[Callable[[], T]] = [partial(_find, kind, name) for name in _names(kind) if name not in others]
+    looks += [partial(_of_package, kind, entry) for entries in others.values() for entry in entries]
+    for look in looks:
         try:
-            _find(kind, name)
+            look()
         except TopopruneError as error:
             yield str(error)
     for name in entry_points(table).keys() & declarations()[table].keys():
@@ -325,14 +328,28 @@ def _find(kind: type[T], name: str) -> T:
         return found
     if is_reference(name):
         return _at(kind, name, name)
-    if name in (entries := entry_points(table)):
-        return _at(kind, name, entries[name].value)
-    raise unknown(what, name, _names(kind))
+    broken = []
+    for entry in entry_points(table).get(name, ()):
+        try:
+            return _of_package(kind, entry)
+        except TopopruneError as error:
+            broken.append(error)
+    raise broken[0] if broken else unknown(what, name, _names(kind))
 
 
-def _at(kind: type[T], name: str, place: str) -> T:
+def _of_package(kind: type[T], entry: importlib.metadata.EntryPoint) -> T:
+    return _at(kind, entry.name, entry.value, f"{kind.kind[0]} {shown(entry.name)} {declared_by(entry)}")
+
+
+def declared_by(entry: importlib.metadata.EntryPoint) -> str:
+    """Whose entry point that is, and where it points."""
+    package = entry.dist.name if entry.dist else "another package"
+    return f"of {package} is {shown(entry.value)}"
+
+
+def _at(kind: type[T], name: str, place: str, what: str = "") -> T:
     """What is at "module:name"; a plain function is a criterion with the common defaults."""
-    what = f"{kind.kind[0]} is {shown(name)}"
+    what = what or f"{kind.kind[0]} is {shown(name)}"
     value = load(place, what)
     if isinstance(value, kind):
         return replace(value, name=name)
@@ -342,11 +359,11 @@ def _at(kind: type[T], name: str, place: str) -> T:
 
 
 @cache
-def entry_points(table: str) -> dict[str, importlib.metadata.EntryPoint]:
-    """Those of other packages for a table of plugin.toml, by name; of two with one name the first counts."""
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+def entry_points(table: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """Those of other packages for a table of plugin.toml, by name, of which the first that works counts."""
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=f"{PACKAGE}.{table}"):
-        found.setdefault(entry.name, entry)
+        found.setdefault(entry.name, []).append(entry)
     return found
 
 

@@ -99,7 +99,8 @@ def imported(path: Path, typing: bool = True) -> frozenset[str]:
     for node in statements(parsed(path), typing):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import, whose room is not told by its name"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return frozenset(names)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,24 @@ print(json.dumps({"criteria": criteria, "doctor": doctor, "others": others}))
     return found
 
 
+def test_of_two_packages_with_one_name_the_broken_one_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "lmms_topoprune.criteria"
+    entries = [
+        EntryPoint("twice", "json:JSONEncoder", group),  # a class
+        EntryPoint("twice", "lmms_topoprune.criteria.cosine:score.score", group),
+        EntryPoint("nowhere", "json", group),
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda table: {"twice": entries[:2], "nowhere": entries[2:]}
+    )
+    assert registry.get("twice").score is registry.get("cosine").score
+    first, second = list(registry.problems(registry.Criterion))
+    assert first.startswith("criterion 'twice' of another package is 'json:JSONEncoder', which is a type")
+    assert second == (
+        "criterion 'nowhere' of another package is 'json'; allowed: package.module:name or file.py:name"
+    )
+
+
 def test_a_package_adds_a_criterion_and_a_broken_one_hides_no_other(seen: dict[str, Any]) -> None:
     found = seen["criteria"]
     assert "deep_first" in found["names"] and "topology" in found["names"]
@@ -128,7 +147,10 @@ def test_a_package_adds_a_criterion_and_a_broken_one_hides_no_other(seen: dict[s
     assert found["cosine"] == "lmms_topoprune.criteria.cosine", "its own name stays this package's"
     broken, hidden = sorted(found["problems"])
     assert "criterion 'cosine' of another package" in broken + hidden
-    assert "criterion is 'broken', but topoprune_more.gone cannot be imported" in broken + hidden
+    assert (
+        "'broken' of topoprune-more is 'topoprune_more.gone:score', but topoprune_more.gone cannot be"
+        in broken + hidden
+    )
 
 
 def test_a_package_adds_a_repair_and_a_family(seen: dict[str, Any]) -> None:

@@ -29,6 +29,8 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(lmms_topoprune, name)
     assert inspect.getdoc(value)
     assert f"`{name}`" in PAGE.read_text(encoding="utf-8")
+    imports = re.findall(r"from lmms_topoprune import (.+)", "\n".join(b for p in PAGES for b in blocks(p)))
+    assert name in ", ".join(imports).split(", ")  # in an example
     if inspect.isfunction(value):
         assert value.__annotations__.keys() >= set(inspect.signature(value).parameters) - {"self"}
         assert "return" in value.__annotations__

@@ -33,7 +33,7 @@ _others: set[str] = set()
 
 
 def load(place: str, what: str) -> Any:
-    """The object at "package.module:name" or "file.py:name".
+    """The object at "package.module:name" or "file.py:name"; the name may have dots.
 
     Args:
         place: where it is.
@@ -54,10 +54,12 @@ def load(place: str, what: str) -> Any:
         raise OptionError(
             f"{what}, but {_short(module)} cannot be imported: {_short(reason_of(error))}"
         ) from error
-    if not hasattr(loaded, name):
-        names = [n for n in vars(loaded) if not n.startswith("_")]
-        raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(name, names)}")
-    return getattr(loaded, name)
+    for part in name.split("."):
+        if not hasattr(loaded, part):
+            names = [n for n in dir(loaded) if not n.startswith("_")]
+            raise OptionError(f"{what}, but {_short(module)} has no {shown(name)}{nearest(part, names)}")
+        loaded = getattr(loaded, part)
+    return loaded
 
 
 def _short(text: str) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.cosine import unit
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 
@@ -19,10 +18,9 @@ from lmms_topoprune.selection import PairScores
     summary="angle between states, for one block of layers",
     paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
     address="https://arxiv.org/abs/2403.17887",
-    parameters=(),
     selection="block",
 )
-def score(states: HiddenStates, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates) -> PairScores:
     """1 - d(i, j), where d is the mean over samples of arccos(cos) / pi at the sample's token."""
     points = unit(states.points)
     values = np.stack([1 - _distances(points, i) for i in range(len(points))])

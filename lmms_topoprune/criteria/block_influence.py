@@ -7,7 +7,6 @@ Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than Y
 from __future__ import annotations
 
 from lmms_topoprune.calibration.states import TokenSums
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
@@ -19,8 +18,7 @@ from lmms_topoprune.selection import LayerScores
     address="https://arxiv.org/abs/2403.03853",
     state="none",
     sums=("token_cosine",),
-    parameters=(),
 )
-def score(sums: TokenSums, options: PruningOptions) -> LayerScores:
+def score(sums: TokenSums) -> LayerScores:
     """-BI, where BI = 1 - mean over all tokens of cos(layer input, layer output)."""
     return LayerScores(sums.token_cosine - 1, "block_influence")

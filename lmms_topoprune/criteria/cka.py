@@ -10,7 +10,6 @@ import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.criteria.unions import TOKENS
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
 
@@ -20,11 +19,10 @@ from lmms_topoprune.selection import PairScores
     summary="centered kernel alignment of token clouds",
     paper="Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019",
     address="https://arxiv.org/abs/1905.00414",
-    parameters=(),
     selection="rank",
     defaults={"points": TOKENS["points"]},
 )
-def score(states: HiddenStates, options: PruningOptions) -> PairScores:
+def score(states: HiddenStates) -> PairScores:
     """|X_i' X_j|^2 / (|X_i' X_i| |X_j' X_j|) of the centered points X (N, d)."""
     grams = [_unit_gram(points) for points in states.points]
     values = np.array([[float((one * other).sum()) for other in grams] for one in grams])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
@@ -19,9 +18,8 @@ from lmms_topoprune.selection import LayerScores
     summary="cosine of input and output at one token",
     paper="Chen et al., Streamlining Redundant Layers to Compress Large Language Models, ICLR 2025",
     address="https://arxiv.org/abs/2403.19135",
-    parameters=(),
 )
-def score(states: HiddenStates, options: PruningOptions) -> LayerScores:
+def score(states: HiddenStates) -> LayerScores:
     """The mean over samples of cos(state l, state l + 1)."""
     points = unit(states.points)
     return LayerScores((points[:-1] * points[1:]).sum(-1).mean(-1), "cosine")

@@ -24,9 +24,8 @@ def score(layers: DecoderLayers, options: PruningOptions) -> LayerScores:
     paper="Gromov et al., The Unreasonable Ineffectiveness of the Deeper Layers, ICLR 2025",
     address="https://arxiv.org/abs/2403.17887",
     state="none",
-    parameters=(),
 )
-def last_n(layers: DecoderLayers, options: PruningOptions) -> LayerScores:
+def last_n(layers: DecoderLayers) -> LayerScores:
     """The deepest layers first; with protect_last=1 this is the simple rule of Gromov et al.
 
     "The Unreasonable Ineffectiveness of the Deeper Layers" (arXiv 2403.17887), section 4.4.

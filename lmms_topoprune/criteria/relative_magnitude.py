@@ -6,7 +6,6 @@ Samragh et al., "Weight subcloning" (arXiv 2312.09299); a baseline in ShortGPT (
 from __future__ import annotations
 
 from lmms_topoprune.calibration.states import TokenSums
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
@@ -18,8 +17,7 @@ from lmms_topoprune.selection import LayerScores
     address="https://arxiv.org/abs/2312.09299",
     state="none",
     sums=("relative_magnitude",),
-    parameters=(),
 )
-def score(sums: TokenSums, options: PruningOptions) -> LayerScores:
+def score(sums: TokenSums) -> LayerScores:
     """The negative mean over all tokens of |f(x)| / |x + f(x)|, where x + f(x) is the layer's output."""
     return LayerScores(-sums.relative_magnitude, "relative_magnitude")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import LayerScores
 
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     address="https://arxiv.org/abs/2402.02834",
     state="none",
     loss=True,
-    parameters=(),
 )
-def score(loss: LossOracle, options: PruningOptions) -> LayerScores:
+def score(loss: LossOracle) -> LayerScores:
     """-sum over a layer's weight matrices of |w dL/dw|, L the mean loss over the calibration texts."""
     from lmms_topoprune.surgery import decoder_layers
 

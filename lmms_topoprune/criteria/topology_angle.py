@@ -31,7 +31,7 @@ SHALLOW = 8  # fewer layers have no middle of their own
 def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """The topological Jaccard and the angular similarity of two states, balanced."""
     shapes = topology.pairwise(states, options)
-    angles = angular.score(states, options)
+    angles = angular.score(states)
     return PairScores(balanced(shapes.values, angles.values), "topology_angle", shapes.barcodes)
 
 

@@ -29,7 +29,7 @@ from lmms_topoprune.selection import TINY, PairScores
 def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> PairScores:
     """The topological Jaccard, the angular similarity and block influence of two states, balanced."""
     shapes = topology.pairwise(states, options)
-    angles = angular.score(states, options)
+    angles = angular.score(states)
     values = balanced(shapes.values, angles.values, chained(sums.token_cosine))
     return PairScores(values, "topology_angle_influence", shapes.barcodes)
 

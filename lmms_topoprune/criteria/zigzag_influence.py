@@ -30,7 +30,7 @@ from lmms_topoprune.selection import LayerScores
 def score(states: HiddenStates, sums: TokenSums, options: PruningOptions) -> LayerScores:
     """The mean of a layer's ranks by both; the higher, the less both miss it."""
     shape = intersections.score(states, replace(options, metric="cosine"))
-    place = block_influence.score(sums, options)
+    place = block_influence.score(sums)
     return LayerScores(mean_rank(shape, place), "zigzag_influence", shape.barcodes)
 
 

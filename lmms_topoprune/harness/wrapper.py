@@ -60,7 +60,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
     """Mixin, placed before a wrapper of lmms-eval in a class's bases.
 
     Attributes:
-        registered: its declaration in plugin.toml.
+        registered: which criterion and family it is.
         options: what the user asked for.
         setting: what else decides an answer, beyond weights, plan and request.
         size: parameters and bytes of the pruned model.

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmms_topoprune import registry
 from lmms_topoprune.errors import OptionError, unknown
+from lmms_topoprune.heal_options import ALLOWED, from_text
 from lmms_topoprune.options import PruningOptions
 
 DENSE = "dense"
@@ -43,11 +44,10 @@ def _value(name: str, text: str) -> Any:
     kinds = {f.name: str(f.type).split(" ")[0] for f in fields(PruningOptions) if f.name not in OF_GRID}
     if name not in kinds:
         raise unknown("option of a criterion", name, kinds)
-    convert: Any = {"int": int, "float": float}.get(kinds[name], str)
     try:
-        return convert(text)
+        return from_text(kinds[name], text)
     except ValueError:
-        raise OptionError(f"{name} is {text!r}; allowed: numbers") from None
+        raise OptionError(f"{name} is {text!r}; allowed: {ALLOWED[kinds[name]]}") from None
 
 
 def questions(limit: float | None) -> float | None:

@@ -80,7 +80,7 @@ def test_cosine(hidden, states):
         np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(states[i], states[i + 1], strict=True)])
         for i in range(LAYERS)
     ]
-    found = cosine.score(hidden, OPTIONS)
+    found = cosine.score(hidden)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert select(found, 1, protect_first=0, protect_last=0) == (2,)
 
@@ -89,7 +89,7 @@ def test_angular(hidden, states):
     x = states.astype(float)
     unit = x / np.sqrt((x * x).sum(-1))[..., None]
     expected = 1 - np.arccos(np.einsum("ind,jnd->ijn", unit, unit).clip(-1, 1)).mean(-1) / np.pi
-    found = angular.score(hidden, OPTIONS)
+    found = angular.score(hidden)
     np.testing.assert_allclose(found.values, expected, atol=1e-3)
     # Gromov et al. drop the contiguous block whose two ends are closest.
     start = min(range(LAYERS - 1), key=lambda i: 1 - expected[i, i + 2])
@@ -98,12 +98,12 @@ def test_angular(hidden, states):
 
 
 def test_block_influence_drops_the_layer_that_turns_least(sums):
-    found = block_influence.score(sums, OPTIONS).values
+    found = block_influence.score(sums).values
     np.testing.assert_allclose(-found, 1 - np.array([0.1, 0.5, 0.99, 0.4, 0.2]))  # -BI
 
 
 def test_relative_magnitude_drops_the_smallest_update(sums):
-    found = relative_magnitude.score(sums, OPTIONS)
+    found = relative_magnitude.score(sums)
     assert select(found, 2, protect_first=0, protect_last=0) == (0, 1)
 
 
@@ -179,14 +179,14 @@ def test_uniform_spaces_around_what_must_stay():
 
 
 def test_last_n_keeps_the_last_layer_only_when_protected():
-    scores = position.last_n(DecoderLayers(6), OPTIONS)
+    scores = position.last_n(DecoderLayers(6))
     assert select(scores, 2) == (3, 4)
     assert select(scores, 2, protect_last=0) == (4, 5)
 
 
 def test_reverse_turns_any_criterion_round(hidden):
-    plain = registry.get("cosine")(hidden, OPTIONS)
-    turned = registry.get("reverse:cosine")(hidden, OPTIONS)
+    plain = registry.get("cosine")(hidden)
+    turned = registry.get("reverse:cosine")(hidden)
     assert isinstance(turned, LayerScores)
     assert (np.argsort(turned.values) == np.argsort(plain.values)[::-1]).all()
     pairs = controls.topology_reversed(hidden, OPTIONS)
@@ -404,7 +404,7 @@ def test_barcodes_stay_with_the_scores(hidden) -> None:
 def test_topology_and_angle_cost_in_units_of_a_typical_layer(hidden):
     """Computed pair by pair from the two similarities."""
     shape = topology.pairwise(hidden, OPTIONS).values
-    angle = angular.score(hidden, OPTIONS).values
+    angle = angular.score(hidden).values
     found = topology_angle.score(hidden, OPTIONS).values
     steps = [sorted(-np.log(max(v[i, i + 1], 1e-12)) for i in range(LAYERS)) for v in (shape, angle)]
     units = [one[len(one) // 2] for one in steps]
@@ -435,7 +435,7 @@ def test_a_translation_that_all_samples_share_is_seen_with_the_angle_alone():
 def test_three_views_are_the_mean_of_three_costs(hidden, sums):
     """Layer by layer, each in units of its median; the cheapest go first."""
     found = topology_angle_influence.score(hidden, sums, OPTIONS)
-    shape, angle = topology.pairwise(hidden, OPTIONS).values, angular.score(hidden, OPTIONS).values
+    shape, angle = topology.pairwise(hidden, OPTIONS).values, angular.score(hidden).values
     views = [[v[i, i + 1] for i in range(LAYERS)] for v in (shape, angle)] + [[0.1, 0.5, 0.99, 0.4, 0.2]]
     costs = [[-np.log(max(value, 1e-12)) for value in view] for view in views]
     units = [sorted(one)[LAYERS // 2] for one in costs]
@@ -511,7 +511,7 @@ def test_knn_overlap_counts_common_neighbors(hidden, states):
 
 
 def test_cka_is_the_papers_ratio_of_norms(hidden, states):
-    found = cka.score(hidden, OPTIONS).values
+    found = cka.score(hidden).values
     for i in range(LAYERS + 1):
         for j in range(LAYERS + 1):
             x, y = (states[s].astype(float) - states[s].mean(0) for s in (i, j))
@@ -519,7 +519,7 @@ def test_cka_is_the_papers_ratio_of_norms(hidden, states):
             expected = norm(x.T @ y) ** 2 / norm(x.T @ x) / norm(y.T @ y)
             assert found[i, j] == pytest.approx(expected, abs=1e-5)
     moved = HiddenStates("residual", hidden.values * 3 + 7)
-    np.testing.assert_allclose(cka.score(moved, OPTIONS).values, found, atol=1e-5)
+    np.testing.assert_allclose(cka.score(moved).values, found, atol=1e-5)
 
 
 @pytest.mark.parametrize(

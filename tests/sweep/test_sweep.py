@@ -355,7 +355,8 @@ def test_a_variant_is_a_criterion_with_options():
     [
         ("topology:selction=block", "option of a criterion is 'selction'; .* did you mean 'selection'"),
         ("topology:sparsity=0.1", "option of a criterion is 'sparsity'"),
-        ("topology:eps=x", "eps is 'x'; allowed: numbers"),
+        ("topology:eps=x", "eps is 'x'; allowed: a number"),
+        ("topology:protect_massive=maybe", "protect_massive is 'maybe'; allowed: True, False"),
         ("topology:selection=blok", "did you mean 'block'"),
         ("topolgy:k=5", "did you mean 'topology'"),
         ("reverse:", "criterion is 'reverse:'"),
