@@ -195,6 +195,26 @@ def depth(models: tuple[Path, ...], texts: Path | None, windows: int, per_cell: 
     click.echo(tables(measured))
 
 
+@main.command()
+@click.option("--model", default="embedded", show_default=True, help="A folder, or the shipped model.")
+@click.option("--per-cell", default=12, show_default=True, help="Questions of a form and kind.")
+@_in_one_sentence
+def parts(model: str, per_cell: int) -> None:
+    """Points of answers lost where attention, half of its heads, or the MLP of one layer writes nothing."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from lmms_topoprune._util.packaged import model_path
+    from training import depth
+
+    folder = model_path() if model == "embedded" else Path(model)
+    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+    costs = depth.part_costs(loaded, list(depth.answers(AutoProcessor.from_pretrained(folder), per_cell)))
+    names = list(costs[0])
+    click.echo(f"| layer | {' | '.join(names)} |\n|---:{'|---:' * len(names)}|")
+    for number, row in enumerate(costs):
+        click.echo(f"| {number} | " + " | ".join(f"{100 * row[name]:.1f}" for name in names) + " |")
+
+
 def _print(figures: dict[str, float]) -> None:
     from training.cards import figures_table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,43 @@ def deletion_costs(model: PreTrainedModel, batches: Iterator[Judged]) -> dict[st
         count += len(judged.wanted)
     rows = [{"loss": loss / count, "accuracy": right / count} for loss, right in sums.tolist()]
     return {"tokens": count, "dense": rows[0], "without": rows[1:]}
+
+
+def part_costs(model: PreTrainedModel, batches: Sequence[Judged]) -> list[dict[str, float]]:
+    """Share of right tokens lost where a part of one layer writes nothing, for every layer.
+
+    Returns:
+        For each layer: "attention", "first heads" and "last heads" (half of them each), and "mlp".
+    """
+    dense, found = _right(model, batches), []
+    for layer in model.get_decoder().layers:
+        attention, mlp = layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight
+        half = attention.shape[1] // 2
+        parts = {
+            "attention": attention,
+            "first heads": attention[:, :half],
+            "last heads": attention[:, half:],
+            "mlp": mlp,
+        }
+        costs = {}
+        for name, written in parts.items():
+            before = written.detach().clone()
+            written.data.zero_()
+            costs[name] = dense - _right(model, batches)
+            written.data.copy_(before)
+        found.append(costs)
+    return found
+
+
+@torch.no_grad()
+def _right(model: PreTrainedModel, batches: Sequence[Judged]) -> float:
+    """Share of right tokens."""
+    right = count = 0
+    for judged in batches:
+        states = model.base_model(**judged.inputs, use_cache=False)[0][judged.places]
+        right += int((model.lm_head(states).argmax(-1) == judged.wanted).sum())
+        count += len(judged.wanted)
+    return right / count
 
 
 def similarity(model: PreTrainedModel) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from lmms_topoprune.surgery import fingerprint
 from training import depth
 
 Make = Callable[..., LlavaForConditionalGeneration]
@@ -61,3 +62,26 @@ def test_copies_are_alike_and_random_layers_are_not(model: LlavaForConditionalGe
     assert found[0, 2] == pytest.approx(1, abs=1e-5)
     assert abs(found[0, 1]) < 0.1
     assert torch.allclose(found.diagonal(), torch.ones(3), atol=1e-5)
+
+
+def test_a_part_costs_what_a_model_without_it_gets_wrong(
+    tiny_llava: Make, embedded_processor: LlavaProcessor
+) -> None:
+    model = tiny_llava(layers=2).eval()
+    before = fingerprint(model)
+    batches = list(depth.answers(embedded_processor, 1))
+    costs = depth.part_costs(model, batches)
+    assert fingerprint(model) == before
+
+    def right() -> float:
+        found = depth.deletion_costs(model, iter(batches))
+        return float(found["dense"]["accuracy"])
+
+    dense = right()
+    layer = model.get_decoder().layers[1]
+    half = layer.self_attn.o_proj.weight.shape[1] // 2
+    layer.self_attn.o_proj.weight.data[:, half:] = 0
+    assert costs[1]["last heads"] == pytest.approx(dense - right())
+    layer.self_attn.o_proj.weight.data.zero_()
+    assert costs[1]["attention"] == pytest.approx(dense - right())
+    assert len(costs) == 2 and set(costs[0]) == {"attention", "first heads", "last heads", "mlp"}
