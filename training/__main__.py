@@ -95,7 +95,7 @@ def lvlm(
     from training.lvlm.train import Recipe, train
 
     train(
-        Recipe(seed=seed) if updates is None else Recipe(seed=seed, early=0),
+        Recipe(seed=seed) if updates is None else Recipe(goes_on=True, early=0, seed=seed),
         run,
         language=language,
         vision=vision or model_path(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,8 @@ def test_a_recipe_with_english_rows_needs_texts(language: Path, vision: Path, tm
     given = {"language": language, "vision": vision, "steps": 3, "decay": 1}
     with pytest.raises(InputError, match="--texts"):
         train(TINY, tmp_path / "run", texts=None, say=lambda _: None, **given)
+    with pytest.raises(InputError, match="--updates"):
+        train(replace(TINY, goes_on=True), tmp_path / "run", texts=None, say=lambda _: None, **given)
     assert not (tmp_path / "run").exists()
 
 
@@ -185,3 +188,12 @@ def test_a_run_goes_on_and_leaves_a_plain_folder(
     card = (tmp_path / "model" / "README.md").read_text()
     assert "trained for 3 steps" in card and all(f"| {kind} |" in card for kind in ("hop", "compare"))
     assert 0 <= figures["overall"] <= 1
+
+    further = replace(
+        TINY, goes_on=True, decoder_lr=0.0, projector_lr=0.0
+    )  # so that it stays where it starts
+    train(further, tmp_path / "further", say=lambda _: None, updates=tmp_path / "updates", **given)
+    release(tmp_path / "further", tmp_path / "again", per_cell=1, **parts)
+    first, second = (load_file(tmp_path / name / FILE) for name in ("updates", "again"))
+    assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+    assert "--updates EARLIER" in (tmp_path / "again" / "README.md").read_text()

@@ -45,11 +45,11 @@ In a checkout of lmms-topoprune; the updates of the weights are in it:
 ## Training
 
     python -m training lvlm runs/lvlm-run --language runs/smollm2/model --texts runs/smollm2/english \\
-        --steps {steps} --decay {decay} --compiled
+        --steps {steps} --decay {decay} --seed {seed}{updates} --compiled
     python -m training release-lvlm runs/lvlm-run runs/updates --language runs/smollm2/model
 
-The projector is aligned with the words of what is in a cell. Then the projector and updates of rank {rank}
-of the decoder's linear maps (LoRA) are trained for {steps} steps of {batch} scenes and {context} tokens each,
+{start} the projector and updates of rank {rank} of
+the decoder's linear maps (LoRA) are trained for {steps} steps of {batch} scenes and {context} tokens each,
 AdamW at {projector_lr} and {decoder_lr}. On {english} row(s) of English text a step the decoder learns to
 predict what it predicted before. The vision tower and the word embeddings stay as they were.
 
@@ -63,6 +63,12 @@ Exact match of generated answers in percent, {per_cell} questions each on unseen
 
 {figures}
 """
+
+
+ALIGNED = "The projector is aligned with the words of what is in a cell. Then"
+GONE_ON = """\
+EARLIER is the release before this one (training/lvlm/released as of commit 0afd0e0; its own card tells its
+training of 2,200 steps). From there"""
 
 
 def release(
@@ -98,6 +104,9 @@ def release(
         width=model.config.text_config.hidden_size,
         parameters=model.num_parameters() / 1e6,
         steps=state["step"],
+        seed=recipe.seed,
+        updates=" --updates EARLIER" if recipe.goes_on else "",
+        start=GONE_ON if recipe.goes_on else ALIGNED,
         decay=(state["end"] or [0, 0])[1],
         rank=recipe.rank,
         batch=recipe.batch,

@@ -31,7 +31,8 @@ class Recipe:
     """Everything that decides the weights, but for the parts it starts from and how long it is trained.
 
     Attributes:
-        align: steps of the projector's alignment, where it is not an earlier release's.
+        goes_on: it starts from an earlier release's updates and projector.
+        align: steps of the projector's alignment, unless it goes on.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
         batch: scenes a step.
@@ -45,6 +46,7 @@ class Recipe:
         seed: draws the projector, the scenes and the questions.
     """
 
+    goes_on: bool = False
     align: int = 300
     early: int = 400
     warmup: int = 30
@@ -82,16 +84,18 @@ def train(
         texts: a folder of English texts; needed if the recipe has rows of them.
         steps: optimizer steps in all.
         decay: the last of them, over which the learning rates fall to zero.
-        updates: an earlier release, to go on from; None starts with a projector that is aligned first.
+        updates: the earlier release, for recipes that go on.
         every: steps between checkpoints and accuracy figures.
         compiled: use torch.compile on the decoder layers (needs a C++ compiler).
         per_cell: questions of every form and kind for the learning curve's figures.
         say: receives lines of progress.
 
     Raises:
-        InputError: the folder holds another recipe's run, or there is no English text and the recipe has
-            rows of it.
+        InputError: the folder holds another recipe's run, there is no English text and the recipe has rows
+            of it, or no earlier release and it goes on from one.
     """
+    if recipe.goes_on and updates is None:
+        raise InputError("the recipe goes on from an earlier release; name its folder with --updates")
     schedule = Schedule(steps, recipe.warmup, decay)
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
@@ -104,10 +108,10 @@ def train(
             texts, processor.tokenizer, seed=recipe.seed, size=recipe.english, context=recipe.context
         )
     starts = newest(folder, schedule) is None
-    if starts and updates is None:
+    if starts and not recipe.goes_on:
         align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
     adapter = Adapter(model, recipe.rank, recipe.seed)
-    if starts and updates is not None:
+    if starts and updates is not None and recipe.goes_on:
         adapter.load(updates)
     if recipe.bfloat16:
         _round_frozen_maps(model)
