@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -309,15 +310,16 @@ def unsampled(layers: DecoderLayers, options: PruningOptions) -> Scored:
 
 
 def share_distances(found: Measurements, members: Sequence[PruningOptions]) -> None:
-    """Tell the states which k will be asked for, so that distances are computed once for all."""
-    ks: dict[tuple[str, int], set[int]] = {}
+    """Tell the states which k will be asked for, so that neighbors are searched once for all."""
+    ks: dict[tuple[str, str], set[int]] = {}
     for options in members:
-        read = registry.get(options.criterion).parameters
-        if "k" in read:  # without a metric among them it takes all there are
-            for metric in (options.metric,) if "metric" in read else CHOICES["metric"]:
-                ks.setdefault((metric, options.dimension), set()).update(options.ks)
+        criterion = registry.get(options.criterion)
+        if "k" in criterion.parameters:  # without a metric among them it may take any
+            metrics = (options.metric,) if "metric" in criterion.parameters else CHOICES["metric"]
+            for kind in product(metrics, criterion.through):
+                ks.setdefault(kind, set()).update(options.ks)
     for states in found.states.values():
-        states.shared_ks = {scale: sorted(some) for scale, some in ks.items()}
+        states.shared_ks = {kind: sorted(some) for kind, some in ks.items()}
 
 
 def _vectors(options: PruningOptions) -> Key:
