@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -221,12 +221,13 @@ class Scorer:
                 calibration, size = self.calibration(members[0]), members[0].calibration_batch
                 prompter = calibration.prompter(self.processor)
                 answers = calibration.answers(self.model, self.processor)
-                oracle = LossOracle.of(self.model, prompter, calibration.samples, size, answers=answers)
-                oracle.progress = self.progress
+                oracle = LossOracle.of(
+                    self.model, prompter, calibration.samples, size, answers=answers, progress=self.progress
+                )
                 oracles.append(oracle)
             return oracles[0]
 
-        found.loss = loss
+        found = replace(found, loss=loss)
 
         def reused() -> float:
             return sum(s.reused_seconds for s in found.states.values()) + sum(
