@@ -55,6 +55,8 @@ class Criterion:
         sums: names of the running sums over all tokens that it reads.
         loss: it needs the model's loss on the calibration texts.
         parameters: the options its scores depend on, beside those of the calibration set.
+        through: what its zigzags go through, "intersections" or "unions"; the former also where it reads
+            neighbors within states and no zigzag.
         selection: how its scores become layers when the user does not say.
         selection_without_sparsity: the same when no sparsity is given (it finds the count by itself).
         defaults: its own values of the options that PruningOptions lets a criterion have.
@@ -74,6 +76,7 @@ class Criterion:
     sums: tuple[str, ...] = ()
     loss: bool = False
     parameters: tuple[str, ...] = ANY_OPTION
+    through: tuple[str, ...] = ("intersections",)
     selection: str = "rank"
     selection_without_sparsity: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -118,9 +118,11 @@ class LossOracle:
         batch_size: int,
         share: slice = slice(None),
         answers: Answers | None = None,
+        progress: bool = False,
     ) -> LossOracle:
         """On the first MAX_TEXTS samples; arguments as for `answered_texts`, `share` for `chosen`."""
-        return cls(model, answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share, answers))
+        texts = answered_texts(model, prompter, samples[:MAX_TEXTS], batch_size, share, answers)
+        return cls(model, texts, progress=progress)
 
     def losses(self) -> Iterator[tuple[torch.Tensor, int]]:
         """Summed negative log-likelihood and number of tokens, text by text."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Derived = TypeVar("Derived")
+Key = TypeVar("Key")
 
 
 @dataclass(eq=False)
@@ -29,14 +30,14 @@ class HiddenStates:
     Attributes:
         name: "residual" or "norm".
         values: (L + 1, N, d) in the model's precision, on the CPU.
-        shared_ks: (metric, dimension) -> all k that any criterion is going to ask for, so that distances
-            are computed once.
+        shared_ks: (metric, zigzag through "intersections" or "unions") -> all k that any criterion is going
+            to ask for, so that neighbors are searched once.
         reused_seconds: what was derived before would have taken so long again.
     """
 
     name: str
     values: torch.Tensor
-    shared_ks: Mapping[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    shared_ks: Mapping[tuple[str, str], Sequence[int]] = field(default_factory=dict)
     reused_seconds: float = 0.0
     _derived: dict[Any, tuple[Any, float]] = field(default_factory=dict, repr=False)
 
@@ -49,28 +50,24 @@ class HiddenStates:
     def layers(self) -> int:
         return len(self.values) - 1
 
-    def derived(
-        self,
-        asked: Sequence[Hashable],
-        others: Sequence[Hashable],
-        make: Callable[[list[Any]], Sequence[Derived]],
-    ) -> dict[Any, Derived]:
-        """What is derived from these points under each of some keys, computed once for all that ask.
+    def derived(self, key: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` derives from these points, computed once for all that ask under the same key."""
+        if key in self._derived:
+            return cast(Derived, self.known(key))
+        start = time.perf_counter()
+        value = make()
+        self._derived[key] = value, time.perf_counter() - start
+        return value
 
-        Args:
-            asked: keys that the caller needs.
-            others: keys that others are going to need, made along with a missing one.
-            make: takes keys and returns what stands for each.
-        """
-        self.reused_seconds += sum(self._derived[key][1] for key in asked if key in self._derived)
-        if any(key not in self._derived for key in asked):
-            missing = [key for key in dict.fromkeys([*asked, *others]) if key not in self._derived]
-            start = time.perf_counter()
-            made = make(missing)
-            seconds = (time.perf_counter() - start) / len(missing)
-            self._derived |= {key: (value, seconds) for key, value in zip(missing, made, strict=True)}
-            self.reused_seconds += seconds * sum(key not in asked for key in missing)
-        return {key: self._derived[key][0] for key in asked}
+    def known(self, key: Hashable) -> Any:
+        """What was derived under that key before."""
+        value, seconds = self._derived[key]
+        self.reused_seconds += seconds
+        return value
+
+    def derived_under(self, kind: type[Key]) -> list[Key]:
+        """The keys of this kind that something was derived under."""
+        return [key for key in self._derived if isinstance(key, kind)]
 
 
 @dataclass(frozen=True)

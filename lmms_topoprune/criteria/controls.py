@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import cloud, pairwise
+from lmms_topoprune.criteria.topology import neighbors, pairwise
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Neighbors, jaccard, static_betti, zigzag_barcodes
+from lmms_topoprune.topology import Neighbors, jaccard, neighbors_barcode, static_betti
 
 topology_reversed = replace(
     pairwise,
@@ -34,8 +34,8 @@ def static_homology(states: HiddenStates, options: PruningOptions) -> PairScores
     This is the largest value the topological Jaccard could take if every feature that two states
     could share were the same one. Two states without any feature count as alike.
     """
-    neighbors = Neighbors.of(cloud(states, options), max(options.ks), options.metric)
-    numbers = [static_betti(neighbors, k=k, dimensions=(options.dimension,))[:, 0] for k in options.ks]
+    found = neighbors(states, options)
+    numbers = [static_betti(found, k=k, dimensions=(options.dimension,))[:, 0] for k in options.ks]
     return PairScores(np.mean([_ratio(each.astype(float)) for each in numbers], axis=0), "static")
 
 
@@ -57,10 +57,10 @@ def shuffled(states: HiddenStates, options: PruningOptions) -> PairScores:
     A feature then has to survive unrelated states in between, so what is left of the score does
     not come from following features through the depth.
     """
-    points = cloud(states, options)
-    order = np.random.default_rng(options.seed).permutation(len(points))
+    near = neighbors(states, options).near
+    order = np.random.default_rng(options.seed).permutation(len(near))
     places = np.argsort(order)
-    dimension = options.dimension
-    found = zigzag_barcodes(points[order], ks=options.ks, metric=options.metric, dimensions=(dimension,))
+    dimension, mixed = options.dimension, Neighbors(near[order], {})
+    found = [neighbors_barcode(mixed, k=k, dimensions=(dimension,)) for k in options.ks]
     values = np.mean([jaccard(barcode, dimension) for barcode in found], axis=0)
     return PairScores(values[np.ix_(places, places)], "shuffled")

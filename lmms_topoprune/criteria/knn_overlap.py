@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from lmms_topoprune.calibration.states import HiddenStates
-from lmms_topoprune.criteria.topology import cloud
+from lmms_topoprune.criteria.topology import neighbors
 from lmms_topoprune.criteria.unions import TOKENS
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import Floats, PairScores
-from lmms_topoprune.topology import Neighbors
 
 
 @criterion(
@@ -28,7 +27,7 @@ from lmms_topoprune.topology import Neighbors
 )
 def score(states: HiddenStates, options: PruningOptions) -> PairScores:
     """The mean over points of |N_i n N_j| / k; the mean over several k."""
-    near = Neighbors.of(cloud(states, options), max(options.ks), options.metric).near
+    near = neighbors(states, options).near
     return PairScores(np.mean([_overlap(near[:, :, :k]) for k in options.ks], axis=0), "knn_overlap")
 
 

@@ -7,7 +7,8 @@ Models", ICML 2025 (arXiv 2410.11042); the pairwise score is this project's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from lmms_topoprune.calibration.states import HiddenStates
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.registry import criterion
 from lmms_topoprune.selection import PairScores
-from lmms_topoprune.topology import Barcode, jaccard, zigzag_barcodes
+from lmms_topoprune.topology import Barcode, Neighbors, jaccard, neighbors_barcode
+from lmms_topoprune.topology.zigzag import neighbors_for, while_compiling
 
 GARDINAZZI_BIBTEX = """\
 @inproceedings{gardinazzi2025persistent,
@@ -62,18 +64,42 @@ multiscale = replace(
 def barcodes(
     states: HiddenStates, options: PruningOptions, through: str = "intersections"
 ) -> dict[int, Barcode]:
-    """k -> the zigzag barcode of the states in the chosen dimension, from one set of distances."""
+    """k -> the zigzag barcode of the states in the chosen dimension."""
     metric, dimension = options.metric, options.dimension
+    found = while_compiling(partial(neighbors, states, options, through))
 
-    def make(keys: list[tuple[str, str, int, int]]) -> list[Barcode]:
-        ks = [key[-1] for key in keys]
-        return zigzag_barcodes(
-            cloud(states, options), ks=ks, through=through, metric=metric, dimensions=(dimension,)
-        )
+    def barcode(k: int) -> Barcode:
+        make = partial(neighbors_barcode, found, k=k, through=through, dimensions=(dimension,))
+        return states.derived((through, metric, dimension, k), make)
 
-    asked = [(through, metric, dimension, k) for k in options.ks]
-    others = [(through, metric, dimension, k) for k in states.shared_ks.get((metric, dimension), ())]
-    return {key[-1]: barcode for key, barcode in states.derived(asked, others, make).items()}
+    return {k: barcode(k) for k in options.ks}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Whose neighbors are searched: the k nearest of each point, as far as this zigzag needs them."""
+
+    metric: str
+    through: str
+    k: int
+
+    def covers(self, other: Search) -> bool:
+        """Those for a smaller k are the first ones, and whoever searches unions searches the states first."""
+        return self.metric == other.metric and self.through in (other.through, "unions") and self.k >= other.k
+
+
+def neighbors(states: HiddenStates, options: PruningOptions, through: str = "intersections") -> Neighbors:
+    """The neighbors of the cloud's points at every state: as many as anybody is going to ask for."""
+    asked = Search(options.metric, through, max(options.ks))
+    for search in states.derived_under(Search):
+        if search.covers(asked):
+            found: Neighbors = states.known(search)
+            return found
+    points = cloud(states, options)
+    others = (k for k in states.shared_ks.get((options.metric, through), ()) if k < points.shape[1])
+    ks = list(dict.fromkeys([*options.ks, *others]))
+    make = partial(neighbors_for, points, ks, through, options.metric)
+    return states.derived(replace(asked, k=max(ks)), make)
 
 
 def cloud(states: HiddenStates, options: PruningOptions) -> NDArray[np.float32]:

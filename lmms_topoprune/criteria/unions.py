@@ -27,6 +27,7 @@ TOKENS = {"points": "tokens", "k": "10", "protect_massive": True}
     paper="Carlsson and de Silva, Zigzag Persistence, Foundations of Computational Mathematics 2010",
     address="https://arxiv.org/abs/0812.0197",
     parameters=("k", "dimension", "metric"),
+    through=("unions",),
     selection="rank",
     defaults=TOKENS,
 )

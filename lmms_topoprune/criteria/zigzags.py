@@ -23,6 +23,7 @@ from lmms_topoprune.selection import Floats, LayerScores, PairScores, layer_valu
     summary="both zigzags of token clouds, by mean rank",
     builds_on=(intersections.score, unions.score),
     parameters=("k", "dimension"),
+    through=("intersections", "unions"),
     selection="rank",
     defaults={**unions.TOKENS, "k": "7+10+15"},
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -220,12 +221,13 @@ class Scorer:
                 calibration, size = self.calibration(members[0]), members[0].calibration_batch
                 prompter = calibration.prompter(self.processor)
                 answers = calibration.answers(self.model, self.processor)
-                oracle = LossOracle.of(self.model, prompter, calibration.samples, size, answers=answers)
-                oracle.progress = self.progress
+                oracle = LossOracle.of(
+                    self.model, prompter, calibration.samples, size, answers=answers, progress=self.progress
+                )
                 oracles.append(oracle)
             return oracles[0]
 
-        found.loss = loss
+        found = replace(found, loss=loss)
 
         def reused() -> float:
             return sum(s.reused_seconds for s in found.states.values()) + sum(
@@ -309,15 +311,16 @@ def unsampled(layers: DecoderLayers, options: PruningOptions) -> Scored:
 
 
 def share_distances(found: Measurements, members: Sequence[PruningOptions]) -> None:
-    """Tell the states which k will be asked for, so that distances are computed once for all."""
-    ks: dict[tuple[str, int], set[int]] = {}
+    """Tell the states which k will be asked for, so that neighbors are searched once for all."""
+    ks: dict[tuple[str, str], set[int]] = {}
     for options in members:
-        read = registry.get(options.criterion).parameters
-        if "k" in read:  # without a metric among them it takes all there are
-            for metric in (options.metric,) if "metric" in read else CHOICES["metric"]:
-                ks.setdefault((metric, options.dimension), set()).update(options.ks)
+        criterion = registry.get(options.criterion)
+        if "k" in criterion.parameters:  # without a metric among them it may take any
+            metrics = (options.metric,) if "metric" in criterion.parameters else CHOICES["metric"]
+            for kind in product(metrics, criterion.through):
+                ks.setdefault(kind, set()).update(options.ks)
     for states in found.states.values():
-        states.shared_ks = {scale: sorted(some) for scale, some in ks.items()}
+        states.shared_ks = {kind: sorted(some) for kind, some in ks.items()}
 
 
 def _vectors(options: PruningOptions) -> Key:

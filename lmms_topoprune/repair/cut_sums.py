@@ -42,6 +42,16 @@ class CutSums:
     def on_cpu(self) -> CutSums:
         return CutSums(**{name: value.cpu() for name, value in self._given().items()})
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(value.nbytes for value in self._given().values())
+
+    @staticmethod
+    def size_of(width: int, *, projected: bool) -> int:
+        """The same for hidden states of that width, before there are any sums."""
+        return 8 * (2 * width + 1 + (2 * width**2 if projected else 0))
+
     def _given(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -131,9 +141,9 @@ class KnownSums:
     """What passes through one dense model found, for repairs that are still to come.
 
     Attributes:
-        limit: bytes of sums that one pass may leave behind, unless a single repair needs more.
+        limit: bytes of sums that are kept, unless a single repair needs more.
         announced: cuts that will be asked for.
-        sums: by kind and cut.
+        sums: by kind and cut, what was asked for last at the end.
         projections: the last linear map of a layer, by its number.
         passes: how many passes were run over a calibration set.
     """
@@ -147,20 +157,32 @@ class KnownSums:
     def announce(self, kind: Kind, cuts: Sequence[range]) -> None:
         """Say which cuts will be asked for, so that one pass serves many repairs."""
         mine = self.announced.setdefault(kind, [])
-        mine += [cut for cut in cuts if cut not in mine and not (kind[1] and cut.start == 0)]
+        mine += [
+            cut for cut in self.missing(kind, cuts) if cut not in mine and not (kind[1] and cut.start == 0)
+        ]
+
+    def missing(self, kind: Kind, cuts: Sequence[range]) -> list[range]:
+        """Those that are not known; the others are the last to be forgotten from now on."""
+        for key in [(*kind, cut) for cut in cuts if (*kind, cut) in self.sums]:
+            self.sums[key] = self.sums.pop(key)
+        return [cut for cut in cuts if (*kind, cut) not in self.sums]
 
     def others(self, kind: Kind, cuts: Sequence[range], size: int) -> list[range]:
-        """Cuts that were announced besides and are still to come, of `size` bytes each."""
+        """Cuts that were announced besides and are not known yet, of `size` bytes each."""
         waiting = [cut for cut in self.announced.get(kind, ()) if cut not in cuts]
         waiting = [cut for cut in waiting if (*kind, cut) not in self.sums]
-        return waiting[: max(0, self.limit // size - len(cuts))] if size else waiting
+        return waiting[: max(0, self.limit // size - len(cuts))]
 
-    def put(self, kind: Kind, found: Mapping[range, CutSums]) -> None:
-        """Keep what a pass found, instead of what was kept before."""
+    def put(self, kind: Kind, found: Mapping[range, CutSums], needed: Sequence[range] = ()) -> None:
+        """Keep what a pass found; above the limit the oldest are forgotten, but not what is `needed` now."""
         self.passes += 1
-        others = {key: sums for key, sums in self.sums.items() if key[:2] != kind}
-        self.sums = others | {(*kind, cut): sums for cut, sums in found.items()}
+        self.sums |= {(*kind, cut): sums for cut, sums in found.items()}
         self.announced[kind] = [cut for cut in self.announced.get(kind, ()) if cut not in found]
+        excess = sum(sums.size for sums in self.sums.values()) - self.limit
+        for key in [key for key in self.sums if key not in {(*kind, cut) for cut in needed}]:
+            if excess <= 0:
+                break
+            excess -= self.sums.pop(key).size
 
 
 def exact(values: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from lmms_topoprune.calibration.decoder import Decoder
 from lmms_topoprune.calibration.ranks import Ranks
 from lmms_topoprune.errors import SurgeryError
 from lmms_topoprune.plan import runs
-from lmms_topoprune.repair.cut_sums import CutRecorder, CutSums, KnownSums
+from lmms_topoprune.repair.cut_sums import CutRecorder, CutSums, Kind, KnownSums
 from lmms_topoprune.repair.probes import Passes, Probe
 from lmms_topoprune.repair.weights import Projection, last_projection
 from lmms_topoprune.surgery import decoder_layers
@@ -72,19 +72,20 @@ class Job:
             projected: also those with the projection before each cut.
         """
         kind = (self.facts.get("fingerprint"), projected)
-        if any((*kind, cut) not in self.known.sums for cut in self.cuts):
-            self._collect(kind)
+        if missing := self.known.missing(kind, self.cuts):
+            self._collect(kind, missing)
         return {cut: self.known.sums[(*kind, cut)] for cut in self.cuts}
 
-    def _collect(self, kind: tuple[str | None, bool]) -> None:
+    def _collect(self, kind: Kind, missing: list[range]) -> None:
         """One pass for these cuts, and for as many of those that will be asked for as memory allows."""
-        near = self.projections_before(self.cuts) if kind[1] else {}
-        width = max((projection.module.out_features for projection in near.values()), default=0)
-        cuts = [*self.cuts, *self.known.others(kind, self.cuts, 8 * 2 * width**2)]
+        projected = kind[1]
+        size = CutSums.size_of(self._width(projected), projected=projected)
+        cuts = [*missing, *self.known.others(kind, self.cuts, size)]
         try:
-            near = self.projections_before(cuts) if kind[1] else {}
+            near = self.projections_before(cuts) if projected else {}
         except SurgeryError:  # whoever is concerned says so when it is their turn
-            cuts = self.cuts
+            cuts = missing
+            near = self.projections_before(cuts)
         recorder = CutRecorder(self.decoder, cuts, near)
 
         def work() -> list[CutSums]:
@@ -93,4 +94,11 @@ class Job:
 
         shares = [share for share in self.ranks.together(work) if share]  # none: fewer samples than processes
         found = {cut: reduce(add, (share[i] for share in shares)) for i, cut in enumerate(cuts)}
-        self.known.put(kind, found)
+        self.known.put(kind, found, self.cuts)
+
+    def _width(self, projected: bool) -> int:
+        """Of the hidden states; 0 where nothing tells."""
+        if projected:
+            near = self.projections_before(self.cuts).values()
+            return max(projection.module.out_features for projection in near)
+        return int(getattr(getattr(self.decoder.parent, "config", None), "hidden_size", 0))

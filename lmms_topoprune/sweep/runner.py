@@ -37,6 +37,8 @@ class Evaluator(Protocol):
     @property
     def calibrations(self) -> CalibrationSets | None: ...
     @property
+    def sums(self) -> Any: ...
+    @property
     def model(self) -> Any: ...
     @property
     def processor(self) -> Any: ...
@@ -118,6 +120,7 @@ def sweep(
         asked=cache(partial(evaluator.asked_about, tasks=tuple(tasks))),
         progress=calibration_progress,
         calibrations=evaluator.calibrations,
+        sums=evaluator.sums,  # what trials found repairs the cells, too
     )
     wanted = [cell.options(grid.shared) for cell in grid.points()]
     planner.check(*wanted, draw=False)

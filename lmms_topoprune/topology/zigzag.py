@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,17 +88,22 @@ def zigzag_barcodes(
     ks = check_ks(ks)
     check_through(through)
     check_dimensions(dimensions)
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(neighbors_for, states, ks, through, metric)
-        import lmms_topoprune.topology.flag_zigzag  # noqa: F401  compiles while the distances are computed
-
-        neighbors = found.result()
+    neighbors = while_compiling(partial(neighbors_for, states, ks, through, metric))
     return [neighbors_barcode(neighbors, k=k, through=through, dimensions=dimensions) for k in ks]
+
+
+def while_compiling(search: Callable[[], Neighbors]) -> Neighbors:
+    """What a search finds; meanwhile what makes barcodes of it is compiled, where it is not yet."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(search)
+        import lmms_topoprune.topology.flag_zigzag  # noqa: F401  compiled on import
+
+        return found.result()
 
 
 def neighbors_for(states: Any, ks: Collection[int], through: str, metric: str) -> Neighbors:
     """The neighbors that the zigzag needs for every k of ks."""
-    for k in ks:  # a k that is too small or too large is named, whichever it is
+    for k in dict.fromkeys(ks):  # a k that is too small or too large is named, whichever it is
         states = checked(states, k, metric)
     return Neighbors.of(states, max(ks), metric, "adjacent" if through == "unions" else "none")
 

@@ -40,6 +40,8 @@ from lmms_topoprune.criteria.scoring import (
 )
 from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions, own_defaults
+from lmms_topoprune.pipeline.checks import resolved
+from lmms_topoprune.pipeline.proposals import proposers
 from lmms_topoprune.pipeline.scorer import share_distances
 from lmms_topoprune.selection import LayerScores, PairScores, select
 from lmms_topoprune.topology import (
@@ -333,25 +335,78 @@ def test_a_declared_option_that_there_is_not_is_one_sentence(monkeypatch):
         score_parameters(PruningOptions(criterion="mine"))
 
 
-def test_distances_are_computed_once_for_all_k(monkeypatch, hidden):
-    """Also for criteria that ask for different ones, and each tells what it would have cost alone."""
-    calls = []
-    barcodes = topology.zigzag_barcodes
+@pytest.fixture
+def searches(monkeypatch):
+    """(metric, k, unions) of every search for neighbors."""
+    calls, of = [], Neighbors.of
+
+    def count(states, k, metric="euclidean", unions="none"):
+        calls.append((metric, k, unions))
+        return of(states, k, metric, unions)
+
+    monkeypatch.setattr(Neighbors, "of", count)
+    return calls
+
+
+@pytest.fixture
+def zigzags_made(monkeypatch):
+    """(through, k) of every barcode."""
+    calls, barcode = [], topology.neighbors_barcode
     monkeypatch.setattr(
-        topology, "zigzag_barcodes", lambda *a, ks, **k: calls.append(ks) or barcodes(*a, ks=ks, **k)
+        topology,
+        "neighbors_barcode",
+        lambda *a, **k: calls.append((k["through"], k["k"])) or barcode(*a, **k),
     )
-    hidden.shared_ks = {("euclidean", 1): [3, 4, 5]}
+    return calls
+
+
+def test_neighbors_are_searched_once_for_all_k(searches, zigzags_made, hidden):
+    """Also for criteria that ask for different ones, and each tells what it would have cost alone."""
+    hidden.shared_ks = {("euclidean", "intersections"): [3, 4, 5]}
     one = topology.pairwise(hidden, _with(k="4"))
-    assert calls == [[4, 3, 5]] and hidden.reused_seconds > 0
+    assert searches == [("euclidean", 5, "none")] and hidden.reused_seconds == 0
     both = topology.pairwise(hidden, _with(k="3+4"))
+    assert hidden.reused_seconds > 0
     gardinazzi.score(hidden, _with(k="5"))
-    assert len(calls) == 1
+    assert len(searches) == 1 and zigzags_made == [("intersections", k) for k in (4, 3, 5)]
     fresh = HiddenStates("residual", hidden.values)
     assert (topology.pairwise(fresh, _with(k="4")).values == one.values).all()
     assert (topology.pairwise(fresh, _with(k="3+4")).values == both.values).all()
-    assert calls[1:] == [[4], [3]]
+    assert searches[1:] == [("euclidean", 4, "none")]
     topology.pairwise(hidden, _with(k="6"))
-    assert calls[3:] == [[6]]
+    assert searches[2:] == [("euclidean", 6, "none")]
+
+
+def test_a_default_run_searches_each_cloud_once(searches, zigzags_made, sums):
+    """All that proposes to the trials, and controls beside; each scores as it does alone."""
+    points = np.cumsum(np.random.default_rng(5).normal(size=(LAYERS + 1, 40, 6)), axis=0)
+    points[2, 3] = 0  # a token without a direction
+    values = torch.from_numpy(points.astype(np.float32))
+    asked = [o for o in proposers(PruningOptions(sparsity=0.4)) if o.points == "tokens"]
+    asked += [replace(o, criterion="static", k="12") for o in asked if o.criterion == "knn_overlap"]
+    assert {"zigzag_trials", "zigzags", "unions", "knn_overlap", "topology_angle_influence"} < {
+        o.criterion for o in asked
+    }
+    asked = [resolved(o) for o in asked]
+    found = Measurements(DecoderLayers(LAYERS), {"residual": HiddenStates("residual", values)}, sums)
+    share_distances(found, asked)
+    together = [score(found, options) for options in asked]
+    assert sorted(searches) == [("cosine", 15, "none"), ("euclidean", 15, "adjacent")]
+    assert sorted(zigzags_made) == [(t, k) for t in ("intersections", "unions") for k in (7, 10, 15)]
+    for options, shared in zip(asked, together, strict=True):
+        alone = Measurements(found.layers, {"residual": HiddenStates("residual", values)}, sums)
+        assert scores_to_json(score(alone, options)) == scores_to_json(shared)
+
+
+def test_k_that_there_are_too_few_points_for_is_no_concern_of_other_criteria(hidden):
+    """A proposer that asks for too many neighbors proposes nothing; the others go on."""
+    found = Measurements(DecoderLayers(LAYERS), {"residual": hidden})
+    few, many = (_with(criterion="topology", points="tokens", k=k) for k in ("4", str(SAMPLES)))
+    alone = topology.pairwise(HiddenStates("residual", hidden.values), few)
+    share_distances(found, [few, many])
+    assert (score(found, few).values == alone.values).all()
+    with pytest.raises(InputError, match=f"k is '{SAMPLES}', but the calibration samples have only"):
+        score(found, many)
 
 
 def _with(**changes):
@@ -361,33 +416,25 @@ def _with(**changes):
 @pytest.mark.parametrize(
     "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "zigzag_influence")]
 )
-def test_distances_are_computed_once_for_each_zigzag_of_criteria_that_share_it(
-    monkeypatch, hidden, sums, order
-):
-    calls = []
-    barcodes = topology.zigzag_barcodes
-    monkeypatch.setattr(
-        topology,
-        "zigzag_barcodes",
-        lambda *a, **k: calls.append((k["through"], k["metric"])) or barcodes(*a, **k),
-    )
+def test_neighbors_are_searched_once_for_each_zigzag_of_criteria_that_share_it(searches, hidden, sums, order):
     k = {"intersections": "4", "unions": "4", "zigzags": "3+5", "zigzag_influence": "3+4"}
     asked = [PruningOptions(criterion=name, k=k[name], state="residual") for name in order]
     found = Measurements(DecoderLayers(LAYERS), {"residual": hidden}, sums)
     share_distances(found, asked)
     for options in asked:
         score(found, options)
-    assert sorted(calls) == [("intersections", "cosine"), ("unions", "euclidean")]
+    assert sorted(searches) == [("cosine", 5, "none"), ("euclidean", 5, "adjacent")]
 
 
-@pytest.mark.parametrize("name", ["static", "shuffled"])
-def test_a_control_at_several_k_is_the_mean_from_one_set_of_distances(monkeypatch, hidden, name):
-    found, calls, of = Measurements(DecoderLayers(LAYERS), {"residual": hidden}), [], Neighbors.of
-    monkeypatch.setattr(Neighbors, "of", lambda *a, **k: calls.append(a) or of(*a, **k))
-    single = [score(found, PruningOptions(criterion=name, k=k, state="residual")).values for k in ("3", "5")]
-    calls.clear()
-    both = score(found, PruningOptions(criterion=name, k="3+5", state="residual")).values
-    assert np.allclose(both, np.mean(single, axis=0)) and len(calls) == 1
+@pytest.mark.parametrize("name", ["static", "shuffled", "knn_overlap"])
+def test_several_k_are_the_mean_from_one_search(searches, hidden, name):
+    def values(k):
+        found = Measurements(DecoderLayers(LAYERS), {"residual": HiddenStates("residual", hidden.values)})
+        return score(found, PruningOptions(criterion=name, k=k, state="residual", metric="euclidean")).values
+
+    single = [values(k) for k in ("3", "5")]
+    searches.clear()
+    assert np.allclose(values("3+5"), np.mean(single, axis=0)) and searches == [("euclidean", 5, "none")]
 
 
 def test_barcodes_stay_with_the_scores(hidden) -> None:
@@ -522,11 +569,8 @@ def test_cka_is_the_papers_ratio_of_norms(hidden, states):
     np.testing.assert_allclose(cka.score(moved).values, found, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "state"),
-    [("intersections", 0), ("knn_overlap", 0), ("static", 0), ("shuffled", 1)],  # by its place in the order
-)
-def test_a_token_that_is_zero_at_some_state_is_no_point_of_a_cosine_cloud(name, state):
+@pytest.mark.parametrize("name", ["intersections", "knn_overlap", "static", "shuffled"])
+def test_a_token_that_is_zero_at_some_state_is_no_point_of_a_cosine_cloud(name):
     """Some models embed a few tokens as zero, which has no direction."""
     values = torch.randn(4, 30, 8, generator=torch.Generator().manual_seed(0))
     values[0, 5] = 0
@@ -534,5 +578,5 @@ def test_a_token_that_is_zero_at_some_state_is_no_point_of_a_cosine_cloud(name, 
     options = PruningOptions(criterion=name, points="tokens", metric="cosine", k="3", dimension=0)
     whole, without = (registry.get(name)(HiddenStates("residual", each), options) for each in (values, rest))
     assert np.array_equal(whole.values, without.values)
-    with pytest.raises(InputError, match=f"sample 5 of state {state} is zero"):
+    with pytest.raises(InputError, match="sample 5 of state 0 is zero"):
         registry.get(name)(HiddenStates("residual", values), replace(options, points="samples"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def test_a_run_of_a_wrapper(load, done, repair, more):
     assert done == {**ONCE, "passes for scores": 1, **more}
 
 
+def test_a_default_run_with_repair_passes_once_a_round_of_trials(load, done):
+    """The winner of the trials is repaired by what a round found, even if a later round found more."""
+    model = load("topopruned_llava", sparsity=0.34, repair="linear", **FEW | {"trials": 16})
+    rounds = [trial["by"] == "swap" for trial in model.plan.trials]
+    assert model.plan.criterion == "zigzag_trials" and {*rounds} == {True, False}
+    assert done["passes for repairs"] == model.planner.sums.passes == 1 + sum(map(ne, rounds, rounds[1:]))
+
+
 def test_a_run_that_finds_its_plan_words_nothing(load, done):
     load("topopruned_llava", sparsity=0.34, **FEW)
     done.clear()
@@ -104,3 +113,18 @@ def test_a_sweep_with_repair(folder: Path, right_or_wrong: Path, tmp_path: Path,
     assert len(repaired) > 2
     assert +done == {**ONCE, "passes for scores": 1, "passes for repairs": 1}
     assert session.sums.passes == 1
+
+
+def test_a_default_sweep_with_repair(
+    folder: Path, right_or_wrong: Path, tmp_path: Path, done: Counter[str]
+) -> None:
+    """Each plan's trials cost a pass, and what it found repairs the cell that is evaluated."""
+    session = Session.open(
+        "dense_llava", f"pretrained={folder}", batch_size=4, device="cpu", tasks_folder=right_or_wrong
+    )
+    done.clear()
+    shared = {"samples": SAMPLES, "k": "3", "calibration_batch": 8}
+    grid = Grid(("zigzag_trials:repair=linear:trials=2",), (0.17, 0.34), shared=shared)
+    runs = sweep(session, grid, ["tiny_questions"], tmp_path / "sweep", limit=2)
+    assert {len(run.plan.trials) for run in runs if run.plan.repair} == {2}
+    assert +done == {**ONCE, "passes for scores": 1, "passes for repairs": 2}

@@ -13,6 +13,7 @@ import folders
 
 from lmms_topoprune.errors import GenerationError, InputError
 from lmms_topoprune.plan import format_layers
+from lmms_topoprune.repair.cut_sums import KnownSums
 
 
 @dataclass
@@ -56,6 +57,7 @@ class StandIn:
     model_args: str = "pretrained=tiny"
     batch_size: int = 4
     calibrations: Any = None
+    sums: KnownSums = field(default_factory=KnownSums)
     opener: Any = field(init=False)
 
     def __post_init__(self) -> None:

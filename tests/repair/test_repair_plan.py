@@ -21,7 +21,7 @@ from lmms_topoprune.errors import InputError, OptionError, OwnCodeError
 from lmms_topoprune.options import PruningOptions
 from lmms_topoprune.pipeline import Planner, apply_plan, make_plan
 from lmms_topoprune.plan import PruningPlan
-from lmms_topoprune.repair.cut_sums import KnownSums
+from lmms_topoprune.repair.cut_sums import CutSums, KnownSums
 from lmms_topoprune.repair.repaired_deletion import announce, repair
 from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.surgery import delete_layers, export, fingerprint, load_pruned
@@ -223,7 +223,8 @@ def test_nothing_deleted_is_nothing_repaired(tiny_llava: Make, embedded_processo
 
 
 @pytest.mark.parametrize(
-    ("method", "limit", "passes"), [("linear", 2**31, 1), ("linear", 1, 3), ("rescale", 1, 1)]
+    ("method", "limit", "passes"),
+    [("linear", 2**31, 1), ("linear", 1, 3), ("rescale", 2**31, 1), ("rescale", 1, 3)],
 )
 def test_one_pass_serves_the_repairs_of_many_plans_as_far_as_memory_goes(
     method: str, limit: int, passes: int, tiny_llava: Make, embedded_processor: LlavaProcessor
@@ -244,3 +245,33 @@ def test_one_pass_serves_the_repairs_of_many_plans_as_far_as_memory_goes(
         with apply_plan(model, embedded_processor, plan, calibrations=sets, sums=sums):
             assert fingerprint(model) == expected
     assert sums.passes == passes
+
+
+def _found(*cuts: range, width: int = 4, projected: bool = True) -> dict[range, CutSums]:
+    def of(cut: range) -> CutSums:
+        line, square = torch.full((width,), float(cut.start)).double(), torch.ones(width, width).double()
+        return CutSums(line, line, line.sum(), *((square, square) if projected else ()))
+
+    return {cut: of(cut) for cut in cuts}
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_sums_of_several_passes_are_kept_up_to_the_limit(projected: bool) -> None:
+    """Whatever the kind of sums, those go first that were not asked for longest; what is needed now stays."""
+    size = CutSums.size_of(4, projected=projected)
+    assert {sums.size for sums in _found(range(2), projected=projected).values()} == {size}
+    known, kind, cuts = KnownSums(limit=3 * size), ("set", projected), [range(i, i + 1) for i in range(1, 8)]
+
+    def kept() -> list[range]:
+        return [cut for _, _, cut in known.sums]
+
+    known.put(kind, _found(*cuts[:2], projected=projected), cuts[:1])
+    known.put(kind, _found(cuts[2], projected=projected), cuts[2:3])
+    assert kept() == cuts[:3] and known.passes == 2
+    known.announce(kind, cuts)
+    assert known.others(kind, cuts[3:4], size) == cuts[4:6]
+    assert known.missing(kind, [cuts[0], cuts[3]]) == [cuts[3]]
+    known.put(kind, _found(cuts[3], projected=projected), [cuts[0], cuts[3]])
+    assert kept() == [cuts[2], cuts[0], cuts[3]]
+    known.put(("other", projected), _found(*cuts[:4], projected=projected), cuts[:4])
+    assert set(known.sums) == {("other", projected, cut) for cut in cuts[:4]}

@@ -24,6 +24,7 @@ from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError, OptionError, unknown
 from lmms_topoprune.pipeline import Planner, make_plan
 from lmms_topoprune.plan import format_layers
+from lmms_topoprune.repair.cut_sums import KnownSums
 from lmms_topoprune.results.reading import plan_label
 from lmms_topoprune.sweep.folder import SweepFolder, read_sweep
 from lmms_topoprune.sweep.grid import Grid, GridPoint, parse_variant
@@ -40,7 +41,7 @@ class Evaluator:
     name, model_args, batch_size, calibrations = "dense_llava", "pretrained=tiny", 4, None
 
     def __init__(self, model: Any, processor: Any, stop_after: int = 10**6, kill: bool = False) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.sums = model, processor, KnownSums()
         self.evaluated: list[str] = []
         self.stop_after, self.kill = stop_after, kill
 
