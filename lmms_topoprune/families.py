@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmms_topoprune._util import files
 from lmms_topoprune._util.references import load
 from lmms_topoprune.errors import InputError, TopopruneError, nearest, shown
 from lmms_topoprune.registry import (
@@ -22,7 +23,6 @@ from lmms_topoprune.registry import (
     declarations,
     declared_by,
     entry_points,
-    read_toml,
 )
 
 OPEN = "topopruned"
@@ -91,7 +91,7 @@ def read_families(path: str | Path) -> dict[str, Family]:
 
 def _tables(path: str | Path) -> list[tuple[str, Any, str]]:
     """(name, what is told of it, where) of every family in a file; errors of the file as `read_families`."""
-    tables = read_toml(Path(path)).get("families")
+    tables = files.read_toml(Path(path)).get("families")
     if not isinstance(tables, dict) or not tables:
         raise InputError(f"{str(path)!r} declares no families; allowed: at least one table [families.NAME]")
     return [(name, told, f"{path}: [families.{name}]") for name, told in tables.items()]

@@ -10,22 +10,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmms_topoprune._util import files
 from lmms_topoprune._util.packaged import shared_path
 from lmms_topoprune._util.references import PACKAGE, load, source_digest
 from lmms_topoprune.errors import InputError, OptionError, TopopruneError, shown, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 REVERSE = "reverse:"
 ANY_OPTION = ("k", "dimension", "metric", "alpha", "sparsity", "protect_first", "protect_last", "seed")
@@ -378,24 +371,10 @@ def declarations() -> dict[str, Any]:
         InputError: it is not valid TOML, or a table is missing.
     """
     path = shared_path("plugin.toml")
-    data = read_toml(path)
+    data = files.read_toml(path)
     for table in ("tasks", "models", "criteria", "repairs", "families"):
         if not data.get(table):
             raise InputError(
                 f"{path} declares no {table}; allowed: a table [{table}] with at least one entry"
             )
     return data
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary.
-
-    Raises:
-        InputError: it cannot be read, or is not valid TOML.
-    """
-    try:
-        return tomllib.loads(files.read_text(path))
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} is not valid TOML: {error}") from None

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,11 @@ from typing import Any
 import filelock
 
 from lmms_topoprune.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def write(path: Path, text: str) -> None:
@@ -61,6 +67,20 @@ def is_hidden(path: Path) -> bool:
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """The text of a file; errors as of `read_bytes`, and UnicodeDecodeError."""
     return read_bytes(path).decode(encoding)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        InputError: it cannot be read, or is not valid TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not valid TOML: {error}") from None
 
 
 def check_regular(path: Path) -> None:
