@@ -80,20 +80,15 @@ def problems() -> list[str]:
     return list(_families(os.environ.get(VARIABLE, ""))[1])
 
 
-def read_families(path: str | Path) -> dict[str, Family]:
-    """The families of a TOML file: tables [families.NAME] with `wraps` and, where needed, `generation`.
+def _tables(path: str) -> list[tuple[str, Any, str]]:
+    """(name, what is told of it, where) of every table [families.NAME] in a file.
 
     Raises:
-        InputError: the file cannot be read, or a table is incomplete or has an unknown key.
+        InputError: the file cannot be read, or has no such table.
     """
-    return {name: _family(name, told, where) for name, told, where in _tables(path)}
-
-
-def _tables(path: str | Path) -> list[tuple[str, Any, str]]:
-    """(name, what is told of it, where) of every family in a file; errors of the file as `read_families`."""
     tables = files.read_toml(Path(path)).get("families")
     if not isinstance(tables, dict) or not tables:
-        raise InputError(f"{str(path)!r} declares no families; allowed: at least one table [families.NAME]")
+        raise InputError(f"{path!r} declares no families; allowed: at least one table [families.NAME]")
     return [(name, told, f"{path}: [families.{name}]") for name, told in tables.items()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmms_topoprune import families, registry
-from lmms_topoprune.errors import InputError
-from lmms_topoprune.families import listed, read_families, registered
+from lmms_topoprune.families import listed, registered
 from lmms_topoprune.harness.manifests import manifests
 
 PROMISED = (
@@ -99,10 +99,8 @@ def test_lmms_eval_lists_the_usual_models_without_torch():
 )
 def test_a_broken_file_of_families_is_named_and_hides_no_model(families_file, text, sentence):
     path = families_file(text)
-    with pytest.raises(InputError, match=sentence):
-        read_families(path)
     assert len(families.problems()) == 1
-    assert str(path) in families.problems()[0]
+    assert str(path) in families.problems()[0] and re.search(sentence, families.problems()[0])
     assert set(PROMISED) <= {manifest.model_id for manifest in manifests()}
 
 

@@ -15,13 +15,12 @@ from typing import Any
 import folders
 import pytest
 
-from lmms_topoprune._util.files import write_all
+from lmms_topoprune._util.files import read_toml, write_all
 from lmms_topoprune.calibration.states_file import SavedStates
 from lmms_topoprune.comparison.across_models import read_published
 from lmms_topoprune.comparison.regression import read_baseline, regress, save_baseline
 from lmms_topoprune.comparison.side_by_side import compare
 from lmms_topoprune.errors import InputError
-from lmms_topoprune.families import read_families
 from lmms_topoprune.plan import PruningPlan
 from lmms_topoprune.report.tables import save
 from lmms_topoprune.results.reading import read_run
@@ -49,7 +48,7 @@ READERS = {
     "published": read_published,
     "states": SavedStates.load,
     "barcode": lambda path: Barcode.load(path, first=1),
-    "families": read_families,
+    "families": read_toml,
     "recipe": Recipe.load,
     "results": read_run,
 }
