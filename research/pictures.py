@@ -123,14 +123,14 @@ def clouds(ax: plt.Axes) -> None:
 
 
 def trials(ax: plt.Axes) -> None:
-    """Percent kept over chance by sparsity, of rules of one pass, greedy and eight trials."""
-    place = table("2026-11-29-confirmation.md", "| rule | seeds | 10 %", "## The embedded model")
+    """Percent kept over chance by sparsity, of rules of one pass, greedy and 32 trials."""
+    place = table("2026-11-30-confirmation-3.md", "| rule | seeds | 10 %", "## The embedded model")
     rows = {row[0]: row[2:7] for row in place}
     colors = {
-        "8 trials, all": "#0072b2",
-        "zigzags": "#856800",
+        "32 trials, all": "#0072b2",
+        "zigzag_influence": "#856800",
         "block_influence": "#c04a00",
-        "angular": "#007a5a",
+        "cosine": "#007a5a",
         "uniform": "#a3487f",
         "random": "#868c98",
     }
