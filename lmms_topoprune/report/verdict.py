@@ -179,14 +179,22 @@ def sentence(
     asked = f"at most {percent(tolerance, 0)} % of the quality over chance lost (95 % interval)"
     ruled = [reach for reach in found if not is_floor(reach.criterion)] or list(found)
     best = ruled[0]
-    if best.largest is None:
-        return f"{counted}. No criterion stays within the tolerance, {asked}, at any sparsity tested."
-    group = best.largest
+    group = best.largest or best.smallest
     gains = [f"keeps {kept_text(group)} %"]
     if group.name in speed:
         gains.append(f"is {speed[group.name]} as fast as dense")
     if group.name in size:
         gains.append(f"has {percent(size[group.name], 0)} % of the parameters")
+    if best.largest is None:
+        none = f"{counted}. No criterion stays within the tolerance, {asked}, at any sparsity tested."
+        if not math.isfinite(group.kept):  # the dense model only guesses
+            return none
+        floors = [r.smallest for r in found if is_floor(r.criterion) and r.smallest.dropped == group.dropped]
+        floor = f" Random layers keep {kept_text(floors[0])} %." if floors else ""
+        return (
+            f"{none} Closest comes {best.criterion} without {group.dropped} layers "
+            f"({percent(group.sparsity, 0)} %): it {_listed(gains)}.{floor}"
+        )
     equal = [r.criterion for r in ruled[1:] if r.largest and r.largest.dropped == group.dropped]
     return (
         f"{counted}. With {asked}, {best.criterion} goes furthest: it drops {group.dropped} layers "

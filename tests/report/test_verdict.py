@@ -70,7 +70,11 @@ def test_a_random_run_is_never_named_the_best():
 
 
 def test_nothing_within_the_tolerance_is_said_so():
-    assert "No criterion stays within the tolerance" in said([group("cosine", 2, 0.5, 1.0)])
+    found = [group("cosine", 2, 0.7, 0.9), group("taylor", 2, 0.5, 0.6), group("random", 2, 0.4, 0.5)]
+    text = said(found)
+    assert "No criterion stays within the tolerance" in text
+    assert "Closest comes cosine without 2 layers (20 %): it keeps " in text and "Random layers keep " in text
+    assert "Random layers" not in said([found[0], group("random", 4, 0.1, 0.2)])  # of another number
     nan = float("nan")
     assert "No criterion" in said([group("cosine", 2, nan, nan)])  # where the dense model only guesses
 
