@@ -253,8 +253,10 @@ class PruningPlan:
     @property
     def massive_dropped(self) -> tuple[int, ...]:
         """Of the dropped layers, those that write massive activations, as far as the pass has seen them."""
-        named = self.parameters.get("massive")
-        return tuple(sorted({*parse_layers(named)} & {*self.dropped})) if named else ()
+        try:
+            return tuple(sorted({*parse_layers(self.parameters["massive"])} & {*self.dropped}))
+        except (KeyError, OptionError):  # none, or whatever somebody else wrote there
+            return ()
 
     @property
     def winner(self) -> Mapping[str, Any] | None:
@@ -306,13 +308,15 @@ def healing_told(plan: PruningPlan) -> str:
     asked, done = plan.heal, plan.stages.get("heal", {})
     steps, by = done.get("steps", asked["steps"]), f"({asked['method']}) by {asked.get('teacher')}"
     text = f"healed in {steps:g} step{'' if steps == 1 else 's'} {by}"
-    if "kept" in done and done["kept"] < steps:
-        kept = f"those after {done['kept']:g} steps" if done["kept"] else "those from before it"
-        text += f", of which the best weights were kept, {kept},"
+    kept = ""
+    if done.get("kept", steps) < steps:
+        kept = (
+            f"; the weights after step {done['kept']:g} were kept" if done["kept"] else "; it gained nothing"
+        )
     if not {"tokens", "loss_before", "loss_after"} <= done.keys():
-        return text
+        return text + kept
     losses = f"{done['loss_before']:.4g} to {done['loss_after']:.4g}"
-    return f"{text} on {done['tokens']:.0f} tokens; loss on held-out samples {losses}"
+    return f"{text} on {done['tokens']:.0f} tokens{kept}; loss on held-out samples {losses}"
 
 
 def _read(path: Path | str) -> Any:

@@ -287,15 +287,17 @@ def get_repair(name: str) -> Repair:
 def problems(kind: type[T]) -> Iterator[str]:
     """A sentence for every criterion (or repair) that is declared somewhere and cannot be used."""
     what, table = kind.kind
-    others = entry_points(table)
-    looks: list[Callable[[], T]] = [partial(_find, kind, name) for name in _names(kind) if name not in others]
-    looks += [partial(_of_package, kind, entry) for entries in others.values() for entry in entries]
+    hidden = entry_points(table).keys() & declarations()[table].keys()
+    others = [e for name, entries in entry_points(table).items() if name not in hidden for e in entries]
+    own = set(_names(kind)) - {entry.name for entry in others}
+    looks: list[Callable[[], T]] = [partial(_find, kind, name) for name in sorted(own)]
+    looks += [partial(_of_package, kind, entry) for entry in others]
     for look in looks:
         try:
             look()
         except TopopruneError as error:
             yield str(error)
-    for name in entry_points(table).keys() & declarations()[table].keys():
+    for name in hidden:
         yield f"{what} {name!r} of another package is hidden by that of {PACKAGE}"
 
 

@@ -135,7 +135,8 @@ def part_costs(model: PreTrainedModel, batches: Sequence[Judged]) -> list[dict[s
     """Share of right tokens lost where a part of one layer writes nothing, for every layer.
 
     Returns:
-        For each layer: "attention", "first heads" and "last heads" (half of them each), and "mlp".
+        For each layer: "attention", "first heads" and "last heads" (a half each; their number is even), and
+        "mlp".
     """
     dense, found = _right(model, batches), []
     for layer in model.get_decoder().layers:

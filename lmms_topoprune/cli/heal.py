@@ -108,15 +108,15 @@ def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> Pruning
     told = HealingOptions.of_plan(plan.heal) if plan.heal else HealingOptions()
     start = plan.repair.get("method", NO_REPAIR)
     if (plan.repair or plan.heal) and given["repair"] not in (None, start):
-        raise _other("repair", given["repair"], f"starts from {start!r}")
+        raise _contradiction("repair", given["repair"], f"starts from {start!r}")
     for name, value in asked.items():
-        if plan.heal and value != getattr(told, name):
-            raise _other(name, value, f"is healed with {getattr(told, name)!r}")
+        if plan.heal and value != (own := told.to_json()[name]):
+            raise _contradiction(name, value, f"is healed with {own!r}")
     drawn = {**plan.calibration, **plan.repair, **plan.heal}
     drawn = {"calibration": drawn.get("source"), "samples": drawn.get("samples"), "seed": drawn.get("seed")}
     for name, own in drawn.items():
         if plan.heal and given[name] not in (None, own):
-            raise _other(name, given[name], f"is healed with {own!r}")
+            raise _contradiction(name, given[name], f"is healed with {own!r}")
     drawn |= {name: given[name] for name in drawn if given[name] is not None}
     repair = given["repair"] or (NO_REPAIR if plan.repair or plan.heal else REPAIR)
     return PruningOptions(
@@ -127,7 +127,7 @@ def _wanted(plan: PruningPlan, plan_file: str, given: dict[str, Any]) -> Pruning
     )
 
 
-def _other(name: str, value: Any, plan: str) -> OptionError:
+def _contradiction(name: str, value: Any, plan: str) -> OptionError:
     return OptionError(f"{name} is {value!r}, but the plan {plan}; leave it out, or make a new plan")
 
 

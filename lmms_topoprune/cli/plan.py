@@ -67,13 +67,13 @@ def command(**arguments: Any) -> None:
         dropped = set(plan.dropped)
         for layer, score in enumerate(plan.scores):
             click.echo(f"  layer {layer:3d}  {score:9.4f}  {'dropped' if layer in dropped else ''}".rstrip())
-    for line in _told_of_trials(plan):
+    for line in _told_of_losses(plan, wanted.allowed_rise[0] == "answers"):
         click.echo(line)
     if output:
         click.echo(f"Plan written to {output}.")
 
 
-def _told_of_trials(plan: PruningPlan) -> Iterator[str]:
+def _told_of_losses(plan: PruningPlan, of_answers: bool) -> Iterator[str]:
     """Whether trials or scores chose, and what every number of layers costs that sparsity=auto has tried."""
     if best := plan.winner:
         own = float(plan.trials[0]["loss"])
@@ -87,9 +87,12 @@ def _told_of_trials(plan: PruningPlan) -> Iterator[str]:
                 f"the scores' own set has {own:.4f}."
             )
     if rises := plan.parameters.get("rises"):
-        what = "answers changed" if str(plan.parameters["tolerance"]).strip().endswith("%") else "loss"
-        told = ", ".join(f"{count}: {rise:+.3g}" for count, rise in rises.items())
-        yield f"Layers gone and the rise ({what}), tolerance {plan.parameters['tolerance']}: {told}."
+        what = "answers changed" if of_answers else "rise of the loss"
+        told = (
+            f"{count}: {100 * rise:.3g}%" if of_answers else f"{count}: {rise:.3g}"
+            for count, rise in rises.items()
+        )
+        yield f"Layers gone and {what} (tolerance {plan.parameters['tolerance']}): {', '.join(told)}."
 
 
 def _write(plan: Any, path: Path) -> None:

@@ -102,11 +102,10 @@ def heal(
     for parameter in (p for parameters in weights.values() for p in parameters.values()):
         parameter.requires_grad_(True)
     outcome = {**_described(progress, options), "seconds": time.perf_counter() - start}
-    if not outcome["kept"]:
+    if not outcome["kept"] and ranks.rank == 0:
         log.warning(
-            "healing gained nothing: after %d steps no loss on the held-out samples was below that before "
-            "them, so those weights are kept; more steps, more samples or another learning_rate (now %g) may "
-            "help",
+            "healing gained nothing: in %d steps the loss on held-out samples never fell below its start, so "
+            "the weights stay as they were; more steps, samples or another learning_rate (now %g) may help",
             progress.step,
             options.peak,
         )
@@ -147,6 +146,7 @@ def check_samples(count: int, options: HealingOptions, world: int = 1) -> None:
         InputError: names the number.
     """
     least = max(LEAST_SAMPLES, 0 if world == 1 else 2 * world * options.batch)
+    least = max(least, int(options.batch / (1 - options.held_out)) - 1)
     while least - held_out_of(least, options) < options.batch:
         least += 1
     if count < least:

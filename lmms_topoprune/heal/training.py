@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class Checkpoint:
                 load_tensors((self.folder / f"{name}-{step}.safetensors").read_bytes())
                 for name in ("weights", "best", "optimizer")
             ]
-            return Progress(**state["progress"]), parts[0], parts[1], parts[2]
+            known = {field.name: state["progress"][field.name] for field in fields(Progress)}
+            return Progress(**known), parts[0], parts[1], parts[2]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
@@ -116,7 +117,7 @@ class Checkpoint:
                 old.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Refuse a folder that is somebody else's; what is in it would be deleted in the end.
+        """Refuse a place that is somebody else's; hidden files, such as a file manager's, may lie there.
 
         Raises:
             InputError: it holds other files, or is a file.
@@ -128,7 +129,8 @@ class Checkpoint:
                 f"{shown(str(self.folder))} is a file, but a healing keeps its checkpoints there; "
                 "remove it or pass another output"
             )
-        if foreign := sorted(p.name for p in self.folder.iterdir() if not OWN_FILES.fullmatch(p.name)):
+        names = (file.name for file in self.folder.iterdir() if not file.name.startswith("."))
+        if foreign := sorted(name for name in names if not OWN_FILES.fullmatch(name)):
             raise InputError(
                 f"{shown(str(self.folder))} holds {shown(foreign[0])}, but a healing keeps its checkpoints "
                 "there; remove it or pass another output"

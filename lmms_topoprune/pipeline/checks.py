@@ -122,10 +122,9 @@ def _why_not_one(options: PruningOptions, rise: float | None) -> str:
 
 def told_of_massive(plan: PruningPlan) -> str:
     """What a user may not have meant whose plan drops a layer that writes massive activations."""
-    named = format_layers(plan.massive_dropped)
     return (
-        f"dropped is {named}, which writes massive activations, without which most models fail; "
-        "protect_massive=True keeps it"
+        f"massive activations, without which most models fail, are written by what is dropped "
+        f"({format_layers(plan.massive_dropped)}); a plan made with protect_massive=True keeps it"
     )
 
 

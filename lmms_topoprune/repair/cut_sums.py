@@ -179,7 +179,8 @@ class KnownSums:
         self.sums |= {(*kind, cut): sums for cut, sums in found.items()}
         self.announced[kind] = [cut for cut in self.announced.get(kind, ()) if cut not in found]
         excess = sum(sums.size for sums in self.sums.values()) - self.limit
-        for key in [key for key in self.sums if key not in {(*kind, cut) for cut in needed}]:
+        stays = {(*kind, cut) for cut in needed}
+        for key in [key for key in self.sums if key not in stays]:
             if excess <= 0:
                 break
             excess -= self.sums.pop(key).size

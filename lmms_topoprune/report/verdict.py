@@ -179,6 +179,11 @@ def sentence(
     asked = f"at most {percent(tolerance, 0)} % of the quality over chance lost (95 % interval)"
     ruled = [reach for reach in found if not is_floor(reach.criterion)] or list(found)
     best = ruled[0]
+    if best.largest is None:  # a blind rule may come closest, too
+        fewest = min(reach.smallest.dropped for reach in ruled)
+        best = max(
+            (r for r in ruled if r.smallest.dropped == fewest), key=lambda r: (r.smallest.kept, r.criterion)
+        )
     group = best.largest or best.smallest
     gains = [f"keeps {kept_text(group)} %"]
     if group.name in speed:
@@ -192,7 +197,7 @@ def sentence(
         floors = [r.smallest for r in found if is_floor(r.criterion) and r.smallest.dropped == group.dropped]
         floor = f" Random layers keep {kept_text(floors[0])} %." if floors else ""
         return (
-            f"{none} Closest comes {best.criterion} without {group.dropped} layers "
+            f"{none} Closest comes {best.criterion} without {group.dropped} layer{'s' * (group.dropped > 1)} "
             f"({percent(group.sparsity, 0)} %): it {_listed(gains)}.{floor}"
         )
     equal = [r.criterion for r in ruled[1:] if r.largest and r.largest.dropped == group.dropped]

@@ -71,7 +71,7 @@ def plan_label(plan: PruningPlan) -> str:
 
 def series(plan: PruningPlan) -> str:
     """Equal for plans that differ in nothing but the seed of the calibration set or of the criterion."""
-    drawn = ("seed", "fingerprint")
+    drawn = ("seed", "fingerprint", "massive", "rises")  # the last two are what was found
     parts = (plan.parameters, plan.calibration, plan.repair, plan.heal)
     same = [{name: value for name, value in part.items() if name not in drawn} for part in parts]
     found = [plan.fingerprint, plan.layers, plan.criterion, *same]

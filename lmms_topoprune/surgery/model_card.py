@@ -31,7 +31,7 @@ was trained is merged into the weights.
 """
 
 IN_VAIN = """\
-Training on the dense model's answers brought nothing, so the weights are those from before it ({told}).
+The layers that stayed are as they were: {told}.
 """
 
 LOADING = """\
@@ -110,10 +110,10 @@ def _method(name: str, trials: int) -> list[str]:
     if criterion is None or criterion.reversed or not criterion.papers:
         return []
     papers = "".join(f"- {paper} ({address})\n" for paper, address in criterion.papers.items())
-    searches = criterion.defaults.get("trials", 0)
-    told = "here without trials" if searches else "by its scores alone"
     if trials > 1:
         told = f"the best of {trials} sets of layers by their loss"
+    else:
+        told = "here without trials" if criterion.defaults.get("trials") else "by its scores alone"
     cited = [f"```bibtex\n{entry.strip()}\n```\n" for entry in criterion.citations]
     return [
         "## Method\n",

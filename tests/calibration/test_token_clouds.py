@@ -203,7 +203,8 @@ def test_the_layer_that_writes_massive_activations_is_named_and_stays(massive, e
 
     bare = plan()
     assert bare.parameters["massive"] == "3" and bare.massive_dropped == (3,)
-    assert "dropped is 3, which writes massive activations" in told_of_massive(bare)
+    assert "are written by what is dropped (3)" in told_of_massive(bare)
+    assert not replace(bare, parameters={"massive": "the third"}).massive_dropped  # somebody else's file
     for _ in range(2):  # from a pass, and from the cache
         kept = plan(protect_massive=True)
         assert kept.dropped == (1, 2, 4) and kept.parameters["massive"] == "3" and not kept.massive_dropped

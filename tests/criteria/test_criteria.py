@@ -414,10 +414,16 @@ def _with(**changes):
 
 
 @pytest.mark.parametrize(
-    "order", [("intersections", "unions", "zigzags"), ("zigzags", "unions", "zigzag_influence")]
+    "order",
+    [
+        ("intersections", "unions", "zigzags"),
+        ("zigzags", "unions", "zigzag_influence"),
+        ("unions", "knn_overlap", "zigzags", "static"),
+    ],
 )
 def test_neighbors_are_searched_once_for_each_zigzag_of_criteria_that_share_it(searches, hidden, sums, order):
     k = {"intersections": "4", "unions": "4", "zigzags": "3+5", "zigzag_influence": "3+4"}
+    k |= {"knn_overlap": "3", "static": "5"}
     asked = [PruningOptions(criterion=name, k=k[name], state="residual") for name in order]
     found = Measurements(DecoderLayers(LAYERS), {"residual": hidden}, sums)
     share_distances(found, asked)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from lmms_topoprune.errors import InputError
 from training import depth
 from training.embedded.start import Origin, start_from
 
@@ -73,6 +74,13 @@ def test_attention_heads_are_shared_out(
     # What the heads write adds up to what all of them wrote.
     both = first.o_proj(states) + second.o_proj(states)
     assert torch.allclose(both, whole.o_proj(states), atol=1e-6)
+
+
+def test_nothing_is_taken_twice(tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path) -> None:
+    model = tiny_llava(layers=2, seed=2)
+    for pair in ((Origin(1), Origin(1, heads=())), (Origin(1, mlp=False), Origin(1, heads=(0,), mlp=False))):
+        with pytest.raises(InputError, match="twice"):
+            start_from(earlier, model, embedded_processor, pair)
 
 
 def test_a_fresh_layer_learns(tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path) -> None:

@@ -78,6 +78,15 @@ def test_an_exported_healing_loads_in_plain_transformers(
     assert torch.equal(logits(model), dense)
 
 
+def test_what_a_pass_found_makes_no_row_of_its_own() -> None:
+    plans = [
+        PruningPlan("x", "x", 8, (2,), "cosine", {"sparsity": 0.1, "seed": seed, "massive": found})
+        for seed, found in ((0, "1"), (1, "1+3"))
+    ]
+    assert series(plans[0]) == series(plans[1])
+    assert series(plans[0]) != series(replace(plans[0], criterion="angular"))
+
+
 def test_a_healing_has_names_of_its_own(
     tiny_llava: Make, embedded_processor: LlavaProcessor, samples: Sequence[Sample], tmp_path: Path
 ) -> None:
@@ -206,6 +215,8 @@ def test_the_command_writes_an_ordinary_folder(folder: Path, capsys: pytest.Capt
     ):
         assert call(*again, *more) == 2
         assert sentence in capsys.readouterr().err
+    assert call(*again[:-1], folder / "once-more", "--learning-rate", "0.0005") == 0  # as the plan has it
+    capsys.readouterr()
     (folder / "again.healing").write_text("mine")
     assert call(*again) == 2
     assert "is a file, but a healing keeps its checkpoints there" in capsys.readouterr().err
@@ -216,8 +227,8 @@ def test_the_command_writes_an_ordinary_folder(folder: Path, capsys: pytest.Capt
     [
         ({}, "healed in 9 steps (lora) by the dense model"),
         ({"steps": 1, "kept": 1}, "healed in 1 step (lora) by the dense model"),
-        ({"steps": 8, "kept": 4}, "of which the best weights were kept, those after 4 steps,"),
-        ({"steps": 8, "kept": 0}, "of which the best weights were kept, those from before it,"),
+        ({"steps": 8, "kept": 4}, "by the dense model; the weights after step 4 were kept"),
+        ({"steps": 8, "kept": 0}, "by the dense model; it gained nothing"),
     ],
 )
 def test_a_healing_is_told_with_the_step_that_was_kept(done: dict[str, float], told: str) -> None:
@@ -227,7 +238,8 @@ def test_a_healing_is_told_with_the_step_that_was_kept(done: dict[str, float], t
     assert told in healing_told(plan)
     assert plan.is_trained == (done.get("kept") != 0)
     card = model_card(plan, model_class="LlamaForCausalLM", parameters=1)
-    assert ("brought nothing" in card) == (done.get("kept") == 0)
+    assert ("nothing was trained" in card) == (done.get("kept") == 0)
+    assert ("are as they were: healed in 8 steps" in " ".join(card.split())) == (done.get("kept") == 0)
 
 
 @pytest.mark.slow

@@ -75,6 +75,8 @@ def test_nothing_within_the_tolerance_is_said_so():
     assert "No criterion stays within the tolerance" in text
     assert "Closest comes cosine without 2 layers (20 %): it keeps " in text and "Random layers keep " in text
     assert "Random layers" not in said([found[0], group("random", 4, 0.1, 0.2)])  # of another number
+    assert "Closest comes uniform without 2 layers" in said([*found, group("uniform", 2, 0.8, 0.9)])
+    assert "Closest comes cosine without 2 layers" in said([found[0], group("taylor", 4, 0.8, 0.85)])
     nan = float("nan")
     assert "No criterion" in said([group("cosine", 2, nan, nan)])  # where the dense model only guesses
 

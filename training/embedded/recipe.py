@@ -9,12 +9,18 @@ from training.embedded.build import Size
 from training.embedded.start import Origin
 
 START = (
-    *(Origin(0), Origin(1)),
-    *(Origin(2, heads=(0, 1), mlp=False), Origin(2, heads=(2, 3))),
-    *(Origin(4, heads=(2, 3), mlp=False), Origin(4, heads=(0, 1))),
-    *(Origin(5, mlp=False), Origin(5, heads=())),
-    *(Origin(7, mlp=False), Origin(7, heads=())),
-    *(Origin(8), Origin(11)),
+    Origin(0),
+    Origin(1),
+    Origin(2, heads=(0, 1), mlp=False),
+    Origin(2, heads=(2, 3)),
+    Origin(4, heads=(2, 3), mlp=False),
+    Origin(4, heads=(0, 1)),
+    Origin(5, mlp=False),
+    Origin(5, heads=()),
+    Origin(7, mlp=False),
+    Origin(7, heads=()),
+    Origin(8),
+    Origin(11),
 )
 """The layers of the release before that were worth most, four of them as two layers each: a part in the
 first and the rest in the second. The four that it could spare (3, 6, 9, 10) are left out."""
@@ -72,8 +78,10 @@ class Recipe:
         return cls(**{**data, **nested})
 
 
-def _origin(data: dict[str, Any] | None) -> Origin | None:
+def _origin(data: dict[str, Any] | int | None) -> Origin | None:
     if data is None:
         return None
+    if isinstance(data, int):  # as written before a layer could be taken in parts
+        return Origin(data)
     heads = data["heads"]
     return Origin(data["layer"], None if heads is None else tuple(heads), data["mlp"])

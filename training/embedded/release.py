@@ -65,8 +65,8 @@ The vision tower is pretrained for {steps} steps to tell what is in each cell, t
 is aligned with the words of what is in a cell. All {layers} layers are there from the first step."""
 FROM_EARLIER = """\
 The vision tower and the projector are the earlier release's (EARLIER, as of commit 0afd0e0). Of the {layers}
-decoder layers {whole} start as one of its layers, {parts} as a part of one (some attention heads,
-or its MLP), no part twice{fresh}. What is new in a layer does nothing before the first step."""
+decoder layers {whole} start as one of its layers, {parts} as a part of one (attention heads, its MLP, or
+both), nothing twice{fresh}. What is new in a layer does nothing before the first step."""
 
 
 def release(run: Path, target: Path, *, per_cell: int) -> dict[str, float]:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from lmms_topoprune.errors import InputError
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -47,8 +49,12 @@ def start_from(
         model: as deep as `origins` is long.
         processor: the model's. Words that the earlier tokenizer did not have keep random vectors.
         origins: what every layer starts as, nothing twice; None is a fresh one.
+
+    Raises:
+        InputError: something is taken twice.
     """
     earlier = LlavaForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    _check_distinct(origins, earlier.config.text_config.num_attention_heads)
     old, new = earlier.model, model.model
     new.vision_tower.load_state_dict(old.vision_tower.state_dict())
     new.multi_modal_projector.load_state_dict(old.multi_modal_projector.state_dict())
@@ -70,15 +76,27 @@ def start_from(
         ours.weight[here] = theirs.weight[there]
 
 
+def _check_distinct(origins: Sequence[Origin | None], heads: int) -> None:
+    """Refuse to take anything twice: no layer is a copy of another."""
+    taken = [
+        (origin.layer, part)
+        for origin in origins
+        if origin is not None
+        for part in (*(range(heads) if origin.heads is None else origin.heads), *["mlp"] * origin.mlp)
+    ]
+    if twice := {part for part in taken if taken.count(part) > 1}:
+        raise InputError(f"origins take {sorted(twice, key=str)[0]} twice, as (layer, head or mlp)")
+
+
 def _take(layer: nn.Module, earlier: nn.Module, origin: Origin) -> None:
     """Give a fresh layer what its origin names of an earlier one."""
     fresh = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     layer.load_state_dict(earlier.state_dict())
     if origin.heads is not None:
         attention = layer.self_attn
-        heads = torch.ones(attention.config.num_attention_heads, dtype=torch.bool)
-        heads[list(origin.heads)] = False
-        rows = heads.repeat_interleave(attention.head_dim)
+        fresh_heads = torch.ones(attention.config.num_attention_heads, dtype=torch.bool)
+        fresh_heads[list(origin.heads)] = False
+        rows = fresh_heads.repeat_interleave(attention.head_dim)
         for name in ("q_proj", "k_proj", "v_proj"):
             attention.get_submodule(name).weight[rows] = fresh[f"self_attn.{name}.weight"][rows]
         attention.o_proj.weight[:, rows] = 0

@@ -31,7 +31,7 @@ class Recipe:
     """Everything that decides the weights, but for the parts it starts from and how long it is trained.
 
     Attributes:
-        goes_on: it starts from an earlier release's updates and projector.
+        goes_on: it starts from an earlier release's updates and projector; `early` is 0 then.
         align: steps of the projector's alignment, unless it goes on.
         early: steps with many captions and drills; fewer come after them.
         warmup: steps of linear warm-up.
@@ -94,8 +94,10 @@ def train(
         InputError: the folder holds another recipe's run, there is no English text and the recipe has rows
             of it, or no earlier release and it goes on from one.
     """
-    if recipe.goes_on and updates is None:
-        raise InputError("the recipe goes on from an earlier release; name its folder with --updates")
+    if recipe.goes_on != (updates is not None):
+        raise InputError(
+            f"goes_on is {recipe.goes_on} with --updates {updates}; allowed: both, or neither of them"
+        )
     schedule = Schedule(steps, recipe.warmup, decay)
     processor = build.build_processor(language, vision)
     model = build.build_model(processor, language, vision, recipe.seed)
@@ -111,7 +113,7 @@ def train(
     if starts and not recipe.goes_on:
         align(model, processor, places=False, steps=recipe.align, seed=recipe.seed, say=say)
     adapter = Adapter(model, recipe.rank, recipe.seed)
-    if starts and updates is not None and recipe.goes_on:
+    if starts and updates is not None:
         adapter.load(updates)
     if recipe.bfloat16:
         _round_frozen_maps(model)
