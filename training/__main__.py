@@ -168,14 +168,9 @@ def make_lvlm(target: Path, language: Path, vision: Path | None, released: Path 
 @_in_one_sentence
 def evaluate(model: str, per_cell: int) -> None:
     """Exact match by form and kind of question on unseen scenes."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from lmms_topoprune._util.packaged import model_path
     from training.evaluate import generated_accuracy
 
-    folder = model_path() if model == "embedded" else Path(model)
-    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-    _print(generated_accuracy(loaded, AutoProcessor.from_pretrained(folder), per_cell))
+    _print(generated_accuracy(*_loaded(model), per_cell))
 
 
 @main.command()
@@ -201,18 +196,25 @@ def depth(models: tuple[Path, ...], texts: Path | None, windows: int, per_cell: 
 @_in_one_sentence
 def parts(model: str, per_cell: int) -> None:
     """Points of answers lost where attention, half of its heads, or the MLP of one layer writes nothing."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from lmms_topoprune._util.packaged import model_path
     from training import depth
 
-    folder = model_path() if model == "embedded" else Path(model)
-    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-    costs = depth.part_costs(loaded, list(depth.answers(AutoProcessor.from_pretrained(folder), per_cell)))
+    loaded, processor = _loaded(model)
+    costs = depth.part_costs(loaded, list(depth.answers(processor, per_cell)))
     names = list(costs[0])
     click.echo(f"| layer | {' | '.join(names)} |\n|---:{'|---:' * len(names)}|")
     for number, row in enumerate(costs):
         click.echo(f"| {number} | " + " | ".join(f"{100 * row[name]:.1f}" for name in names) + " |")
+
+
+def _loaded(model: str) -> tuple[Any, Any]:
+    """A model and its processor, from a folder or "embedded"."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from lmms_topoprune._util.packaged import model_path
+
+    folder = model_path() if model == "embedded" else Path(model)
+    loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+    return loaded, AutoProcessor.from_pretrained(folder)
 
 
 def _print(figures: dict[str, float]) -> None:
