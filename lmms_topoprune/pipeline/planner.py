@@ -334,9 +334,7 @@ class Planner:
             options, count, most, settled, lambda plan: self._losses(plan, options).dense.mean
         )
         best = found or unscored_plan(resolved(options), self.name, count, self.fingerprint)
-        # A number of layers is tried even without trials, of which the plan has none then.
-        made = {name: value for name, value in best.parameters.items() if options.trials or name != "trials"}
-        return replace(best, parameters={**made, **told})
+        return replace(best, parameters={**best.parameters, **told})
 
     def _losses(self, plan: PruningPlan, options: PruningOptions) -> Losses:
         return Losses(

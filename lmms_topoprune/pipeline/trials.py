@@ -130,6 +130,9 @@ def largest(
             high = middle - 1
         else:
             low, best = middle, plan
+    if best and not options.trials:  # the one set that was measured is no trial
+        asked = {name: value for name, value in best.parameters.items() if name != "trials"}
+        best = replace(best, parameters=asked)
     return best, {"tolerance": options.tolerance, "rises": rises}
 
 
