@@ -28,32 +28,28 @@ def earlier(
     return folder
 
 
-def test_with_fresh_layers_a_model_starts_as_its_chosen_layers(
-    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
+@pytest.mark.parametrize(
+    ("origins", "chosen"),
+    [
+        ((Origin(0), None, Origin(3), Origin(2), None), (0, 3, 2)),
+        ((Origin(0), Origin(3, mlp=False), Origin(3, heads=())), (0, 3)),  # attention and MLP in two layers
+    ],
+)
+def test_with_what_is_fresh_a_model_starts_as_its_chosen_layers(
+    origins: tuple[Origin | None, ...],
+    chosen: tuple[int, ...],
+    tiny_llava: Make,
+    embedded_processor: LlavaProcessor,
+    earlier: Path,
 ) -> None:
-    model = tiny_llava(layers=5, seed=2)
-    start_from(earlier, model, embedded_processor, (Origin(0), None, Origin(3), Origin(2), None))
-    chosen = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
-    layers = chosen.model.language_model.layers
-    chosen.model.language_model.layers = nn.ModuleList(layers[i] for i in (0, 3, 2))
+    model = tiny_llava(layers=len(origins), seed=2)
+    start_from(earlier, model, embedded_processor, origins)
+    smaller = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
+    layers = smaller.model.language_model.layers
+    smaller.model.language_model.layers = nn.ModuleList(layers[i] for i in chosen)
     judged = next(depth.answers(embedded_processor, 1))
     with torch.no_grad():
-        ours, theirs = (m.eval()(**judged.inputs, use_cache=False).logits for m in (model, chosen))
-    assert torch.allclose(ours, theirs, atol=1e-5)
-
-
-def test_attention_and_mlp_of_a_layer_in_two_are_what_it_was(
-    tiny_llava: Make, embedded_processor: LlavaProcessor, earlier: Path
-) -> None:
-    model = tiny_llava(layers=3, seed=2)
-    parts = (Origin(0), Origin(3, mlp=False), Origin(3, heads=()))
-    start_from(earlier, model, embedded_processor, parts)
-    chosen = LlavaForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32)
-    layers = chosen.model.language_model.layers
-    chosen.model.language_model.layers = nn.ModuleList(layers[i] for i in (0, 3))
-    judged = next(depth.answers(embedded_processor, 1))
-    with torch.no_grad():
-        ours, theirs = (m.eval()(**judged.inputs, use_cache=False).logits for m in (model, chosen))
+        ours, theirs = (m.eval()(**judged.inputs, use_cache=False).logits for m in (model, smaller))
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
